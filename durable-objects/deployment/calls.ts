@@ -1,0 +1,49 @@
+import type {
+  Assignment, CancelAnswer, CancelBody, DeleteBody, DeploymentSnapshot, DeploymentView, Derivation, EventsPage, HeartbeatAnswer, HeartbeatBody, JobDetail, JobId, JobView, Offer, Refusal,
+  ResultAnswer, ResultBody, RunId, RunnerEventsBody, RunnerId, RunView, SubmitAnswer, SubmitBody, Waiting, WireEnvelope,
+} from "@plumule/protocol";
+
+/** Who acts: shown in events. `token:<id>`, a did:key, `hook:<id>` or `admin`. */
+export type Actor = string;
+
+/** How a request protects itself: an idempotency key with the hash of its body, and the revision that it expects. */
+export type Guard = { idempotencyKey: string | null; bodySha256: string; ifMatch: string | null };
+
+/** What a pool asks for when it hands a ticket to a runner. The same `requestKey` gets the same lease. */
+export type ClaimCall = { job: JobId; runner: RunnerId; offer: Offer; requestKey: string; ticket: number };
+
+/** A slice of a log: raw bytes from `offset`, with where the log stands. */
+export type LogSlice = { bytes: Uint8Array; offset: number; size: number; complete: boolean; sha256: string | null };
+
+/**
+ * What the edge and the other objects may ask of a Deployment. Every method answers a refusal as a value. Bodies are parsed at the edge;
+ * the object trusts their shape, never their claims (lease token, epoch, signature are checked here).
+ */
+export type DeploymentCalls = {
+  submit(call: { actor: Actor; body: SubmitBody; guard: Guard; dryRun: boolean }): Promise<SubmitAnswer | Refusal>;
+  read(): Promise<DeploymentSnapshot | Refusal>;
+  remove(call: { actor: Actor; body: DeleteBody; guard: Guard }): Promise<SubmitAnswer | DeploymentView | Refusal>;
+  cancelAll(call: { actor: Actor; body: CancelBody; guard: Guard }): Promise<CancelAnswer | Refusal>;
+  cancelJob(call: { actor: Actor; job: JobId; body: CancelBody; guard: Guard }): Promise<CancelAnswer | Refusal>;
+  approve(call: { actor: Actor; job: JobId; commit: string | null }): Promise<JobView | Refusal>;
+  resolve(call: { actor: Actor; job: JobId; outcome: "succeeded" | "failed" | "cancelled"; reason: string | null }): Promise<JobView | Refusal>;
+  rerun(call: { actor: Actor; job: JobId; guard: Guard }): Promise<SubmitAnswer | Refusal>;
+  job(id: JobId): Promise<JobDetail | Refusal>;
+  run(id: RunId): Promise<RunView | Refusal>;
+  derivations(job: JobId): Promise<{ nodes: Derivation[]; edges: [string, string][] } | Refusal>;
+  statements(job: JobId): Promise<WireEnvelope[] | Refusal>;
+  readLog(call: { run: RunId; offset: number; limit: number }): Promise<LogSlice | Refusal>;
+  /** Waits at most `waitMs` for events after `since`; without `since` from the start of what is kept. */
+  history(call: { since: string | null; limit: number; waitMs: number }): Promise<EventsPage | Refusal>;
+  /** From the Pool, for a ticket that it matched. Null: the ticket is stale, drop it. */
+  claim(call: ClaimCall): Promise<Assignment | null>;
+  /** From the Pool, when the reason why a ticket waits has changed. */
+  waiting(call: { changes: { job: JobId; waiting: Waiting }[] }): Promise<void>;
+  heartbeat(call: { run: RunId; leaseToken: string; body: HeartbeatBody }): Promise<HeartbeatAnswer | Refusal>;
+  report(call: { run: RunId; leaseToken: string; body: RunnerEventsBody }): Promise<{ number: number } | Refusal>;
+  appendLog(call: { run: RunId; leaseToken: string; epoch: number; offset: number; bytes: Uint8Array }): Promise<{ bytes: number } | Refusal>;
+  result(call: { run: RunId; leaseToken: string; body: ResultBody }): Promise<ResultAnswer | Refusal>;
+  /** WebSocket upgrades only; the edge has authenticated the caller. */
+  fetch(request: Request): Promise<Response>;
+};
+

@@ -1,0 +1,65 @@
+import type {
+  DeliveryView, DeploymentId, DeploymentView, Event, EventsPage, JobId, JobState, JobView, NamespaceView, PoolName, Principal, Refusal, RegistrationToken, RunnerId, RunnerView, Scope, TokenBody, TokenCreated, TokenView, TriggersBody,
+  TriggersView, TrustPolicy, WireEnvelope, WsTicket,
+} from "@plumule/protocol";
+import type { Actor } from "../deployment/calls.ts";
+
+/** A page and where the next one starts. */
+export type Page<T> = { items: T[]; nextCursor: string | null };
+
+/** One webhook as it came: raw bytes and lower-case header names. Nothing of it is believed yet. */
+export type RawHook = { hook: string | null; headers: Record<string, string>; body: Uint8Array; audience: string };
+
+/**
+ * What a Deployment tells its namespace: the views of what changed and the events since the last batch. `through` is the sequence of the last event; the
+ * namespace remembers it per deployment, so that a repeated batch changes nothing.
+ */
+export type PublishCall = { deployment: DeploymentView; removed: boolean; jobs: JobView[]; events: Event[]; after: number; through: number };
+
+/** What the edge and the other objects may ask of a Namespace. Refusals are values. */
+export type NamespaceCalls = {
+  // Installation (the directory object) and existence
+  createNamespace(call: { id: string }): Promise<{ created: boolean; namespace: NamespaceView }>;
+  listNamespaces(call: { cursor: string | null; limit: number }): Promise<Page<NamespaceView> | Refusal>;
+  /** Makes this object a namespace; idempotent. Everything else refuses `not-found` before it. */
+  open(call: { id: string }): Promise<NamespaceView>;
+
+  // Who is calling: a token, a runner's session, or a WebSocket ticket (used up by the call). `until`: how long the edge may cache it (ms epoch).
+  authenticate(call: { credential: string }): Promise<{ principal: Principal; until: number } | Refusal>;
+  redeemTicket(call: { ticket: string; origin: string | null }): Promise<Principal | Refusal>;
+  createTicket(call: { actor: Actor; scopes: readonly Scope[]; origin: string | null }): Promise<WsTicket | Refusal>;
+  createToken(call: { actor: Actor; body: TokenBody }): Promise<TokenCreated | Refusal>;
+  listTokens(): Promise<TokenView[] | Refusal>;
+  revokeToken(call: { actor: Actor; id: string }): Promise<true | Refusal>;
+
+  // Runners
+  createRegistration(call: { actor: Actor; pool: PoolName }): Promise<RegistrationToken | Refusal>;
+  registerRunner(call: { token: string; name: string; proof: WireEnvelope; audience: string }): Promise<RunnerView | Refusal>;
+  createChallenge(call: { runner: RunnerId; audience: string }): Promise<{ challenge: string; audience: string; expiresAt: string } | Refusal>;
+  createSession(call: { runner: RunnerId; proof: WireEnvelope; audience: string }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
+  /** The fleet, joined with what the pools see now. */
+  listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
+  drainRunner(call: { actor: Actor; runner: RunnerId; drained: boolean }): Promise<RunnerView | Refusal>;
+  revokeRunner(call: { actor: Actor; runner: RunnerId }): Promise<RunnerView | Refusal>;
+
+  // Settings; `ifMatch` null means the header was missing
+  getTrust(): Promise<TrustPolicy | Refusal>;
+  putTrust(call: { actor: Actor; policy: TrustPolicy; ifMatch: string | null }): Promise<TrustPolicy | Refusal>;
+  getTriggers(): Promise<TriggersView | Refusal>;
+  putTriggers(call: { actor: Actor; body: TriggersBody; ifMatch: string | null }): Promise<TriggersView | Refusal>;
+
+  // Webhooks
+  receiveHook(call: RawHook): Promise<{ status: 200 | 202; delivery: DeliveryView } | Refusal>;
+  listDeliveries(call: { cursor: string | null; limit: number }): Promise<Page<DeliveryView> | Refusal>;
+  redeliver(call: { actor: Actor; id: string }): Promise<DeliveryView | Refusal>;
+
+  // Index and feed
+  publish(call: PublishCall): Promise<{ through: number }>;
+  /** Which deployment a job belongs to. A young job that is not indexed yet is waited for, at most 2 s. */
+  locate(job: JobId): Promise<DeploymentId | null>;
+  listDeployments(call: { state: string | null; prefix: string | null; cursor: string | null; limit: number }): Promise<Page<DeploymentView> | Refusal>;
+  listJobs(call: { state: JobState | null; deployment: DeploymentId | null; commit: string | null; cursor: string | null; limit: number }): Promise<Page<JobView> | Refusal>;
+  history(call: { since: string | null; limit: number; waitMs: number }): Promise<EventsPage | Refusal>;
+  /** WebSocket upgrades only; the edge has authenticated the caller. */
+  fetch(request: Request): Promise<Response>;
+};

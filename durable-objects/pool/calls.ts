@@ -1,0 +1,35 @@
+import type { Assignment, DeploymentId, JobId, Millis, Offer, PollBody, Priority, QueueView, Requires, RunnerId, Waiting } from "@plumule/protocol";
+
+/** A job's entry in a pool. `number` is the deployment's epoch of the ticket: a higher one replaces a lower one, a lower one is stale. */
+export type Ticket = { deployment: DeploymentId; job: JobId; number: number; priority: Priority; needs: Requires; queuedAt: Millis; avoid: readonly RunnerId[] };
+
+/** A parked poll set aside for one job. Lives in memory for `reservationMs`; `deliver` fills it. */
+export type Reservation = { id: string; runner: RunnerId; offer: Offer; requestKey: string };
+
+/** What a Pool knows of a runner that polls it. */
+export type Presence = { runner: RunnerId; offer: Offer; busy: number; seenAt: Millis; parked: boolean; drained: boolean };
+
+/**
+ * What the edge and the other objects may ask of a Pool. It grants nothing: a lease comes from the Deployment alone.
+ */
+export type PoolCalls = {
+  /** A runner's long poll, held at most 25 s. The same `requestKey` gets the same assignment. Null: nothing came. */
+  poll(call: { runner: RunnerId; body: PollBody }): Promise<Assignment | null>;
+  /** Fast path: sets a fitting parked poll aside, unless something older or more urgent waits. Null: use a ticket. */
+  reserve(call: { ticket: Ticket }): Promise<Reservation | null>;
+  /** Fast path: fills the reserved poll. False: the reservation is gone, the acknowledge deadline will send the job back. */
+  deliver(call: { reservation: string; runner: RunnerId; assignment: Assignment }): Promise<boolean>;
+  /** Fast path, when the deployment decided otherwise: the poll is free again. */
+  release(call: { reservation: string }): Promise<void>;
+  /** Backlog path: stores a ticket and answers why it waits. Idempotent by job and number. */
+  put(call: { ticket: Ticket }): Promise<Waiting | null>;
+  /** Takes tickets out, up to and including `number`. Idempotent. */
+  drop(call: { deployment: DeploymentId; job: JobId; number: number }): Promise<void>;
+  /** Why a job waits, now. Null when it has no ticket here. */
+  explain(job: JobId): Promise<Waiting | null>;
+  queue(call: { limit: number }): Promise<QueueView>;
+  presence(): Promise<Presence[]>;
+  setDrained(call: { runner: RunnerId; drained: boolean }): Promise<void>;
+  /** Ends the runner's parked polls and forgets it; its leases end by themselves. */
+  forget(call: { runner: RunnerId }): Promise<void>;
+};

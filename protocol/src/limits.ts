@@ -1,0 +1,131 @@
+/**
+ * Every bound of the wire, with unit and reason (P14). A limit that is reached is answered with a problem document
+ * that names it; nothing is cut silently.
+ */
+export const LIMITS = {
+  /** Bytes of a control request (cancel, approve, tokens, …): a few short fields. */
+  controlBytes: 32 * 1024,
+  /** Bytes of a submit: a shell script and a configuration document of a web panel fit; a file tree does not. */
+  submitBytes: 256 * 1024,
+  /** Bytes of a webhook; the Standard Webhooks specification advises under 20 KB. */
+  webhookBytes: 64 * 1024,
+  /** Bytes of a batch of runner events; a plan of 2,000 derivations fits. */
+  runnerEventsBytes: 1024 * 1024,
+  /** Bytes of a result: envelopes (256 KiB) plus an inline log tail. */
+  resultBytes: 512 * 1024,
+  /** Bytes of one log append: below the 2 MB row of an object, small enough to be live. */
+  logChunkBytes: 256 * 1024,
+  /** Bytes of one run's log; the runner keeps head and tail beyond it. */
+  logBytes: 64 * 1024 * 1024,
+  /** Bytes of the log tail that may ride on a result, so that a short job needs no upload of its own. */
+  logTailBytes: 128 * 1024,
+  /** Bytes answered by one log read. */
+  logReadBytes: 1024 * 1024,
+  /** Nesting of a JSON body; deeper input is an attack on recursive code. */
+  jsonDepth: 32,
+  /** Items in any array of a request, unless its schema says less. */
+  arrayItems: 1_000,
+  /** Characters of a free text field (summary, reason). */
+  textCharacters: 2_000,
+  /** Characters of a script. */
+  scriptCharacters: 64 * 1024,
+  /** Characters of a name, label key or label value. */
+  nameCharacters: 128,
+  /** Labels of a job or runner: they are matched for every poll. */
+  labelsCount: 32,
+  /** Environment variables of a job. */
+  environmentCount: 64,
+  /** Characters of an environment value. */
+  environmentCharacters: 8 * 1024,
+  /** Characters of an idempotency key or request key. */
+  keyCharacters: 128,
+  /** How long an answer to an idempotency key is kept, ms. */
+  idempotencyMs: 24 * 3600_000,
+  /** Hold of a long poll, ms: within the 30 s that some proxies and platforms allow a request. */
+  pollHoldMs: 25_000,
+  /** Hold of a heartbeat, ms: a third of the lease, so that two may be lost. */
+  heartbeatHoldMs: 15_000,
+  /** Hold of a history request, ms. */
+  historyHoldMs: 25_000,
+  /** A lease without a heartbeat ends after this, ms. */
+  leaseMs: 45_000,
+  /** An assigned run that was not acknowledged by a heartbeat goes back to the queue after this, ms. */
+  acknowledgeMs: 30_000,
+  /** A reserved poll that was not filled is free again after this, ms. */
+  reservationMs: 3_000,
+  /** Default and greatest wait in the queue, ms. */
+  queueMs: 24 * 3600_000,
+  queueMaxMs: 30 * 24 * 3600_000,
+  /** Default and greatest duration of a run, ms. */
+  runMs: 2 * 3600_000,
+  runMaxMs: 48 * 3600_000,
+  /** Default and greatest silence of a run's log, ms. */
+  silenceMs: 20 * 60_000,
+  silenceMaxMs: 24 * 3600_000,
+  /** Default and greatest grace between the first signal and the kill, ms. */
+  graceMs: 10_000,
+  graceMaxMs: 10 * 60_000,
+  /** Runs that an infrastructure failure may cost before the job fails. */
+  attempts: 3,
+  attemptsMax: 10,
+  /** Longest debounce, ms. */
+  debounceMaxMs: 3600_000,
+  /** Jobs of one deployment that are not final: a lane that is longer is a lane that nobody drains. */
+  pendingJobs: 1_000,
+  /** Tickets in one pool. */
+  poolTickets: 100_000,
+  /** Polls parked in one pool; each holds a request open. */
+  parkedPolls: 10_000,
+  /** Jobs kept per deployment after they are final; older ones lose log and derivations first, then the row. */
+  jobsKept: 1_000,
+  /** Logs kept per deployment, by run. */
+  logsKept: 100,
+  /** Bytes of logs kept per deployment, far below the 10 GB of an object. */
+  logsKeptBytes: 1024 * 1024 * 1024,
+  /** Events kept per stream; an older cursor gets a reset. */
+  eventsKept: 50_000,
+  /** Derivations kept per run. */
+  derivations: 20_000,
+  /** Edges of a derivation graph kept per run. */
+  derivationEdges: 60_000,
+  /** Outputs named by one result. */
+  outputs: 512,
+  /** Envelopes in one result: the job's statement and one per output. */
+  statements: 513,
+  /** Events in one page or frame. */
+  eventsPage: 500,
+  /** Items in one list page. */
+  listPage: 200,
+  /** Subscriptions on one socket; they live in its 16 KiB attachment. */
+  subscriptions: 32,
+  /** Sockets of one object. The platform allows 32,768; each costs memory when it is slow. */
+  sockets: 4_096,
+  /** Bytes of one inbound frame. */
+  frameBytes: 16 * 1024,
+  /** Bytes queued for one socket before it is closed as too slow (1013). */
+  socketBufferBytes: 1024 * 1024,
+  /** Log bytes sent to one subscription without an `ack`, before `skip`. */
+  logCreditBytes: 1024 * 1024,
+  /** Life of a WebSocket ticket, ms. */
+  ticketMs: 30_000,
+  /** Life of a runner's session, ms. */
+  sessionMs: 15 * 60_000,
+  /** Life of a challenge, ms. */
+  challengeMs: 60_000,
+  /** Life of a registration token, ms. */
+  registrationMs: 3600_000,
+  /** How long the edge may believe an earlier look-up of a credential, ms: a revocation takes effect within it. */
+  credentialCacheMs: 5_000,
+  /** Clock difference tolerated for a webhook, s, both ways (Standard Webhooks). */
+  webhookToleranceSeconds: 300,
+  /** How long a webhook's id is remembered, ms: beyond the longest retry schedule. */
+  deliveryDedupeMs: 4 * 24 * 3600_000,
+  /** Deliveries kept per namespace for people to read. */
+  deliveriesKept: 5_000,
+  /** Tokens, runners, hooks, rules, signers of one namespace. */
+  tokens: 1_000,
+  runners: 10_000,
+  triggers: 200,
+  /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
+  outboxAttempts: 10,
+} as const;

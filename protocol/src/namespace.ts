@@ -1,0 +1,131 @@
+import * as z from "zod";
+import { deploymentIdSchema, jobIdSchema, namespaceIdSchema, poolNameSchema, refSchema, runnerIdSchema, timeSchema } from "./ids.ts";
+import { interruptSchema, modeSchema, prioritySchema, repositoryUrlSchema, requiresSchema, taskSchema } from "./job.ts";
+import { LIMITS } from "./limits.ts";
+
+export const SCOPES = ["read", "submit", "operate", "admin"] as const;
+/** What a token may do. `admin` includes `operate` includes `submit` includes `read`. */
+export const scopeSchema = z.enum(SCOPES);
+export type Scope = z.output<typeof scopeSchema>;
+
+/** True when a holder of `held` may do what needs `needed`. */
+export function allowsScope(held: readonly Scope[], needed: Scope): boolean {
+  return held.some((scope) => SCOPES.indexOf(scope) >= SCOPES.indexOf(needed));
+}
+
+/** `plm_<id>_<secret>`: the prefix is there for secret scanners, the id for the look-up; only a hash is stored. */
+export const TOKEN_PATTERN = /^plm_([a-z0-9]{12})_([A-Za-z0-9]{43})$/;
+
+export const namespaceViewSchema = z.object({ id: namespaceIdSchema, createdAt: timeSchema }).meta({ id: "Namespace" });
+export type NamespaceView = z.output<typeof namespaceViewSchema>;
+export const namespaceBodySchema = z.strictObject({ id: namespaceIdSchema }).meta({ id: "NamespaceBody" });
+
+export const tokenBodySchema = z
+  .strictObject({ name: z.string().min(1).max(LIMITS.nameCharacters), scopes: z.array(scopeSchema).min(1).max(4), expiresAt: timeSchema.optional() })
+  .meta({ id: "TokenBody" });
+export type TokenBody = z.output<typeof tokenBodySchema>;
+export const tokenViewSchema = z
+  .object({ id: z.string(), name: z.string(), scopes: z.array(scopeSchema), createdAt: timeSchema, expiresAt: timeSchema.nullable(), createdBy: z.string() })
+  .meta({ id: "Token" });
+export type TokenView = z.output<typeof tokenViewSchema>;
+/** The only answer that ever holds the secret. */
+export const tokenCreatedSchema = tokenViewSchema.extend({ token: z.string() }).meta({ id: "TokenCreated" });
+export type TokenCreated = z.output<typeof tokenCreatedSchema>;
+
+/** A ticket opens one WebSocket within 30 s as the subprotocol `ticket.<ticket>`, so that no secret is in a URL. */
+export const wsTicketSchema = z.object({ ticket: z.string(), expiresAt: timeSchema }).meta({ id: "WebSocketTicket" });
+export type WsTicket = z.output<typeof wsTicketSchema>;
+
+const pattern = z.string().min(1).max(255);
+/** A rule: which pushes make which job. Patterns know `*` (within a path part) and `**`. Empty `repositories` matches every repository. */
+export const triggerSchema = z
+  .strictObject({
+    name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),
+    repositories: z.array(repositoryUrlSchema).max(64).optional(),
+    refs: z.array(pattern).min(1).max(32),
+    events: z.array(z.enum(["push", "patch", "tag"])).min(1).max(3).optional(),
+    authors: z.array(z.string().max(128)).max(256).optional(),
+    deployment: z.string().min(1).max(200),
+    task: taskSchema,
+    mode: modeSchema.optional(),
+    interrupt: interruptSchema.optional(),
+    priority: prioritySchema.optional(),
+    requires: requiresSchema.optional(),
+    hold: z.boolean().optional(),
+    urls: z.array(repositoryUrlSchema).max(8).optional(),
+  })
+  .meta({ id: "Trigger" });
+/** `deployment` is a template: `{repository}`, `{ref}`, `{branch}`, `{patch}` are replaced by the push's values, made safe. */
+export type Trigger = z.output<typeof triggerSchema>;
+/** A secret or key that webhooks of one sender are verified with. */
+export const hookSchema = z
+  .strictObject({
+    id: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),
+    keys: z.array(runnerIdSchema).max(16).optional(),
+    secret: z.string().min(24).max(128).optional(),
+  })
+  .refine((hook) => (hook.keys?.length ?? 0) > 0 || hook.secret !== undefined, "a hook needs `keys` or a `secret`")
+  .meta({ id: "Hook" });
+export type Hook = z.output<typeof hookSchema>;
+export const triggersBodySchema = z.strictObject({ triggers: z.array(triggerSchema).max(LIMITS.triggers), hooks: z.array(hookSchema).max(64) }).meta({ id: "TriggersBody" });
+export type TriggersBody = z.output<typeof triggersBodySchema>;
+/** Secrets are never read back: a hook shows only that it has one. */
+export const triggersViewSchema = z
+  .object({ version: z.int(), triggers: z.array(triggerSchema), hooks: z.array(z.object({ id: z.string(), keys: z.array(runnerIdSchema), hasSecret: z.boolean() })) })
+  .meta({ id: "Triggers" });
+export type TriggersView = z.output<typeof triggersViewSchema>;
+
+/**
+ * plumule's own webhook body, what the bridge sends. `audience` is `<broker origin>/v1/{ns}`, so that a webhook for one broker cannot be
+ * replayed to another. `before`/`after` are commit ids; `after` of all zeros is a deletion.
+ */
+export const pushBodySchema = z
+  .looseObject({
+    type: z.enum(["push", "patch", "tag"]),
+    audience: z.string().max(500),
+    repository: repositoryUrlSchema,
+    urls: z.array(repositoryUrlSchema).max(8).optional(),
+    ref: refSchema,
+    before: z.string().max(64).nullish(),
+    after: z.string().max(64),
+    author: z.string().max(128).nullish(),
+    node: z.string().max(128).nullish(),
+    patch: z.string().max(64).nullish(),
+    message: z.string().max(LIMITS.textCharacters).nullish(),
+  })
+  .meta({ id: "Push" });
+export type Push = z.output<typeof pushBodySchema>;
+
+/** What a delivery led to: jobs, or in words why none. */
+export const deliveryViewSchema = z
+  .object({
+    id: z.string(),
+    webhookId: z.string(),
+    hook: z.string().nullable(),
+    signer: z.string(),
+    receivedAt: timeSchema,
+    type: z.string(),
+    repository: z.string().nullable(),
+    ref: z.string().nullable(),
+    after: z.string().nullable(),
+    state: z.enum(["accepted", "ignored", "duplicate", "submitted", "failed"]),
+    results: z.array(z.object({ trigger: z.string(), deployment: deploymentIdSchema.nullable(), job: jobIdSchema.nullable(), detail: z.string() })),
+  })
+  .meta({ id: "Delivery" });
+export type DeliveryView = z.output<typeof deliveryViewSchema>;
+
+/** One-time token with which one runner may register its key. */
+export const registrationTokenSchema = z.object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema }).meta({ id: "RegistrationToken" });
+export type RegistrationToken = z.output<typeof registrationTokenSchema>;
+
+/** A page of a list. `nextCursor` is null on the last page. */
+export function pageOf<T extends z.ZodType>(id: string, item: T): z.ZodObject<{ items: z.ZodArray<T>; nextCursor: z.ZodNullable<z.ZodString> }> {
+  return z.object({ items: z.array(item), nextCursor: z.string().nullable() }).meta({ id });
+}
+
+/** What the edge has found out about a caller; objects receive it and trust it. */
+export type Principal =
+  | { kind: "admin"; actor: "admin"; namespace: null; scopes: readonly Scope[] }
+  | { kind: "token"; actor: string; namespace: string; scopes: readonly Scope[] }
+  | { kind: "runner"; actor: string; runner: string; pool: string; namespace: string; scopes: readonly [] };
+

@@ -1,0 +1,13 @@
+/**
+ * The version of the wire. A broker of version N serves clients and runners of N and N−1 (P18).
+ *
+ * History, one line per version:
+ * 1: first public form.
+ */
+export const PROTOCOL_VERSION = 1;
+
+/** The oldest version that this code still speaks. Raising it cuts off runners in the field, so it follows N−1. */
+export const PROTOCOL_VERSION_FLOOR = 1;
+
+/** WebSocket subprotocol of the watchers' stream. */
+export const STREAM_SUBPROTOCOL = "plumule.v1";
