@@ -1,0 +1,279 @@
+import { DerivationBook, isFailure, type Derivation, type NixProgress } from "./derivations.ts";
+import { readVerdict, type Verdict } from "./failure.ts";
+import { ACTIVITY, RESULT, decodeLine, stripColour, type NixEvent } from "./lines.ts";
+import type { Plan } from "./plan.ts";
+import { Transfers } from "./transfers.ts";
+
+/** What the parser makes of the stream, in order. */
+export type NixOutput =
+  /** Text for people, without the final newline; may hold several lines and colour sequences. */
+  | { readonly kind: "log"; readonly text: string; readonly drv?: string }
+  | { readonly kind: "derivation"; readonly derivation: Derivation }
+  | { readonly kind: "progress"; readonly progress: NixProgress };
+
+/** How the process ended, and what the store says about {@link NixLog.unsettled}. */
+export interface NixEnd {
+  /** Null when a signal killed Nix. */
+  readonly exitCode: number | null;
+  /** Milliseconds since the epoch. */
+  readonly atMs: number;
+  /** The derivations whose outputs are all valid. Without it, Nix's own counter of successes decides. */
+  readonly valid?: ReadonlySet<string>;
+}
+
+type StartEvent = Extract<NixEvent, { action: "start" }>;
+
+/** Messages beyond this verbosity (3 = info) are for people who debug Nix. */
+const MAX_LEVEL = 3;
+/** Error messages kept for the summary of a failed build. */
+const MAX_ERRORS = 20;
+/** Length of one of them: newer versions repeat the tail of the builder's log in it. */
+const MAX_ERROR_CHARS = 8192;
+/** Length of a phase's name, which the builder chooses. */
+const MAX_PHASE_CHARS = 100;
+
+/**
+ * A push parser for standard error of Nix under `--log-format internal-json`, versions 2.8 to 2.34 and alike. It never
+ * throws, whatever a builder prints. Builders can forge messages and downloads, but neither the start of a build nor
+ * `raw_msg`; states therefore come only from those, and from the process's end.
+ */
+export class NixLog {
+  readonly #book: DerivationBook;
+  readonly #edges: Plan["edges"];
+  readonly #out: NixOutput[] = [];
+  readonly #builds = new Map<string, string>();
+  readonly #waiting = new Map<string, string[]>();
+  readonly #substitutes = new Map<string, string>();
+  readonly #transfers = new Transfers();
+  readonly #errors: string[] = [];
+  /** Builds that ended and whose outcome is not known yet, oldest first. */
+  readonly #ended = new Set<string>();
+  /** Builds that only Nix's counter of successes calls built. */
+  readonly #counted = new Set<string>();
+  #buildsActivity = "";
+  #successCount = 0;
+  #unnamedTimeout: (Verdict & { state: "timeout" }) | undefined;
+  #interrupted = false;
+  #lastProgress = "";
+
+  /** With a plan, states and totals cover all of it from the start; without one, they grow with the stream. */
+  constructor(plan?: Plan) {
+    this.#book = new DerivationBook(plan);
+    this.#edges = plan?.edges ?? [];
+  }
+
+  /** The states and counters before the first line. */
+  begin(): NixOutput[] {
+    for (const derivation of this.#book.all()) this.#out.push({ kind: "derivation", derivation });
+    return this.#drain();
+  }
+
+  /** Reads one line without its newline. `atMs` is milliseconds since the epoch. */
+  line(text: string, atMs: number): NixOutput[] {
+    const event = decodeLine(text);
+    if (event.action === "plain") this.#log(event.text);
+    else if (event.action === "message") this.#message(event, atMs);
+    else if (event.action === "start") this.#start(event, atMs);
+    else if (event.action === "result") this.#result(event);
+    else this.#stop(event.id, atMs);
+    return this.#drain();
+  }
+
+  /** The derivations about whose outputs the store should be asked after a failed build. */
+  unsettled(): string[] {
+    const doubtful = this.#book.all().filter(({ drv, state }) => state === "building" || this.#counted.has(drv));
+    const fetched = this.#book.all().filter(({ state }) => state === "substituting" || state === "substituted");
+    return [...doubtful, ...fetched].map(({ drv }) => drv);
+  }
+
+  /** Error messages that Nix itself sent, without colours; at most the first 20. */
+  errors(): readonly string[] {
+    return this.#errors;
+  }
+
+  /** All derivations as they are known now. */
+  derivations(): Derivation[] {
+    return this.#book.all();
+  }
+
+  /** Settles every state. To be called once, after the last line. */
+  finish(end: NixEnd): NixOutput[] {
+    for (const drv of this.unsettled()) this.#settle(drv, end);
+    for (const { drv, state } of this.#book.all()) {
+      // Planned and not touched, yet the build succeeded: somebody else made it valid in the meantime.
+      if (state === "planned" && end.exitCode === 0) this.#update(drv, { state: "cached" });
+      if (state === "waiting") this.#update(drv, { state: end.exitCode === 0 ? "cached" : "planned" });
+    }
+    this.#failDependents();
+    return this.#drain();
+  }
+
+  #start(event: StartEvent, atMs: number): void {
+    const { id, type, fields } = event;
+    const path = typeof fields[0] === "string" ? fields[0] : "";
+    if (type === ACTIVITY.build) this.#startBuild(event, path, atMs);
+    else if (type === ACTIVITY.builds) this.#buildsActivity = id;
+    else if (type === ACTIVITY.waiting) this.#startWaiting(event);
+    else if (type === ACTIVITY.substitute) this.#startSubstitute(event, path, atMs);
+    else if (type === ACTIVITY.copyPath) this.#startCopy(event);
+    else if (type === ACTIVITY.fileTransfer) this.#transfers.startDownload(id, event.parent);
+  }
+
+  #startBuild({ id, text, level }: StartEvent, drv: string, atMs: number): void {
+    this.#builds.set(id, drv);
+    this.#ended.delete(drv);
+    this.#update(drv, { state: "building", startedAt: atMs });
+    if (level <= MAX_LEVEL) this.#log(text, drv);
+  }
+
+  #startWaiting({ id, text }: StartEvent): void {
+    const reason = stripColour(text);
+    // "waiting for lock on '…'" names outputs, "waiting for a machine to build '…'" the derivation.
+    const paths = [...reason.matchAll(/'([^']+)'/g)].map(([, path = ""]) => path);
+    const drvs = new Set(paths.flatMap((path) => this.#book.owner(path) ?? []));
+    const held = [...drvs].filter((drv) => this.#book.get(drv)?.state === "planned");
+    this.#waiting.set(id, held);
+    for (const drv of held) this.#update(drv, { state: "waiting", reason });
+    this.#log(text);
+  }
+
+  #startSubstitute({ id }: StartEvent, path: string, atMs: number): void {
+    this.#transfers.startCopy(id);
+    const drv = this.#book.owner(path);
+    if (drv === undefined) return;
+    this.#substitutes.set(id, drv);
+    this.#update(drv, { state: "substituting", startedAt: this.#book.get(drv)?.startedAt ?? atMs });
+  }
+
+  #startCopy({ id, level, text }: StartEvent): void {
+    this.#transfers.startCopy(id);
+    if (level <= MAX_LEVEL) this.#log(text);
+  }
+
+  #result({ id, type, fields }: Extract<NixEvent, { action: "result" }>): void {
+    const [first, second] = fields;
+    const drv = this.#builds.get(id);
+    if (type === RESULT.logLine || type === RESULT.postBuildLogLine) {
+      if (typeof first === "string") this.#log(drv === undefined ? first : `${this.#book.label(drv)}> ${first}`, drv);
+    } else if (type === RESULT.setPhase && drv !== undefined && typeof first === "string") {
+      this.#update(drv, { phase: first.slice(0, MAX_PHASE_CHARS) });
+    } else if (type === RESULT.progress && typeof first === "number" && typeof second === "number") {
+      if (id === this.#buildsActivity) this.#successCount = first;
+      this.#transfers.progress(id, first, second);
+    }
+  }
+
+  #stop(id: string, atMs: number): void {
+    this.#transfers.stop(id);
+    const drv = this.#builds.get(id);
+    if (drv !== undefined) this.#stopBuild(id, drv, atMs);
+    for (const waiting of this.#waiting.get(id) ?? []) {
+      if (this.#book.get(waiting)?.state === "waiting") this.#update(waiting, { state: "planned" });
+    }
+    this.#waiting.delete(id);
+    const substituted = this.#substitutes.get(id);
+    if (substituted === undefined) return;
+    this.#substitutes.delete(id);
+    // A derivation with several outputs is there when the last of them is.
+    if (![...this.#substitutes.values()].includes(substituted)) {
+      this.#update(substituted, { state: "substituted", endedAt: atMs });
+    }
+  }
+
+  #stopBuild(id: string, drv: string, atMs: number): void {
+    this.#builds.delete(id);
+    const building = this.#book.get(drv)?.state === "building";
+    this.#update(drv, { endedAt: atMs });
+    if (!building) return;
+    this.#ended.add(drv);
+    // `stop` carries no outcome. Nix counts a success before it stops the activity and never counts a failure, so that
+    // as many uncounted successes as unexplained ends means that all of them are built.
+    if (this.#successCount - this.#counted.size < this.#ended.size) return;
+    for (const built of this.#ended) {
+      this.#counted.add(built);
+      this.#update(built, { state: "built" });
+    }
+    this.#ended.clear();
+  }
+
+  #message({ level, text, raw }: Extract<NixEvent, { action: "message" }>, atMs: number): void {
+    const plain = stripColour(text);
+    const planned = raw === undefined ? /^ {2}(\/\S+\.drv)$/.exec(plain)?.[1] : undefined;
+    // Nix prints its plan before the first build; afterwards such a line comes from a builder.
+    if (planned !== undefined && this.#buildsActivity === "" && this.#book.get(planned) === undefined) {
+      this.#update(planned, { state: "planned" });
+    }
+    if (level <= MAX_LEVEL) this.#log(raw === undefined && plain.startsWith("error") ? `[unverified] ${text}` : text);
+    if (raw === undefined || level !== 0) return;
+    if (this.#errors.length < MAX_ERRORS) this.#errors.push(plain.replace(/^error: /, "").slice(0, MAX_ERROR_CHARS));
+    const verdict = readVerdict(raw);
+    if (verdict !== undefined) this.#judge(verdict, atMs);
+  }
+
+  #judge(verdict: Verdict, atMs: number): void {
+    if (verdict.state === "interrupted") {
+      this.#interrupted = true;
+      return;
+    }
+    const drv = verdict.drv ?? [...this.#ended].at(-1);
+    if (drv === undefined) {
+      if (verdict.state === "timeout") this.#unnamedTimeout = { ...verdict, state: "timeout" };
+      return;
+    }
+    const known = this.#book.get(drv);
+    if (known !== undefined && isFailure(known.state)) return;
+    this.#ended.delete(drv);
+    this.#counted.delete(drv);
+    const { state, reason, exitCode } = verdict;
+    const endedAt = known?.startedAt === undefined ? {} : { endedAt: known.endedAt ?? atMs };
+    this.#update(drv, { state, reason, ...endedAt, ...(exitCode === undefined ? {} : { exitCode }) });
+  }
+
+  #settle(drv: string, { exitCode, atMs, valid }: NixEnd): void {
+    const state = this.#book.get(drv)?.state;
+    const fetched = state === "substituting" || state === "substituted";
+    const proven = valid === undefined ? this.#counted.has(drv) || state === "substituted" : valid.has(drv);
+    const endedAt = this.#book.get(drv)?.endedAt ?? atMs;
+    if (exitCode === 0 || proven) {
+      this.#update(drv, { state: fetched ? "substituted" : "built", endedAt });
+    } else if (this.#interrupted) {
+      this.#update(drv, { state: "cancelled", endedAt });
+    } else if (this.#unnamedTimeout !== undefined) {
+      this.#update(drv, { state: "timeout", reason: this.#unnamedTimeout.reason, endedAt });
+      this.#unnamedTimeout = undefined;
+    } else {
+      this.#update(drv, { state: "lost", reason: "Nix ended without saying what became of it", endedAt });
+    }
+  }
+
+  /** Nix names only some of the derivations that cannot be built any more; the plan knows all of them. */
+  #failDependents(): void {
+    const usersOf = Map.groupBy(this.#edges, ({ to }) => to);
+    const failed = this.#book.all().filter(({ state }) => isFailure(state) && state !== "lost");
+    const todo = failed.map(({ drv }) => drv);
+    for (let drv = todo.pop(); drv !== undefined; drv = todo.pop()) {
+      for (const { from } of usersOf.get(drv) ?? []) {
+        if (this.#book.get(from)?.state !== "planned") continue;
+        this.#update(from, { state: "dependency-failed", reason: `${this.#book.label(drv)} failed` });
+        todo.push(from);
+      }
+    }
+  }
+
+  #update(drv: string, change: Partial<Derivation>): void {
+    this.#out.push({ kind: "derivation", derivation: this.#book.update(drv, change) });
+  }
+
+  #log(text: string, drv?: string): void {
+    if (text !== "" || drv !== undefined) this.#out.push({ kind: "log", text, ...(drv === undefined ? {} : { drv }) });
+  }
+
+  #drain(): NixOutput[] {
+    const out = this.#out.splice(0);
+    const progress = this.#book.progress(this.#transfers.bytes, this.#transfers.expectedBytes);
+    const key = Object.values(progress).join();
+    if (key !== this.#lastProgress) out.push({ kind: "progress", progress });
+    this.#lastProgress = key;
+    return out;
+  }
+}
