@@ -8,6 +8,11 @@ export type Env = {
   POOL: DurableObjectNamespace<Pool>;
   NAMESPACE: DurableObjectNamespace<Namespace>;
   ASSETS: Fetcher;
+  /** Origin of the broker as its callers see it, e.g. `https://plumule.example`; needed only behind a proxy that changes it. */
+  PUBLIC_URL?: string;
   /** The installation's admin token (secret). Without it nobody can create namespaces. */
   ADMIN_TOKEN?: string;
+  /** For `plumule dev` alone: a read token that the page on the same machine may have, and its namespace. */
+  PAGE_TOKEN?: string;
+  PAGE_NAMESPACE?: string;
 };

@@ -23,6 +23,8 @@ export type NamespaceCalls = {
   listNamespaces(call: { cursor: string | null; limit: number }): Promise<Page<NamespaceView> | Refusal>;
   /** Makes this object a namespace; idempotent. Everything else refuses `not-found` before it. */
   open(call: { id: string }): Promise<NamespaceView>;
+  /** Whether this namespace was opened; the admin token, which no namespace knows, is checked with it. */
+  isOpen(): Promise<boolean>;
 
   // Who is calling: a token, a runner's session, or a WebSocket ticket (used up by the call). `until`: how long the edge may cache it (ms epoch).
   authenticate(call: { credential: string }): Promise<{ principal: Principal; until: number } | Refusal>;

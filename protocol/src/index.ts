@@ -2,6 +2,7 @@ export * from "./version.ts";
 export * from "./ids.ts";
 export * from "./limits.ts";
 export * from "./errors.ts";
+export * from "./json.ts";
 export * from "./job.ts";
 export * from "./run.ts";
 export * from "./events.ts";

@@ -1,0 +1,16 @@
+import { refuse, type Refusal } from "./errors.ts";
+import { LIMITS } from "./limits.ts";
+import { parseStrictJson } from "./strict-json.ts";
+
+/**
+ * The JSON of a request body, or a refusal that says what is wrong with it. Duplicate keys, `__proto__`, lone surrogates, invalid
+ * UTF-8 and deep nesting are refused, because two readers could see two documents.
+ */
+export function parseJson(bytes: Uint8Array): unknown {
+  const parsed = parseStrictJson(bytes, LIMITS.jsonDepth);
+  return parsed.ok ? parsed.value : notJson(parsed.detail);
+}
+
+function notJson(detail: string): Refusal {
+  return refuse("invalid-json", `The body cannot be read: ${detail}.`);
+}

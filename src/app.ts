@@ -1,0 +1,62 @@
+import { Hono } from "hono";
+import { refuse } from "@plumule/protocol";
+import { docsPage } from "./docs.ts";
+import type { App } from "./implement.ts";
+import { openApiDocument } from "./openapi.ts";
+import { faultResponse, problemResponse } from "./problem.ts";
+import { jobRoutes } from "./routes/jobs.ts";
+import { pageRoutes } from "./routes/page.ts";
+import { runRoutes } from "./routes/runs.ts";
+import { settingsRoutes } from "./routes/settings.ts";
+import { streamRoutes } from "./routes/streams.ts";
+
+const EXPOSED = "ETag, Location, Link, Retry-After, Date, Plumule-Request-Id, Plumule-Log-Size, Plumule-Log-Complete, Plumule-Log-Sha256, Content-Range";
+
+/**
+ * The edge: authenticate, validate, route. It decides nothing about jobs.
+ * CORS is open and without credentials: every right is a bearer that the calling page must hold itself, and no cookie exists.
+ */
+export function createApp(): App {
+  const app: App = new Hono();
+  app.use(async (c, next) => {
+    const instance = crypto.randomUUID();
+    c.set("instance", instance);
+    if (c.req.method === "OPTIONS") return preflight();
+    await next();
+    if (c.res.status === 101) return;
+    // Answers of other objects and of the platform have immutable headers.
+    c.res = new Response(c.res.body, c.res);
+    const { headers } = c.res;
+    headers.set("plumule-request-id", instance);
+    headers.set("access-control-allow-origin", "*");
+    headers.set("access-control-expose-headers", EXPOSED);
+    headers.set("x-content-type-options", "nosniff");
+    headers.set("referrer-policy", "no-referrer");
+    headers.set("strict-transport-security", "max-age=63072000; includeSubDomains");
+    if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
+    if (!headers.has("date")) headers.set("date", new Date().toUTCString());
+    return;
+  });
+  app.onError((error, c) => faultResponse(error, c.get("instance"), c.req.path));
+  app.notFound((c) => problemResponse(refuse("not-found", `There is nothing at ${c.req.method} ${c.req.path.slice(0, 200)}.`, { next: "See /openapi.json for what there is." }), c.get("instance")));
+  settingsRoutes(app);
+  jobRoutes(app);
+  runRoutes(app);
+  streamRoutes(app);
+  pageRoutes(app);
+  app.get("/openapi.json", (c) => c.json(openApiDocument(), 200, { "cache-control": "public, max-age=300" }));
+  app.get("/docs", (c) => c.html(docsPage(), 200, { "cache-control": "public, max-age=300", "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'" }));
+  return app;
+}
+
+function preflight(): Response {
+  return new Response(null, {
+    status: 204,
+    headers: {
+      "access-control-allow-origin": "*",
+      "access-control-allow-methods": "GET, POST, PUT, DELETE",
+      "access-control-allow-headers": "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, range",
+      "access-control-max-age": "86400",
+    },
+  });
+}

@@ -1,0 +1,32 @@
+import { refuse, type Refusal } from "@plumule/protocol";
+
+/**
+ * Reads a body as a stream with a running cap, so that neither a lying Content-Length nor an endless chunked body can fill the memory.
+ * A Content-Encoding is refused: an unpacked body has no bound.
+ */
+export async function readBody(request: Request, limitBytes: number): Promise<Uint8Array | Refusal> {
+  const encoding = request.headers.get("content-encoding");
+  if (encoding !== null && encoding !== "identity") return refuse("unsupported-media-type", `Content-Encoding ${encoding.slice(0, 40)} is not accepted.`);
+  const announced = Number(request.headers.get("content-length") ?? 0);
+  if (announced > limitBytes) return tooLarge(limitBytes);
+  if (request.body === null) return new Uint8Array(0);
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of request.body as ReadableStream<Uint8Array>) {
+    size += part.byteLength;
+    if (size > limitBytes) return tooLarge(limitBytes);
+    parts.push(part);
+  }
+  if (parts.length === 1) return parts[0]!;
+  const whole = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.byteLength;
+  }
+  return whole;
+}
+
+function tooLarge(limitBytes: number): Refusal {
+  return refuse("payload-too-large", `The body may have at most ${limitBytes} bytes.`);
+}

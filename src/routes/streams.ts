@@ -1,0 +1,94 @@
+import {
+  allowsScope, type EventsPage, getDeploymentEvents, getNamespaceEvents, isRefusal, LIMITS, type Principal, refuse, type Refusal, streamDeployment, streamNamespace, STREAM_SUBPROTOCOL,
+} from "@plumule/protocol";
+import type { Env } from "../../durable-objects/env.ts";
+import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
+import { authenticate, authorize } from "../auth.ts";
+import { type App, implement } from "../implement.ts";
+
+/** The doors of events: WebSocket, SSE and JSON history. All three read the same log of the same object. */
+export function streamRoutes(app: App): void {
+  implement(app, streamDeployment, async ({ params, bearer, request, env }) => {
+    const refused = await admitWatcher(env, params.ns, bearer, request);
+    return refused ?? deploymentObject(env, params.ns, params.deployment).fetch(upgradeOnly(request));
+  });
+  implement(app, streamNamespace, async ({ params, bearer, request, env }) => {
+    const refused = await admitWatcher(env, params.ns, bearer, request);
+    return refused ?? namespaceObject(env, params.ns).fetch(upgradeOnly(request));
+  });
+  implement(app, getDeploymentEvents, async ({ params, query, request, env }) => {
+    const object = deploymentObject(env, params.ns, params.deployment);
+    return historyAnswer(request, query, (call) => object.history(call));
+  });
+  implement(app, getNamespaceEvents, async ({ params, query, request, env }) => {
+    const object = namespaceObject(env, params.ns);
+    return historyAnswer(request, query, (call) => object.history(call));
+  });
+}
+
+type HistoryCall = { since: string | null; limit: number; waitMs: number };
+type History = (call: HistoryCall) => Promise<EventsPage | Refusal>;
+
+async function historyAnswer(request: Request, query: { since?: string | undefined; limit?: number | undefined; wait?: number | undefined }, history: History): Promise<{ status: 200; body: EventsPage } | Refusal | Response> {
+  const limit = query.limit ?? LIMITS.eventsPage;
+  if (request.headers.get("accept")?.includes("text/event-stream") === true) {
+    const since = request.headers.get("last-event-id") ?? query.since ?? null;
+    const first = await history({ since, limit, waitMs: 0 });
+    return isRefusal(first) ? first : serverSentEvents(first, limit, request.signal, history);
+  }
+  const page = await history({ since: query.since ?? null, limit, waitMs: Math.round((query.wait ?? 0) * 1000) });
+  return isRefusal(page) ? page : { status: 200, body: page };
+}
+
+/**
+ * Server-sent events over the history: `id` is the cursor, so that `Last-Event-ID` resumes; `event: live` marks that the reader has
+ * caught up, `event: reset` that its cursor has become too old; a comment every hold keeps proxies awake.
+ */
+function serverSentEvents(first: EventsPage, limit: number, signal: AbortSignal, history: History): Response {
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const writer = writable.getWriter();
+  const text = new TextEncoder();
+  const send = (lines: string): Promise<void> => writer.write(text.encode(`${lines}\n\n`));
+  const pump = async (): Promise<void> => {
+    let page: EventsPage | Refusal = first;
+    let live = false;
+    await send("retry: 1000");
+    while (!signal.aborted) {
+      if (isRefusal(page)) return void (await send(`event: reset\ndata: ${JSON.stringify({ code: page.refused, detail: page.detail })}`));
+      for (const event of page.events) await send(`id: ${page.cursor.split(":")[0]}:${Number(event.sequence)}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}`);
+      if (!page.more && !live) {
+        live = true;
+        await send(`id: ${page.cursor}\nevent: live\ndata: {"cursor":"${page.cursor}"}`);
+      } else if (page.events.length === 0) await send(": still here");
+      page = await history({ since: page.cursor, limit, waitMs: page.more ? 0 : LIMITS.historyHoldMs });
+    }
+  };
+  // A reader that left makes `write` fail; that is the normal end of a stream.
+  void pump()
+    .catch(() => undefined)
+    .finally(() => writer.close().catch(() => undefined));
+  return new Response(readable, { headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" } });
+}
+
+/** A watcher is admitted by a bearer with `read`, or by a ticket in the subprotocol list; a browser's ticket is bound to its origin. */
+async function admitWatcher(env: Env, ns: string, bearer: string | null, request: Request): Promise<Refusal | null> {
+  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") return refuse("upgrade-required", "This is a WebSocket.", { headers: { upgrade: "websocket" } });
+  const offered = offeredSubprotocols(request);
+  if (!offered.includes(STREAM_SUBPROTOCOL)) return refuse("upgrade-required", `The subprotocol must be ${STREAM_SUBPROTOCOL}.`, { headers: { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL } });
+  const ticket = offered.find((one) => one.startsWith("ticket."));
+  const origin = request.headers.get("origin");
+  // A browser cannot set headers on a socket; one that has an Origin and no ticket is a page that tries its luck.
+  if (origin !== null && ticket === undefined) return refuse("unauthenticated", "A browser's socket needs a ticket.", { next: "POST …/tickets and connect with the subprotocols `plumule.v1`, `ticket.<ticket>`." });
+  const principal: Principal | Refusal = ticket === undefined ? await authenticate(env, ns, bearer) : await namespaceObject(env, ns).redeemTicket({ ticket: ticket.slice("ticket.".length), origin });
+  if (isRefusal(principal)) return principal;
+  return allowsScope(principal.scopes, "read") ? null : authorize(principal, "read");
+}
+
+function offeredSubprotocols(request: Request): string[] {
+  return (request.headers.get("sec-websocket-protocol") ?? "").split(",").map((one) => one.trim());
+}
+
+/** What the object gets of an upgrade: no credential crosses, since the edge has decided. */
+function upgradeOnly(request: Request): Request {
+  return new Request(request.url, { headers: { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL } });
+}
