@@ -24,14 +24,17 @@ export function toHex(bytes: Uint8Array): string {
 /** The bytes of lower-case hex, or null. Upper case is refused: a digest has one spelling. */
 export function parseHex(text: string): Uint8Array<ArrayBuffer> | null {
   if (text.length % 2 !== 0 || !/^[0-9a-f]*$/.test(text)) return null;
-  return Uint8Array.from({ length: text.length / 2 }, (_, index) => Number.parseInt(text.slice(index * 2, index * 2 + 2), 16));
+  return Uint8Array.from({ length: text.length / 2 }, (_, index) =>
+    Number.parseInt(text.slice(index * 2, index * 2 + 2), 16),
+  );
 }
 
 /** Standard base64 with padding (RFC 4648 section 4). */
 export function toBase64(bytes: Uint8Array): string {
   const chunks: string[] = [];
   // One call per chunk: a spread of a whole statement would exceed the engine's argument limit.
-  for (let offset = 0; offset < bytes.length; offset += 8192) chunks.push(String.fromCharCode(...bytes.subarray(offset, offset + 8192)));
+  for (let offset = 0; offset < bytes.length; offset += 8192)
+    chunks.push(String.fromCharCode(...bytes.subarray(offset, offset + 8192)));
   return btoa(chunks.join(""));
 }
 
@@ -43,9 +46,12 @@ export function parseBase64(text: string): Uint8Array<ArrayBuffer> | null {
   if (!/^(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}$/.test(text)) return null;
   const unpadded = text.replace(/=+$/, "");
   if (unpadded.length % 4 === 1 || (unpadded.length !== text.length && text.length % 4 !== 0)) return null;
-  const standard = unpadded.replaceAll("-", "+").replaceAll("_", "/").padEnd(Math.ceil(unpadded.length / 4) * 4, "=");
+  const standard = unpadded
+    .replaceAll("-", "+")
+    .replaceAll("_", "/")
+    .padEnd(Math.ceil(unpadded.length / 4) * 4, "=");
   const bytes = Uint8Array.from(atob(standard), (character) => character.charCodeAt(0));
-  return toBase64(bytes.subarray(bytes.length - (bytes.length % 3))) === standard.slice(standard.length - (bytes.length % 3 === 0 ? 0 : 4)) ? bytes : null;
+  return toBase64(bytes) === standard ? bytes : null;
 }
 
 /** Compares without an early exit, so that the time tells nothing about where two secrets differ. Lengths are not secret. */

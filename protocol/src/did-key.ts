@@ -23,11 +23,13 @@ export function didKeyOf(publicKey: Uint8Array): string {
  * never zero, so that the number has one spelling and equal texts are equal keys. Whether the key is good is `admitKey`'s question.
  */
 export function parseDidKey(text: string): Result<Uint8Array<ArrayBuffer>, "bad-did-key"> {
-  if (!/^did:key:z[1-9A-HJ-NP-Za-km-z]{47}$/.test(text)) return refuse("bad-did-key", "not an Ed25519 did:key: `did:key:z` and 47 base58 characters are expected");
+  if (!/^did:key:z[1-9A-HJ-NP-Za-km-z]{47}$/.test(text))
+    return refuse("bad-did-key", "not an Ed25519 did:key: `did:key:z` and 47 base58 characters are expected");
   let number = 0n;
   for (const character of text.slice("did:key:z".length)) number = number * 58n + BigInt(ALPHABET.indexOf(character));
   const hex = number.toString(16);
   const key = hex.length === 68 && hex.startsWith(ED25519_PREFIX) ? parseHex(hex.slice(ED25519_PREFIX.length)) : null;
-  if (key === null || didKeyOf(key) !== text) return refuse("bad-did-key", "the did:key does not hold an Ed25519 public key (multicodec 0xed01)");
+  if (key === null || didKeyOf(key) !== text)
+    return refuse("bad-did-key", "the did:key does not hold an Ed25519 public key (multicodec 0xed01)");
   return accept(key);
 }

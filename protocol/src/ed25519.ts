@@ -11,7 +11,11 @@ const PKCS8_PREFIX = parseHex("302e020100300506032b657004220420")!;
  * libraries and native code differ on crafted keys; those are kept out by `admitKey`. Never throws: workerd raises an error
  * for a signature that is not 64 bytes, which is only one more way to be wrong.
  */
-export async function verifySignature(publicKey: Uint8Array, signature: Uint8Array, message: Uint8Array): Promise<boolean> {
+export async function verifySignature(
+  publicKey: Uint8Array,
+  signature: Uint8Array,
+  message: Uint8Array,
+): Promise<boolean> {
   if (publicKey.length !== 32 || signature.length !== 64) return false;
   try {
     const key = await crypto.subtle.importKey("raw", unshared(publicKey), "Ed25519", false, ["verify"]);
@@ -29,5 +33,8 @@ export async function signerFromSeed(seed: Uint8Array): Promise<Signer> {
   const { x } = await crypto.subtle.exportKey("jwk", key);
   const publicKey = parseBase64(x ?? "");
   if (publicKey === null) throw new Error("the platform exported no public key");
-  return { publicKey, sign: async (message) => new Uint8Array(await crypto.subtle.sign("Ed25519", key, unshared(message))) };
+  return {
+    publicKey,
+    sign: async (message) => new Uint8Array(await crypto.subtle.sign("Ed25519", key, unshared(message))),
+  };
 }

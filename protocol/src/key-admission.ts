@@ -13,11 +13,21 @@ export type KeyRefusal = "bad-key-length" | "bad-key-encoding" | "small-order-ke
  * message, in workerd and in older Node; a key of mixed order gives different answers with different verifiers.
  */
 export function admitKey(publicKey: Uint8Array): Result<Uint8Array, KeyRefusal> {
-  if (publicKey.length !== 32) return refuse("bad-key-length", `an Ed25519 public key has 32 bytes, this one has ${publicKey.length}`);
+  if (publicKey.length !== 32)
+    return refuse("bad-key-length", `an Ed25519 public key has 32 bytes, this one has ${publicKey.length}`);
   const point = decodePoint(publicKey);
-  if (point === null) return refuse("bad-key-encoding", `${toHex(publicKey)} is not the canonical encoding of a point of the curve`);
-  if (point.isSmallOrder()) return refuse("small-order-key", `${toHex(publicKey)} is a point of small order: it would accept forged signatures`);
-  if (!point.isTorsionFree()) return refuse("mixed-order-key", `${toHex(publicKey)} is not in the prime-order group: verifiers would disagree about it`);
+  if (point === null)
+    return refuse("bad-key-encoding", `${toHex(publicKey)} is not the canonical encoding of a point of the curve`);
+  if (point.isSmallOrder())
+    return refuse(
+      "small-order-key",
+      `${toHex(publicKey)} is a point of small order: it would accept forged signatures`,
+    );
+  if (!point.isTorsionFree())
+    return refuse(
+      "mixed-order-key",
+      `${toHex(publicKey)} is not in the prime-order group: verifiers would disagree about it`,
+    );
   return accept(publicKey);
 }
 

@@ -9,7 +9,10 @@ const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\]:]/g;
  * Reads JSON of which every reader must see the same document: valid UTF-8 without a byte order mark, no key twice, no `__proto__`,
  * no lone surrogate, limited nesting. JSON.parse alone keeps the last of two equal keys while other readers keep the first.
  */
-export function parseStrictJson(bytes: Uint8Array, depthLimit: number = TRUST_LIMITS.jsonDepth): Result<unknown, "bad-json"> {
+export function parseStrictJson(
+  bytes: Uint8Array,
+  depthLimit: number = TRUST_LIMITS.jsonDepth,
+): Result<unknown, "bad-json"> {
   const text = parseUtf8(bytes);
   if (text === null) return refuse("bad-json", "not valid UTF-8");
   let value: unknown;

@@ -1,0 +1,148 @@
+import * as z from "zod";
+import {
+  deploymentIdSchema,
+  jobIdSchema,
+  namespaceIdSchema,
+  runIdSchema,
+  runnerIdSchema,
+  sha256Schema,
+  timeSchema,
+} from "./ids.ts";
+import { outcomeSchema } from "./run.ts";
+import type { Result } from "./result.ts";
+import {
+  draftStatement,
+  STATEMENT_TYPE,
+  type StatementDraft,
+  type StatementRefusal,
+  statementPath,
+  statementSchema,
+  statementWord,
+} from "./statements.ts";
+import { TRUST_LIMITS } from "./trust-limits.ts";
+
+export const JOB_RESULT_PREDICATE_TYPE = "https://plumule.dev/job-result/v1";
+
+/** An output as a result names it; `narHash` is the lower-case hex SHA-256 of the NAR, `narSize` its bytes. */
+export const statedOutputSchema = z.looseObject({
+  name: statementWord,
+  path: statementPath,
+  narHash: sha256Schema,
+  narSize: z.int().min(0),
+});
+export type StatedOutput = z.output<typeof statedOutputSchema>;
+/** What must be equal for two outputs to be the same. */
+export type OutputContent = Pick<StatedOutput, "name" | "path" | "narHash" | "narSize">;
+
+/** What ran the job. `isolation` is null when nothing was run. */
+const runnerSchema = z.looseObject({
+  did: runnerIdSchema,
+  version: statementWord,
+  isolation: statementWord.nullable(),
+  system: statementWord,
+  nix: statementWord.optional(),
+});
+
+/**
+ * What a runner says about one run, in the spirit of in-toto's test-result: exit code, lease and log stand in the signed bytes. Namespace,
+ * deployment, job, run and epoch bind it to one lease, so that a copy is no result of another job. A persisted contract: fields may be
+ * added, never changed.
+ */
+export const jobResultPredicateSchema = z.looseObject({
+  namespace: namespaceIdSchema,
+  deployment: deploymentIdSchema,
+  job: jobIdSchema,
+  run: runIdSchema,
+  epoch: z.int().min(1),
+  kind: statementWord,
+  result: outcomeSchema,
+  exitCode: z.int().nullable(),
+  reason: z.looseObject({ code: statementWord, detail: z.string().max(2_000) }).nullable(),
+  taskSha256: sha256Schema,
+  configurationSha256: sha256Schema.nullable(),
+  startedAt: timeSchema,
+  finishedAt: timeSchema,
+  runner: runnerSchema,
+  log: z.looseObject({ sha256: sha256Schema, bytes: z.int().min(0), truncated: z.boolean() }),
+  outputs: z.array(statedOutputSchema).max(TRUST_LIMITS.subjects),
+  flakeLockSha256: sha256Schema.optional(),
+});
+export type JobResultPredicate = z.output<typeof jobResultPredicateSchema>;
+
+/** A job result: exactly one subject, the commit, or the task where a job has no commit. */
+export const jobResultSchema = statementSchema.extend({
+  subject: statementSchema.shape.subject.max(1),
+  predicateType: z.literal(JOB_RESULT_PREDICATE_TYPE),
+  predicate: jobResultPredicateSchema,
+});
+export type JobResult = z.output<typeof jobResultSchema>;
+
+/** What a runner knows when a run ends. Times are RFC 3339 in UTC; `source` is null for a job without a repository. */
+export type JobResultInput = {
+  source: { repository: string; commit: string } | null;
+  namespace: string;
+  deployment: string;
+  job: string;
+  run: string;
+  epoch: number;
+  kind: string;
+  result: JobResultPredicate["result"];
+  exitCode: number | null;
+  reason: { code: string; detail: string } | null;
+  taskSha256: string;
+  configurationSha256: string | null;
+  startedAt: string;
+  finishedAt: string;
+  runner: { did: string; version: string; isolation: string | null; system: string; nix?: string | undefined };
+  log: { sha256: string; bytes: number; truncated: boolean };
+  outputs: readonly OutputContent[];
+  flakeLockSha256?: string | undefined;
+};
+
+/** The statement of a run's end, about the commit (`gitCommit`) or else about the task (`sha256` of its digest), with the bytes to sign. */
+export function draftJobResult(input: JobResultInput): Result<StatementDraft<JobResult>, StatementRefusal> {
+  const { source, runner, reason } = input;
+  const subject =
+    source === null
+      ? { name: "task", digest: { sha256: input.taskSha256 } }
+      : { name: source.repository, digest: { gitCommit: source.commit } };
+  return draftStatement(jobResultSchema, {
+    _type: STATEMENT_TYPE,
+    subject: [subject],
+    predicateType: JOB_RESULT_PREDICATE_TYPE,
+    predicate: {
+      namespace: input.namespace,
+      deployment: input.deployment,
+      job: input.job,
+      run: input.run,
+      epoch: input.epoch,
+      kind: input.kind,
+      result: input.result,
+      exitCode: input.exitCode,
+      // Text from a build may hold half of a surrogate pair, which verifiers refuse.
+      reason: reason === null ? null : { code: reason.code, detail: reason.detail.toWellFormed() },
+      taskSha256: input.taskSha256,
+      configurationSha256: input.configurationSha256,
+      startedAt: input.startedAt,
+      finishedAt: input.finishedAt,
+      runner: {
+        did: runner.did,
+        version: runner.version,
+        isolation: runner.isolation,
+        system: runner.system,
+        ...(runner.nix === undefined ? {} : { nix: runner.nix }),
+      },
+      log: { sha256: input.log.sha256, bytes: input.log.bytes, truncated: input.log.truncated },
+      outputs: input.outputs.map(({ name, path, narHash, narSize }) => ({ name, path, narHash, narSize })),
+      ...(input.flakeLockSha256 === undefined ? {} : { flakeLockSha256: input.flakeLockSha256 }),
+    },
+  });
+}
+
+/** Outputs as text to compare and to print: one line each, in an order of their own, so that only content can differ. */
+export function describeOutputs(outputs: readonly OutputContent[]): string {
+  return outputs
+    .map(({ name, path, narHash, narSize }) => `${name} ${path} sha256:${narHash} ${narSize}`)
+    .toSorted()
+    .join("\n");
+}
