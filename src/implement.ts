@@ -53,9 +53,9 @@ async function principalOf(endpoint: Endpoint, env: Env, params: { ns?: string }
 
 function parseBody(endpoint: Endpoint, bytes: Uint8Array): unknown {
   // An empty body stands for `{}`, so that `curl -X POST …/cancel` works.
-  const json = bytes.byteLength === 0 ? {} : parseJson(bytes);
+  const json = bytes.byteLength === 0 ? { value: {} } : parseJson(bytes);
   if (isRefusal(json)) return json;
-  const parsed = endpoint.body!.safeParse(json);
+  const parsed = endpoint.body!.safeParse(json.value);
   return parsed.success ? parsed.data : refuse("invalid-body", "The body does not fit the schema of this endpoint.", { errors: fieldErrors(parsed.error) });
 }
 
