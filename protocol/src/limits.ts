@@ -47,6 +47,8 @@ export const LIMITS = {
   heartbeatHoldMs: 15_000,
   /** Hold of a history request, ms. */
   historyHoldMs: 25_000,
+  /** History requests held by one object; each holds a request open. */
+  parkedHistories: 1_000,
   /** A lease without a heartbeat ends after this, ms. */
   leaseMs: 45_000,
   /** An assigned run that was not acknowledged by a heartbeat goes back to the queue after this, ms. */
