@@ -1,6 +1,9 @@
-import type { Assignment, DeploymentId, JobId, Millis, Offer, PollBody, Priority, QueueView, Requires, RunnerId, Waiting } from "@plumule/protocol";
+import type { Assignment, DeploymentId, JobId, Millis, Offer, PollBody, Priority, QueueView, Refusal, Requires, RunnerId, Waiting } from "@plumule/protocol";
 
-/** A job's entry in a pool. `number` is the deployment's epoch of the ticket: a higher one replaces a lower one, a lower one is stale. */
+/**
+ * A job's entry in a pool. `number` is the deployment's epoch of the ticket: a higher one replaces a lower one, a lower one is stale.
+ * `avoid` is a wish: such a runner gets the job only while no other online runner could take it, so that a fleet of one still retries.
+ */
 export type Ticket = { deployment: DeploymentId; job: JobId; number: number; priority: Priority; needs: Requires; queuedAt: Millis; avoid: readonly RunnerId[] };
 
 /** A parked poll set aside for one job. Lives in memory for `reservationMs`; `deliver` fills it. */
@@ -13,16 +16,19 @@ export type Presence = { runner: RunnerId; offer: Offer; busy: number; seenAt: M
  * What the edge and the other objects may ask of a Pool. It grants nothing: a lease comes from the Deployment alone.
  */
 export type PoolCalls = {
-  /** A runner's long poll, held at most 25 s. The same `requestKey` gets the same assignment. Null: nothing came. */
-  poll(call: { runner: RunnerId; body: PollBody }): Promise<Assignment | null>;
+  /** A runner's long poll, held at most 25 s. The same `requestKey` gets the same assignment. Null: nothing came. Refuses `unavailable` when too many polls are parked. */
+  poll(call: { runner: RunnerId; body: PollBody }): Promise<Assignment | Refusal | null>;
   /** Fast path: sets a fitting parked poll aside, unless something older or more urgent waits. Null: use a ticket. */
   reserve(call: { ticket: Ticket }): Promise<Reservation | null>;
   /** Fast path: fills the reserved poll. False: the reservation is gone, the acknowledge deadline will send the job back. */
   deliver(call: { reservation: string; runner: RunnerId; assignment: Assignment }): Promise<boolean>;
   /** Fast path, when the deployment decided otherwise: the poll is free again. */
   release(call: { reservation: string }): Promise<void>;
-  /** Backlog path: stores a ticket and answers why it waits. Idempotent by job and number. */
-  put(call: { ticket: Ticket }): Promise<Waiting | null>;
+  /**
+   * Backlog path: stores a ticket and answers why it waits; null when it is being handed out already. Idempotent by job and number. Refuses
+   * `quota-exceeded` when the pool is full: nothing is stored, the sender keeps the ticket and puts it again later.
+   */
+  put(call: { ticket: Ticket }): Promise<Waiting | Refusal | null>;
   /** Takes tickets out, up to and including `number`. Idempotent. */
   drop(call: { deployment: DeploymentId; job: JobId; number: number }): Promise<void>;
   /** Why a job waits, now. Null when it has no ticket here. */
