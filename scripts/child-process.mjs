@@ -11,12 +11,12 @@ export const root = fileURLToPath(new URL("..", import.meta.url)).replace(/\/$/,
 /** One Ctrl-C reaches us up to twice: from the terminal and again from npm. Within this window both are one. */
 const sameSignalWindowMs = 500;
 
-/** The binaries that `npm ci` brings, the Node of the `node` package among them. */
+/** The binaries that the npm packages bring, the Node of the `node` package among them. */
 const ownBinaries = join(root, "node_modules", ".bin");
 
 /**
- * The PATH without the repository's own binaries. npm must run on the machine's Node: `npm ci` deletes
- * `node_modules` first, and with it the Node that npm would be running on.
+ * The PATH without the repository's own binaries. npm must run on the machine's Node: it replaces
+ * packages in `node_modules`, and with them the Node that it would be running on.
  *
  * @returns {string}
  */

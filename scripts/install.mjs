@@ -10,7 +10,7 @@ import { Problem } from "./problem.mjs";
 const nodeMajor = 24;
 
 /**
- * Runs `npm ci` if `node_modules` is missing or stale, then makes sure that Node 24 is what children get.
+ * Installs what the lock file says if `node_modules` is missing or stale, then makes sure that children get Node 24.
  * With everything in place it reads a few files and touches no network.
  *
  * @returns {Promise<void>}
@@ -19,10 +19,15 @@ const nodeMajor = 24;
 export async function ensurePackages() {
   if (!installedAsLocked()) {
     console.log("plumule: installing npm packages (once)");
-    // Without the install scripts there is no Node 24; without development packages nothing runs at all.
-    const args = ["ci", "--ignore-scripts=false", "--include=dev", "--no-fund", "--no-audit"];
-    const code = await run("npm", args, { ...process.env, PATH: machinePath() });
-    if (code !== 0) throw new Problem(`npm ci ended with code ${code}; its own message is above.`);
+    // Not `npm ci`: it refuses a lock file that lacks an optional package for some other system, and not every
+    // registry has all of those. `--no-save` keeps to the lock file and writes none.
+    // Without install scripts there would be no Node 24, and without development packages nothing would run.
+    const args = ["install", "--no-save", "--ignore-scripts=false", "--include=dev", "--no-fund", "--no-audit"];
+    const code = await run("npm", [...args, "--loglevel=error"], { ...process.env, PATH: machinePath() });
+    if (code !== 0) throw new Problem(`npm install ended with code ${code}; its own message is above.`);
+    if (!installedAsLocked()) {
+      throw new Problem("package.json and package-lock.json disagree; run `npm install` and commit what it changes.");
+    }
   }
   if (majorOfProjectNode() < nodeMajor) {
     throw new Problem(
