@@ -1,0 +1,201 @@
+import { spawnSync } from "node:child_process";
+import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
+import { findExecutable } from "./executable.ts";
+
+/**
+ * How firmly the processes of a job are held together, strongest first. Today every level is about processes alone:
+ * none hides files or the network, and the job runs as the runner's user.
+ *
+ * - `bwrap`: a PID namespace made by bubblewrap. Nothing leaves it: a daemon in its own session dies with it, and the
+ *   kernel kills it when the runner dies. The job sees only its own processes.
+ * - `userns`: the same guarantees from util-linux (`unshare`, `setpriv`, `setsid`), inside a user namespace unless the
+ *   runner is root.
+ * - `cgroup`: a cgroup v2 folder. A daemon cannot leave it without write access to another folder, so the tree can be
+ *   killed and proved empty; when the runner dies, only the job's first process is sure to die with it.
+ * - `process-group`: signals to a group, and a search of `/proc` for the job's session and tracking id. A process that
+ *   starts a session *and* clears its environment escapes; when the runner dies, as `cgroup`.
+ */
+export const RUNNER_ISOLATION_LEVELS = ["bwrap", "userns", "cgroup", "process-group"] as const;
+
+/** One of the levels that this runner can offer. */
+export type RunnerIsolationLevel = (typeof RUNNER_ISOLATION_LEVELS)[number];
+
+/** What a probe found: the strongest level that works, all that work, and why each of the others does not. */
+export interface IsolationReport {
+  level: RunnerIsolationLevel;
+  available: readonly RunnerIsolationLevel[];
+  unavailable: ReadonlyMap<RunnerIsolationLevel, string>;
+}
+
+/** A command line that starts a job at a level. `control` says that the job's first process is the init below, which speaks on fd 3 and wants the job's stderr as fd 4. */
+export interface Launch {
+  file: string;
+  args: readonly string[];
+  control: boolean;
+  /** The cgroup made for this job; whoever kills the tree removes it. */
+  cgroup: string | null;
+}
+
+/** Why a level cannot be had on this machine, for a person. */
+export interface LaunchRefusal {
+  unavailable: string;
+}
+
+/** Makes the kernel prefer the job over the runner when memory runs out; a container may forbid it, which is harmless. */
+const YIELD_MEMORY = "(echo 500 >/proc/$$/oom_score_adj) 2>/dev/null || :";
+
+/**
+ * PID 1 of a job's namespace. The job is its child, because default signal actions do not apply to PID 1: as PID 1 a
+ * `sleep` would ignore TERM. It says `started`, then the exit code, then holds the namespace until the runner has
+ * counted who is left; when the runner is gone, `read` ends and the kernel empties the namespace. The traps keep it
+ * alive when the job's group is signalled (a caught signal is reset for the child). The job's stderr is fd 4: fd 2 belongs
+ * to the launcher and this shell, whose "Terminated" is no line of the job's log.
+ */
+const INIT = `trap : HUP INT QUIT TERM USR1 USR2
+${YIELD_MEMORY}
+echo started >&3
+(exec 2>&4 3>&- 4>&-; exec "$@")
+code=$?
+echo "$code" >&3
+read -r hold <&3
+exit "$code"`;
+
+const ENTER_CGROUP = `echo 0 >"$1/cgroup.procs" || exit 125
+shift
+${YIELD_MEMORY}
+exec "$@"`;
+
+const PLAIN = `${YIELD_MEMORY}
+exec "$@"`;
+
+/**
+ * Plans the start of `argv` (its first item an absolute path) at a level. For `cgroup` it makes the folder, named by
+ * `id` (one path component). The tools are looked for in the runner's own PATH.
+ */
+export function planLaunch(level: RunnerIsolationLevel, argv: readonly string[], id: string): Launch | LaunchRefusal {
+  const shell = tool("sh");
+  if (shell === null) return { unavailable: "no sh in PATH" };
+  switch (level) {
+    case "bwrap":
+      return planBwrap(shell, argv);
+    case "userns":
+      return planUserns(shell, argv);
+    case "cgroup":
+      return planCgroup(shell, argv, id);
+    case "process-group":
+      return { ...withParentDeath([shell, "-c", PLAIN, "sh", ...argv]), control: false, cgroup: null };
+  }
+}
+
+/** Tries every level with a trivial job. It starts up to four short processes; call it once, when the runner starts. */
+export function probeIsolation(): IsolationReport {
+  const available: RunnerIsolationLevel[] = [];
+  const unavailable = new Map<RunnerIsolationLevel, string>();
+  for (const level of RUNNER_ISOLATION_LEVELS) {
+    const failure = tryLevel(level);
+    if (failure === null) available.push(level);
+    else unavailable.set(level, failure);
+  }
+  return { level: available[0] ?? "process-group", available, unavailable };
+}
+
+function tryLevel(level: RunnerIsolationLevel): string | null {
+  const shell = tool("sh");
+  if (shell === null) return "no sh in PATH";
+  const plan = planLaunch(level, [shell, "-c", "exit 42"], `probe-${process.pid}`);
+  if ("unavailable" in plan) return plan.unavailable;
+  // The init's two extra descriptors: what it says is thrown away, and its `read` ends at once.
+  const nowhere = openSync("/dev/null", "r+");
+  const { status, stderr, error } = spawnSync(plan.file, plan.args, {
+    stdio: ["ignore", "ignore", "pipe", nowhere, nowhere],
+    env: { PATH: process.env["PATH"] },
+    timeout: 5_000,
+    encoding: "utf8",
+  });
+  closeSync(nowhere);
+  if (plan.cgroup !== null) rmdirSync(plan.cgroup);
+  if (status === 42) return null;
+  return explain(error?.message ?? (stderr.trim() || `exit code ${status}`));
+}
+
+/** Ubuntu 23.10 and later block unprivileged user namespaces; the kernel's own words do not say so. */
+function explain(failure: string): string {
+  const blocked = /uid map|uid_map|unshare failed|No permissions to create/i.test(failure);
+  return blocked
+    ? `${failure}: unprivileged user namespaces are blocked; allow them with an AppArmor profile for bwrap, or with ` +
+        "sysctl kernel.apparmor_restrict_unprivileged_userns=0; in a container its seccomp profile has to allow them"
+    : failure;
+}
+
+function planBwrap(shell: string, argv: readonly string[]): Launch | LaunchRefusal {
+  const bwrap = tool("bwrap");
+  if (bwrap === null) return { unavailable: "no bwrap in PATH (install bubblewrap)" };
+  const options = [
+    "--unshare-pid",
+    "--as-pid-1",
+    "--die-with-parent",
+    "--new-session",
+    "--dev-bind",
+    "/",
+    "/",
+    "--proc",
+    "/proc",
+  ];
+  return { file: bwrap, args: [...options, "--", shell, "-c", INIT, "sh", ...argv], control: true, cgroup: null };
+}
+
+function planUserns(shell: string, argv: readonly string[]): Launch | LaunchRefusal {
+  const unshare = tool("unshare");
+  const setpriv = tool("setpriv");
+  const setsid = tool("setsid");
+  if (unshare === null || setpriv === null || setsid === null) {
+    return { unavailable: "no unshare, setpriv or setsid in PATH (install util-linux)" };
+  }
+  // Root keeps its identity: in a user namespace that maps root alone Nix could not switch to its build users.
+  const user = process.getuid?.() === 0 ? [] : ["--user", "--map-current-user"];
+  const namespace = [unshare, ...user, "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
+  // `setsid` gives the namespace a process group apart from `unshare`, whose death by the first signal would take the grace away.
+  const args = ["--pdeathsig", "KILL", "--", ...namespace, setsid, shell, "-c", INIT, "sh", ...argv];
+  return { file: setpriv, args, control: true, cgroup: null };
+}
+
+function planCgroup(shell: string, argv: readonly string[], id: string): Launch | LaunchRefusal {
+  const parent = ownCgroup();
+  if (parent === null) return { unavailable: "no cgroup v2 hierarchy holds this process" };
+  const cgroup = join(parent, `plumule-${id}`);
+  try {
+    mkdirSync(cgroup);
+  } catch (error) {
+    return { unavailable: `cannot make ${cgroup}: ${(error as NodeJS.ErrnoException).code} (systemd: Delegate=yes)` };
+  }
+  try {
+    accessSync(join(cgroup, "cgroup.kill"), constants.W_OK);
+  } catch {
+    rmdirSync(cgroup);
+    return { unavailable: "no writable cgroup.kill (Linux 5.14 or later)" };
+  }
+  return { ...withParentDeath([shell, "-c", ENTER_CGROUP, "sh", cgroup, ...argv]), control: false, cgroup };
+}
+
+/** Lets the first process die with the runner where `setpriv` exists. */
+function withParentDeath(argv: readonly [string, ...string[]]): { file: string; args: readonly string[] } {
+  const setpriv = tool("setpriv");
+  const [file, ...args] = argv;
+  return setpriv === null ? { file, args } : { file: setpriv, args: ["--pdeathsig", "KILL", "--", ...argv] };
+}
+
+/** The folder of this process's cgroup v2, or null where none is mounted. */
+function ownCgroup(): string | null {
+  try {
+    const path = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1];
+    const mount = /^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 /m.exec(readFileSync("/proc/self/mountinfo", "utf8"))?.[1];
+    return path === undefined || mount === undefined ? null : join(mount, path);
+  } catch {
+    return null;
+  }
+}
+
+function tool(name: string): string | null {
+  return findExecutable(name, process.env["PATH"] ?? "", "/");
+}

@@ -1,0 +1,176 @@
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** The environment variable by which processes that left the job's session are found again. */
+export const TRACKING_VARIABLE = "PLUMULE_TRACKING_ID";
+
+/** Everything that a job started, as far as its isolation level can know. Pids are those that the runner sees. */
+export interface ProcessTree {
+  /** The job's live processes, without the namespace's own init. */
+  members(): number[];
+  /** `members` and the init: empty is the proof that nothing is left. */
+  remains(): number[];
+  /** Sends a signal to the job's process group. */
+  signal(signal: NodeJS.Signals): void;
+  /** SIGKILL to everything. May be repeated. */
+  kill(): void;
+  /** Releases what the tree holds, once it is empty. */
+  close(): void;
+}
+
+/**
+ * The PID namespace whose init is the only child of `launcherPid`; null when that init is gone already.
+ * Reading another process's namespace needs no privilege as long as it runs as the same user.
+ */
+export function namespaceTree(launcherPid: number): ProcessTree | null {
+  const init = processes().find((entry) => entry.parent === launcherPid)?.pid;
+  const namespace = init === undefined ? null : pidNamespace(init);
+  if (init === undefined || namespace === null) return null;
+  const remains = (): number[] =>
+    pids().filter((pid) => pidNamespace(pid) === namespace && isRunning(processEntry(pid)));
+  return {
+    members: () => remains().filter((pid) => pid !== init),
+    remains,
+    signal: (signal) => send(-init, signal),
+    kill: () => {
+      // The namespace is asked first: once init is reaped its pid may belong to a stranger.
+      if (remains().includes(init)) send(init, "SIGKILL");
+    },
+    close: () => {},
+  };
+}
+
+/**
+ * The process group and session led by `leader`, with every process that carries `trackingId` in its environment and,
+ * when `cgroup` is a folder, every process in it.
+ */
+export function groupTree(leader: number, trackingId: string, cgroup: string | null): ProcessTree {
+  const members = (): number[] => {
+    const inCgroup = cgroup === null ? [] : cgroupMembers(cgroup);
+    return [...new Set([...inCgroup, ...groupMembers(leader), ...findTracked(trackingId)])];
+  };
+  return {
+    members,
+    remains: members,
+    signal: (signal) => send(-leader, signal),
+    kill: () => {
+      if (cgroup !== null) writeFileSync(join(cgroup, "cgroup.kill"), "1");
+      for (const pid of members()) send(pid, "SIGKILL");
+    },
+    close: () => {
+      if (cgroup !== null && existsSync(cgroup)) removeCgroup(cgroup);
+    },
+  };
+}
+
+/**
+ * Pids whose environment, as it was when they started their program, carries the tracking id. It finds daemons of a job
+ * whose runner was killed at the levels `cgroup` and `process-group`.
+ */
+export function findTracked(trackingId: string): number[] {
+  const needle = `${TRACKING_VARIABLE}=${trackingId}\0`;
+  return pids().filter((pid) => {
+    const environment = read(`/proc/${pid}/environ`);
+    return pid !== process.pid && environment !== null && `\0${environment}`.includes(`\0${needle}`);
+  });
+}
+
+interface ProcessEntry {
+  pid: number;
+  state: string;
+  parent: number;
+  group: number;
+  session: number;
+}
+
+function groupMembers(leader: number): number[] {
+  if (!existsSync("/proc/self/stat")) return isAlive(-leader) ? [leader] : [];
+  return processes()
+    .filter(
+      (entry) => (entry.group === leader || entry.session === leader) && entry.state !== "Z" && entry.state !== "X",
+    )
+    .map((entry) => entry.pid);
+}
+
+function cgroupMembers(folder: string): number[] {
+  const own = (read(join(folder, "cgroup.procs")) ?? "").split("\n").filter((line) => line !== "");
+  const alive = own.map(Number).filter((pid) => isRunning(processEntry(pid)));
+  return [...alive, ...subfolders(folder).flatMap(cgroupMembers)];
+}
+
+function removeCgroup(folder: string): void {
+  for (const child of subfolders(folder)) removeCgroup(child);
+  try {
+    rmdirSync(folder);
+  } catch {
+    // EBUSY for the moment in which a killed process is not reaped yet; an empty folder left behind costs nothing.
+  }
+}
+
+function subfolders(folder: string): string[] {
+  try {
+    const entries = readdirSync(folder, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => join(folder, entry.name));
+  } catch {
+    return [];
+  }
+}
+
+function pids(): number[] {
+  try {
+    return readdirSync("/proc").map(Number).filter(Number.isInteger);
+  } catch {
+    return [];
+  }
+}
+
+function processes(): ProcessEntry[] {
+  return pids().flatMap((pid) => processEntry(pid) ?? []);
+}
+
+/** Reads proc(5) `stat`: `pid (name) state ppid pgrp session …`, where the name may hold spaces and parentheses. */
+function processEntry(pid: number): ProcessEntry | null {
+  const stat = read(`/proc/${pid}/stat`);
+  if (stat === null) return null;
+  const [state, parent, group, session] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return { pid, state: state ?? "X", parent: Number(parent), group: Number(group), session: Number(session) };
+}
+
+/** A zombie stays listed until its parent reaps it; it runs nothing. */
+function isRunning(entry: ProcessEntry | null): boolean {
+  return entry !== null && entry.state !== "Z" && entry.state !== "X";
+}
+
+function pidNamespace(pid: number): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return null;
+  }
+}
+
+function read(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return null;
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Signals a process that may be gone already, which is what the sender wants. */
+function send(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // ESRCH: gone. EPERM: a process that changed its user; `remains` reports it as left over.
+  }
+}

@@ -1,0 +1,223 @@
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { closeSync, existsSync } from "node:fs";
+import { Socket } from "node:net";
+import { constants } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { isMainThread } from "node:worker_threads";
+import { findExecutable } from "./executable.ts";
+import { planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
+import { openPipe, type Pipe } from "./pipe.ts";
+import { type Ending, type StartedProcess, startProcess } from "./process-start.ts";
+
+/** Where a chunk came from; `merged` when both streams share one pipe. */
+export type OutputStream = "merged" | "stdout" | "stderr";
+
+/** A process to run. */
+export interface ProcessRequest {
+  /** Program and arguments, never given to a shell. The program is looked for in `env.PATH`. */
+  argv: readonly string[];
+  cwd: string;
+  /** The whole environment: nothing is inherited. `PWD` and `PLUMULE_TRACKING_ID` are added. */
+  env: Readonly<Record<string, string>>;
+  level: RunnerIsolationLevel;
+  /** Bytes for standard input; without them it is empty. */
+  stdin?: Uint8Array;
+  /** One pipe for both streams keeps their order; two do not. */
+  merged: boolean;
+  /** Called with each chunk in order. When it throws, the job is stopped as `lost`. */
+  onOutput(chunk: Uint8Array, stream: OutputStream): void;
+  /** Stops the job: `firstSignal`, then `graceMs`, then SIGKILL. */
+  cancel?: AbortSignal;
+  /** Stops the job without a grace, or ends the grace that runs. */
+  kill?: AbortSignal;
+  /** SIGTERM unless given; Nix wants SIGINT. */
+  firstSignal?: NodeJS.Signals;
+  graceMs: number;
+  /** The longest run and the longest time without output, ms; none unless given. */
+  limits?: { runMs?: number; silenceMs?: number };
+  /** Finds stray processes again after a crash of the runner; random unless given. One path component. */
+  trackingId?: string;
+}
+
+/**
+ * Why a process is over. `lost`: its end could not be observed (something killed the sandbox, or its output could not
+ * be kept). `not-started`: no instruction of the job ran. Both blame the runner, not the job.
+ */
+export type ProcessReason = "exit" | "cancelled" | "timeout" | "silence" | "lost" | "not-started";
+
+/** What became of a process, after its whole tree was dealt with. */
+export interface ProcessResult {
+  reason: ProcessReason;
+  /** The exit code, 128 + n after signal n; null when none is known. */
+  exitCode: number | null;
+  /** The signal that ended it. In a namespace it is derived from the exit code, by the convention above. */
+  signal: NodeJS.Signals | null;
+  /** Processes of the job that SIGKILL had to end, daemons that outlived a job included. */
+  survivorsKilledCount: number;
+  /** Processes that were still alive after that; anything but 0 needs a person. */
+  leftoverCount: number;
+  /** What went wrong, for a person, when `reason` is `lost` or `not-started`. */
+  detail: string | null;
+}
+
+/** How long killed processes may take to vanish before they are reported as left over, ms. */
+const PROVE_EMPTY_MS = 2_000;
+/** How long output may still arrive from a pipe that a left-over process holds open, ms. */
+const DRAIN_MS = 500;
+/** How long the helpers of a job that ended by itself may take to follow it (`tee` flushing its last lines), ms. */
+const SETTLE_MS = 100;
+const POLL_MS = 10;
+
+/**
+ * Runs a process to its end, and the end of everything that it started. Never throws for what the job or the machine
+ * does. Must be called on the main thread: the kernel's parent-death signal follows the thread that started a child.
+ */
+export async function runProcess(request: ProcessRequest): Promise<ProcessResult> {
+  if (!isMainThread)
+    throw new Error("runProcess belongs on the main thread: a job dies with the thread that starts it");
+  const [name = "", ...rest] = request.argv;
+  if (!existsSync(request.cwd)) return notStarted(`no such folder: ${request.cwd}`);
+  const program = findExecutable(name, request.env["PATH"] ?? "", request.cwd);
+  if (program === null) return notStarted(`no such program: ${name}`);
+  if (request.cancel?.aborted) return { ...notStarted("cancelled before it started"), reason: "cancelled" };
+
+  const trackingId = request.trackingId ?? randomUUID();
+  const plan = planLaunch(request.level, [program, ...rest], trackingId);
+  if ("unavailable" in plan) return notStarted(`isolation level ${request.level}: ${plan.unavailable}`);
+  const input = request.stdin === undefined ? null : await openPipe();
+  const outputs = request.merged ? [await openPipe()] : [await openPipe(), await openPipe()];
+  const [stdout, stderr = stdout] = outputs.map((pipe) => pipe.writeFd) as [number, number?];
+  const job = startProcess(plan, request, trackingId, { stdin: input?.readFd ?? "ignore", stdout, stderr });
+  // The job has its copies; with another writer here its end of output would never come.
+  for (const pipe of outputs) closeSync(pipe.writeFd);
+  const readers = outputs.map(({ readFd }) => new Socket({ fd: readFd, readable: true, writable: false }));
+  if (input !== null && request.stdin !== undefined) feed(input, request.stdin);
+  if (typeof job !== "string") return supervise(job, request, readers);
+  for (const reader of readers) reader.destroy();
+  return notStarted(job);
+}
+
+/** Writes standard input. A job that does not read it closes it (EPIPE), which is its right. */
+function feed(input: Pipe, bytes: Uint8Array): void {
+  closeSync(input.readFd);
+  const writer = new Socket({ fd: input.writeFd, readable: false, writable: true });
+  writer.on("error", () => {});
+  writer.end(bytes);
+}
+
+async function supervise(job: StartedProcess, request: ProcessRequest, readers: Socket[]): Promise<ProcessResult> {
+  const killed = new Set<number>();
+  const timers: NodeJS.Timeout[] = [];
+  let stopped: { reason: ProcessReason; detail: string | null; graceEndsAt: number } | null = null;
+
+  const force = (): void => {
+    for (const pid of job.tree()?.members() ?? []) killed.add(pid);
+    job.tree()?.kill();
+    // The launcher takes a namespace that is not ready yet with it.
+    if (job.tree() === null) job.child.kill("SIGKILL");
+  };
+  const stop = (reason: ProcessReason, detail: string | null = null): void => {
+    if (stopped !== null) return;
+    stopped = { reason, detail, graceEndsAt: performance.now() + request.graceMs };
+    job.tree()?.signal(request.firstSignal ?? "SIGTERM");
+    timers.push(setTimeout(force, job.tree() === null ? 0 : request.graceMs));
+  };
+  const hurry = (): void => {
+    stop("cancelled");
+    if (stopped !== null) stopped.graceEndsAt = 0;
+    force();
+  };
+
+  const { runMs, silenceMs } = request.limits ?? {};
+  const silence = silenceMs === undefined ? null : setTimeout(() => stop("silence"), silenceMs);
+  if (silence !== null) timers.push(silence);
+  if (runMs !== undefined) timers.push(setTimeout(() => stop("timeout"), runMs));
+  const cancel = (): void => stop("cancelled");
+  request.cancel?.addEventListener("abort", cancel);
+  request.kill?.addEventListener("abort", hurry);
+  if (request.cancel?.aborted) cancel();
+  if (request.kill?.aborted) hurry();
+  const drained = readOutput(
+    readers,
+    request,
+    () => silence?.refresh(),
+    (detail) => stop("lost", detail),
+  );
+
+  const ending = await job.ended;
+  const settleEndsAt = performance.now() + SETTLE_MS;
+  const graceEndsAt = (): number => (stopped === null ? settleEndsAt : stopped.graceEndsAt);
+  while (performance.now() < graceEndsAt() && (job.tree()?.members().length ?? 0) > 0) await sleep(POLL_MS);
+  for (const timer of timers) clearTimeout(timer);
+  request.cancel?.removeEventListener("abort", cancel);
+  request.kill?.removeEventListener("abort", hurry);
+  const leftoverCount = await proveEmpty(job, force);
+  await Promise.race([drained, sleep(DRAIN_MS, undefined, { ref: false })]);
+  for (const reader of readers) reader.destroy();
+  job.tree()?.close();
+  return conclude(job, ending, stopped, killed.size, leftoverCount);
+}
+
+/** Feeds the output to the request; resolves when every writer has closed its end. */
+async function readOutput(
+  readers: Socket[],
+  request: ProcessRequest,
+  onActivity: () => void,
+  onFailure: (detail: string) => void,
+): Promise<void> {
+  const streams: OutputStream[] = request.merged ? ["merged"] : ["stdout", "stderr"];
+  const closed = readers.map(async (reader, index) => {
+    reader.on("data", (chunk: Uint8Array) => {
+      onActivity();
+      try {
+        request.onOutput(chunk, streams[index] ?? "merged");
+      } catch (error) {
+        onFailure(`its output could not be kept: ${String(error)}`);
+      }
+    });
+    await once(reader, "close").catch(() => {});
+  });
+  await Promise.all(closed);
+}
+
+/** Kills until nothing is left, and counts what refuses to go. */
+async function proveEmpty(job: StartedProcess, force: () => void): Promise<number> {
+  const deadline = performance.now() + PROVE_EMPTY_MS;
+  for (;;) {
+    force();
+    const leftoverCount = job.tree()?.remains().length ?? 0;
+    const launcherGone = job.child.exitCode !== null || job.child.signalCode !== null || job.child.pid === undefined;
+    if ((leftoverCount === 0 && launcherGone) || performance.now() > deadline) return leftoverCount;
+    await sleep(POLL_MS);
+  }
+}
+
+function conclude(
+  job: StartedProcess,
+  ending: Ending,
+  stopped: { reason: ProcessReason; detail: string | null } | null,
+  survivorsKilledCount: number,
+  leftoverCount: number,
+): ProcessResult {
+  const counts = { survivorsKilledCount, leftoverCount };
+  if (stopped !== null) {
+    // Nobody but this runner ends a sandbox that it is stopping.
+    const exitCode = ending.exitCode ?? (job.started() ? 128 + constants.signals.SIGKILL : null);
+    return { reason: stopped.reason, exitCode, signal: signalOf(exitCode), ...counts, detail: stopped.detail };
+  }
+  if (ending.lost !== null) {
+    const reason = job.started() ? "lost" : "not-started";
+    return { reason, exitCode: null, signal: null, ...counts, detail: ending.lost };
+  }
+  return { reason: "exit", exitCode: ending.exitCode, signal: signalOf(ending.exitCode), ...counts, detail: null };
+}
+
+function signalOf(exitCode: number | null): NodeJS.Signals | null {
+  const found = Object.entries(constants.signals).find(([, number]) => number + 128 === exitCode);
+  return found === undefined ? null : (found[0] as NodeJS.Signals);
+}
+
+function notStarted(detail: string): ProcessResult {
+  return { reason: "not-started", exitCode: null, signal: null, survivorsKilledCount: 0, leftoverCount: 0, detail };
+}
