@@ -42,6 +42,7 @@ const walls: Readonly<Record<string, Wall>> = {
       `import "cloudflare:workers";`,
       `import "../problem.ts";`,
       `import type { Deployment } from "#durable-objects/deployment/deployment.ts";`,
+      `import { poolObject } from "../../durable-objects/shared/names.ts";`,
     ],
   },
   "src/worker.ts": {
@@ -107,7 +108,13 @@ const walls: Readonly<Record<string, Wall>> = {
       `import "@plumule/bridge";`,
       `import "../../protocol/src/ids.ts";`,
     ],
-    allowed: [`import "@plumule/protocol";`, `import "node:fs";`, `import "yaml";`, `import "./journal.ts";`],
+    allowed: [
+      `import "@plumule/protocol";`,
+      `import "node:fs";`,
+      `import "node:fs/promises";`,
+      `import "yaml";`,
+      `import "./journal.ts";`,
+    ],
   },
   "bridge/src/anything.ts": {
     refused: [`import "yaml";`, `import "@plumule/runner";`, `import "fs";`],
