@@ -13,13 +13,18 @@ export type Verdict =
     }
   | { readonly state: "interrupted" };
 
+/** Longest reason kept. */
+export const MAX_REASON_CHARS = 500;
+
 /**
  * Reads the verdict out of `raw_msg`, the text that only Nix itself can send; undefined when the message carries none.
  * The prose is that of 2.8 and of 2.34 (https://github.com/NixOS/nix, `libstore/build`). Only the first two lines count:
  * below them Nix repeats the tail of the builder's log, which the builder can forge.
  */
 export function readVerdict(raw: string): Verdict | undefined {
-  const [first = "", second = ""] = stripColour(raw).split("\n", 2);
+  const [first = "", second = ""] = stripColour(raw)
+    .split("\n", 2)
+    .map((line) => line.slice(0, MAX_REASON_CHARS));
   return readBuilderFailure(first) ?? readCannotBuild(first, second) ?? readOther(first);
 }
 

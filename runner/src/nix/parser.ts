@@ -1,5 +1,5 @@
 import { DerivationBook, isFailure, type Derivation, type NixProgress } from "./derivations.ts";
-import { readVerdict, type Verdict } from "./failure.ts";
+import { MAX_REASON_CHARS, readVerdict, type Verdict } from "./failure.ts";
 import { ACTIVITY, RESULT, decodeLine, stripColour, type NixEvent } from "./lines.ts";
 import type { Plan } from "./plan.ts";
 import { Transfers } from "./transfers.ts";
@@ -30,7 +30,7 @@ const MAX_ERRORS = 20;
 /** Length of one of them: newer versions repeat the tail of the builder's log in it. */
 const MAX_ERROR_CHARS = 8192;
 /** Length of a phase's name, which the builder chooses. */
-const MAX_PHASE_CHARS = 100;
+const MAX_PHASE_CHARS = 64;
 
 /**
  * A push parser for standard error of Nix under `--log-format internal-json`, versions 2.8 to 2.34 and alike. It never
@@ -127,7 +127,7 @@ export class NixLog {
   }
 
   #startWaiting({ id, text }: StartEvent): void {
-    const reason = stripColour(text);
+    const reason = stripColour(text).slice(0, MAX_REASON_CHARS);
     // "waiting for lock on '…'" names outputs, "waiting for a machine to build '…'" the derivation.
     const paths = [...reason.matchAll(/'([^']+)'/g)].map(([, path = ""]) => path);
     const drvs = new Set(paths.flatMap((path) => this.#book.owner(path) ?? []));
@@ -248,14 +248,14 @@ export class NixLog {
 
   /** Nix names only some of the derivations that cannot be built any more; the plan knows all of them. */
   #failDependents(): void {
-    const usersOf = Map.groupBy(this.#edges, ({ to }) => to);
+    const usersOf = Map.groupBy(this.#edges, ([, dependency]) => dependency);
     const failed = this.#book.all().filter(({ state }) => isFailure(state) && state !== "lost");
     const todo = failed.map(({ drv }) => drv);
     for (let drv = todo.pop(); drv !== undefined; drv = todo.pop()) {
-      for (const { from } of usersOf.get(drv) ?? []) {
-        if (this.#book.get(from)?.state !== "planned") continue;
-        this.#update(from, { state: "dependency-failed", reason: `${this.#book.label(drv)} failed` });
-        todo.push(from);
+      for (const [user] of usersOf.get(drv) ?? []) {
+        if (this.#book.get(user)?.state !== "planned") continue;
+        this.#update(user, { state: "dependency-failed", reason: `${this.#book.label(drv)} failed` });
+        todo.push(user);
       }
     }
   }

@@ -33,8 +33,8 @@ export interface PlanNode extends DerivationNode {
 export interface Plan {
   readonly roots: readonly string[];
   readonly nodes: readonly PlanNode[];
-  /** From a derivation to one that it needs; both ends are nodes. */
-  readonly edges: readonly { readonly from: string; readonly to: string }[];
+  /** Pairs of a derivation and one that it needs; both are nodes. */
+  readonly edges: readonly (readonly [user: string, dependency: string])[];
 }
 
 /** The name in a store path of a derivation: `/nix/store/<hash>-hello.drv` is `hello`. */
@@ -97,7 +97,7 @@ export function planBuild(roots: readonly string[], nodes: readonly DerivationNo
   const toBuild = new Set(dryRun.willBuild);
   const toFetch = new Set(dryRun.willFetch);
   const reached = new Map<string, PlanNode>();
-  const edges: { from: string; to: string }[] = [];
+  const edges: [string, string][] = [];
   const todo = [...roots].toReversed();
   for (let drv = todo.pop(); drv !== undefined; drv = todo.pop()) {
     const node = known.get(drv);
@@ -106,7 +106,7 @@ export function planBuild(roots: readonly string[], nodes: readonly DerivationNo
     reached.set(drv, { ...node, need });
     if (need !== "build") continue;
     const inputs = node.inputs.filter((input) => known.has(input));
-    for (const to of inputs) edges.push({ from: drv, to });
+    for (const to of inputs) edges.push([drv, to]);
     todo.push(...inputs);
   }
   return { roots: [...new Set(roots)], nodes: [...reached.values()], edges };

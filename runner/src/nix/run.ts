@@ -64,6 +64,14 @@ export async function capture(
   return { ...exit, stdout: stdout.text(), stderr: stderr.text() };
 }
 
+/** Like {@link capture}, for commands that fail only when Nix is broken: then it throws, unless the caller aborted. */
+export async function captureOk(context: NixContext, argv: readonly string[]): Promise<Captured> {
+  const done = await capture(context, argv);
+  if (done.exitCode === 0 || context.signal?.aborted === true) return done;
+  const how = done.signal ?? `exit code ${done.exitCode}`;
+  throw new Error(`${argv.slice(0, 2).join(" ")} ended with ${how}: ${done.stderr.slice(-2000)}`);
+}
+
 /** The environment without `IN_SYSTEMD`, under which Nix 2.8 puts `<3>` before every line. */
 export function quietEnvironment(env: Readonly<Record<string, string>>): Record<string, string> {
   const { IN_SYSTEMD: _, ...rest } = env;

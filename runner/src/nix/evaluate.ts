@@ -1,0 +1,229 @@
+import { dirname } from "node:path";
+import {
+  flakeReference,
+  parseInstallable,
+  type Installable,
+  type NixSource,
+  type ParsedInstallable,
+} from "./installables.ts";
+import { createLineSplitter } from "./lines.ts";
+import { NixLog, type NixOutput } from "./parser.ts";
+import { parseDerivations, parseDryRun, planBuild, type DerivationNode, type Plan } from "./plan.ts";
+import { NEW_COMMANDS, capture, captureOk, type NixContext } from "./run.ts";
+
+/** A derivation that was asked for. */
+export interface NixTarget {
+  /** Full store path of the `.drv` file. */
+  readonly drv: string;
+  /** What it was asked for as, for instance `.#checks` with `x86_64-linux.unit` below it. */
+  readonly label: string;
+}
+
+/** Why nothing came of a task. `derivation` is the store path of the first one that failed. */
+export interface NixFailure {
+  readonly code:
+    | "task-invalid"
+    | "nothing-to-do"
+    | "evaluation-failed"
+    | "build-failed"
+    | "hash-mismatch"
+    | "not-deterministic"
+    | "log-limit"
+    | "run-timeout"
+    | "silence-timeout"
+    | "cancelled";
+  readonly detail: string;
+  readonly derivation?: string;
+}
+
+/** What to evaluate, and how far the code is trusted. */
+export interface EvaluateRequest {
+  readonly source: NixSource;
+  /** Without installables: the checks of `system` and the default package of the checkout's flake. */
+  readonly installables?: readonly Installable[];
+  /** As Nix names it, for instance `x86_64-linux`. */
+  readonly system: string;
+  /** Lets evaluation build derivations and read them. Off unless given: it blocks and hides builds from the plan. */
+  readonly allowImportFromDerivation?: boolean;
+}
+
+type Evaluated = { readonly targets: readonly NixTarget[] } | { readonly failure: NixFailure };
+
+const MAX_DETAIL_CHARS = 2000;
+/** Store paths per command, far below the kernel's limit for arguments. */
+const PATHS_PER_COMMAND = 500;
+
+/**
+ * Evaluates installables to derivations. A set of derivations is expanded; a set with an attribute named like `system`
+ * (`.#checks`) stands for that attribute. `emit` gets the log. An empty result is a failure: green when nothing ran would be a lie.
+ */
+export async function evaluate(
+  context: NixContext,
+  request: EvaluateRequest,
+  emit: (output: NixOutput) => void,
+): Promise<Evaluated> {
+  if (!/^[a-z0-9_]+-[a-z0-9]+$/.test(request.system)) throw new Error(`${request.system} is no system of Nix`);
+  const { source, installables } = request;
+  if (installables === undefined) return evaluateDefaults(context, request, emit);
+  const targets = new Map<string, NixTarget>();
+  for (const installable of installables) {
+    const parsed = parseInstallable(installable, source);
+    if ("refused" in parsed) return { failure: { code: "task-invalid", detail: parsed.refused } };
+    const found = await evaluateOne(context, request, parsed, emit);
+    if ("failure" in found) return found;
+    if (found.targets.length === 0) return nothing(`${parsed.label} holds no derivation for ${request.system}`);
+    for (const target of found.targets) targets.set(target.drv, targets.get(target.drv) ?? target);
+  }
+  return targets.size === 0 ? nothing("the task names nothing to build") : { targets: [...targets.values()] };
+}
+
+/** The plan for derivations: what would be built, what fetched, what is there. Incomplete when `context.signal` aborts. */
+export async function planTargets(context: NixContext, roots: readonly string[]): Promise<Plan> {
+  const dryRun = await captureOk(context, ["nix-store", "--realise", "--dry-run", ...roots]);
+  const plan = parseDryRun(dryRun.stderr);
+  const building = await describeDerivations(context, [...new Set([...roots, ...plan.willBuild])]);
+  const known = new Set(building.map(({ drv }) => drv));
+  const toBuild = new Set(plan.willBuild);
+  const frontier = new Set(building.filter(({ drv }) => toBuild.has(drv)).flatMap(({ inputs }) => inputs));
+  const inputs = await describeDerivations(
+    context,
+    [...frontier].filter((drv) => !known.has(drv)),
+  );
+  return planBuild(roots, [...building, ...inputs], plan);
+}
+
+/** What the store's derivations look like, without their own inputs' derivations. Incomplete when `context.signal` aborts. */
+export async function describeDerivations(context: NixContext, drvs: readonly string[]): Promise<DerivationNode[]> {
+  const nodes: DerivationNode[] = [];
+  for (let from = 0; from < drvs.length; from += PATHS_PER_COMMAND) {
+    const batch = drvs.slice(from, from + PATHS_PER_COMMAND);
+    const shown = await capture(context, ["nix", ...NEW_COMMANDS, "derivation", "show", ...batch]);
+    // 2.8 has the command under its older name only.
+    const { stdout } =
+      shown.exitCode === 0 ? shown : await captureOk(context, ["nix", ...NEW_COMMANDS, "show-derivation", ...batch]);
+    if (context.signal?.aborted === true) break;
+    nodes.push(...parseDerivations(stdout, dirname(batch[0] ?? "")));
+  }
+  return nodes;
+}
+
+async function evaluateDefaults(
+  context: NixContext,
+  request: EvaluateRequest,
+  emit: (output: NixOutput) => void,
+): Promise<Evaluated> {
+  const { source, system } = request;
+  const attributes = [`checks.${system}`, `packages.${system}.default`];
+  const targets = new Map<string, NixTarget>();
+  for (const attribute of attributes) {
+    const reference = flakeReference(source);
+    const parsed = { kind: "flake", label: `.#${attribute}`, reference, attribute } as const;
+    const found = await evaluateOne(context, request, parsed, emit);
+    if ("targets" in found)
+      for (const target of found.targets) targets.set(target.drv, targets.get(target.drv) ?? target);
+    // A flake without the attribute is no error here; everything else is.
+    else if (!isMissing(found.failure, parsed.label)) return found;
+  }
+  if (targets.size > 0) return { targets: [...targets.values()] };
+  return nothing(`the repository has no task file, and its flake has neither ${attributes.join(" nor ")}`);
+}
+
+async function evaluateOne(
+  context: NixContext,
+  request: EvaluateRequest,
+  parsed: ParsedInstallable,
+  emit: (output: NixOutput) => void,
+): Promise<Evaluated> {
+  const log = new NixLog();
+  const splitter = createLineSplitter();
+  const read = (lines: readonly string[]): void => {
+    for (const line of lines) {
+      for (const output of log.line(line, 0)) if (output.kind === "log") emit(output);
+    }
+  };
+  const argv = parsed.kind === "flake" ? flakeCommand(request, parsed) : fileCommand(request, parsed);
+  const done = await capture(context, argv, (chunk) => read(splitter.push(chunk)));
+  read(splitter.end());
+  if (context.signal?.aborted === true) return { failure: { code: "cancelled", detail: "cancelled while evaluating" } };
+  if (done.exitCode === 0) return { targets: readTargets(parsed, done.stdout) };
+  const errors = log.errors().join("\n") || `${argv[0]} ended with ${done.signal ?? `exit code ${done.exitCode}`}`;
+  const detail = `${parsed.label}: ${errors}`.slice(0, MAX_DETAIL_CHARS);
+  return { failure: { code: "evaluation-failed", detail } };
+}
+
+function flakeCommand(
+  request: EvaluateRequest,
+  { reference, attribute }: ParsedInstallable & { kind: "flake" },
+): string[] {
+  const installable = attribute === "" ? reference : `${reference}#${attribute}`;
+  const settings = [...untrusted(request), "--option", "pure-eval", "true", "--no-write-lock-file"];
+  const expand = expandExpression(request.system);
+  return [
+    "nix",
+    ...NEW_COMMANDS,
+    "eval",
+    "--log-format",
+    "internal-json",
+    ...settings,
+    "--json",
+    "--apply",
+    expand,
+    installable,
+  ];
+}
+
+function fileCommand(request: EvaluateRequest, { file, attribute }: ParsedInstallable & { kind: "file" }): string[] {
+  // Restricted evaluation reads nothing but the store and the search path, hence the checkout has to be in it.
+  const restricted = ["--option", "restrict-eval", "true", "-I", `checkout=${request.source.directory}`];
+  const settings = [...untrusted(request), ...restricted, "--log-format", "internal-json"];
+  return ["nix-instantiate", ...settings, ...(attribute === "" ? [] : ["-A", attribute]), file];
+}
+
+/** Settings for code of strangers: nothing of theirs may change Nix's own configuration or name other flakes. */
+function untrusted({ allowImportFromDerivation = false }: EvaluateRequest): string[] {
+  const settings = {
+    "accept-flake-config": "false",
+    "use-registries": "false",
+    "flake-registry": "",
+    "allow-import-from-derivation": String(allowImportFromDerivation),
+  };
+  return Object.entries(settings).flatMap(([name, value]) => ["--option", name, value]);
+}
+
+/**
+ * A function for `nix eval --apply` that lists the derivations of a value. It holds no text of the job: attribute paths
+ * go to Nix as arguments. Nested sets need `recurseForDerivations`, as everywhere in Nix, or a set such as all of nixpkgs would be walked.
+ */
+function expandExpression(system: string): string {
+  return `root: let
+  isDerivation = value: value.type or null == "derivation";
+  walk = path: value:
+    if isDerivation value then [ { path = builtins.concatStringsSep "." path; drv = value.drvPath; } ]
+    else builtins.concatMap (name: enter (path ++ [ name ]) value.\${name}) (builtins.attrNames value);
+  enter = path: value:
+    if isDerivation value || value.recurseForDerivations or false then walk path value else [ ];
+  here = if builtins.isAttrs root && !isDerivation root && root ? ${system} then root.${system} else root;
+in if builtins.isAttrs here then walk [ ] here else throw "is neither a derivation nor a set of derivations"`;
+}
+
+function readTargets(parsed: ParsedInstallable, stdout: string): NixTarget[] {
+  if (parsed.kind === "file") {
+    const drvs = stdout.split("\n").filter((line) => line.startsWith("/"));
+    // `path.drv!out` where an output other than the first was meant; all outputs are built anyway.
+    return drvs.map((line) => ({ drv: line.replace(/!.*$/, ""), label: parsed.label }));
+  }
+  const found = JSON.parse(stdout) as readonly { path: string; drv: string }[];
+  return found.map(({ path, drv }) => ({ drv, label: path === "" ? parsed.label : `${parsed.label}.${path}` }));
+}
+
+/** True for the error of `nix eval` about a flake without the attribute, as opposed to one thrown inside of it. */
+function isMissing({ code, detail }: NixFailure, label: string): boolean {
+  return (
+    code === "evaluation-failed" &&
+    /^flake '[^']+' does not provide attribute '/.test(detail.slice(`${label}: `.length))
+  );
+}
+
+function nothing(detail: string): { failure: NixFailure } {
+  return { failure: { code: "nothing-to-do", detail } };
+}
