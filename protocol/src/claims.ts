@@ -30,6 +30,9 @@ export type Claims = {
   finishedAt: string;
 };
 
+/** What a verified statement claims, who signed it (did:key), and the SHA-256 of the signed payload: the identity of the statement. */
+export type SignedClaims = { signer: string; sha256: string; claims: Claims };
+
 /** A statement of a known predicate with what it claims. */
 export type ReadStatement = { statement: Statement; claims: Claims };
 
@@ -64,7 +67,7 @@ function claimsOfJobResult({ subject, predicate }: JobResult): Claims {
     job: predicate.job,
     run: predicate.run,
     epoch: predicate.epoch,
-    commit: subject[0]?.digest.gitCommit ?? null,
+    commit: subject[0].digest.gitCommit ?? null,
     taskSha256: predicate.taskSha256,
     configurationSha256: predicate.configurationSha256,
     flakeLockSha256: predicate.flakeLockSha256 ?? null,
@@ -82,7 +85,8 @@ function claimsOfJobResult({ subject, predicate }: JobResult): Claims {
 function claimsOfProvenance({ subject, predicate }: Provenance): Claims {
   const { buildDefinition, runDetails } = predicate;
   const { internalParameters, resolvedDependencies } = buildDefinition;
-  const { digest, annotations } = runDetails.byproducts[0]!;
+  const { digest, annotations } = runDetails.byproducts[0];
+  const [runner = ""] = runDetails.builder.id.split("#", 1);
   const dependency = (name: string): (typeof resolvedDependencies)[number] | undefined =>
     resolvedDependencies.find((resource) => resource.name === name);
   return {
@@ -98,7 +102,7 @@ function claimsOfProvenance({ subject, predicate }: Provenance): Claims {
     flakeLockSha256: dependency("flake.lock")?.digest?.sha256 ?? null,
     result: "succeeded",
     system: internalParameters.system,
-    runner: runDetails.builder.id.split("#", 1)[0]!,
+    runner,
     builderId: runDetails.builder.id,
     log: { sha256: digest.sha256, bytes: annotations.bytes },
     outputs: subject.map(({ name, uri, digest: nar, annotations: { narSize } }) => ({

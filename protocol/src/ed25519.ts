@@ -1,10 +1,10 @@
-import { parseBase64, parseHex, unshared } from "./bytes.ts";
+import { parseBase64, unshared } from "./bytes.ts";
 
 /** Whoever can sign: a key on disk, an ssh-agent, a hardware token. `sign` gives the 64 bytes of RFC 8032 over the message itself. */
 export type Signer = { publicKey: Uint8Array; sign: (message: Uint8Array) => Promise<Uint8Array> };
 
 /** PKCS #8 of an Ed25519 seed (RFC 8410): everything before the 32 bytes. */
-const PKCS8_PREFIX = parseHex("302e020100300506032b657004220420")!;
+const PKCS8_PREFIX = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /**
  * True when the signature is of these bytes by this key. The platform's verifier decides, everywhere the same, because strict

@@ -18,6 +18,7 @@ import {
   statementPath,
   statementSchema,
   statementWord,
+  subjectSchema,
 } from "./statements.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
@@ -71,7 +72,7 @@ export type JobResultPredicate = z.output<typeof jobResultPredicateSchema>;
 
 /** A job result: exactly one subject, the commit, or the task where a job has no commit. */
 export const jobResultSchema = statementSchema.extend({
-  subject: statementSchema.shape.subject.max(1),
+  subject: z.tuple([subjectSchema]),
   predicateType: z.literal(JOB_RESULT_PREDICATE_TYPE),
   predicate: jobResultPredicateSchema,
 });

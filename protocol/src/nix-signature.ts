@@ -11,7 +11,7 @@ export function toNix32(bytes: Uint8Array): string {
   for (let digit = Math.ceil((bytes.length * 8) / 5) - 1; digit >= 0; digit--) {
     const byte = Math.floor((digit * 5) / 8);
     const shift = (digit * 5) % 8;
-    text += ALPHABET[((bytes[byte]! >> shift) | ((bytes[byte + 1] ?? 0) << (8 - shift))) & 31];
+    text += ALPHABET.charAt((((bytes[byte] ?? 0) >> shift) | ((bytes[byte + 1] ?? 0) << (8 - shift))) & 31);
   }
   return text;
 }
@@ -24,8 +24,9 @@ export function parseNix32(text: string): Uint8Array<ArrayBuffer> | null {
     if (value < 0) return null;
     const byte = Math.floor((index * 5) / 8);
     const bits = value << ((index * 5) % 8);
-    if (byte < bytes.length) bytes[byte] = bytes[byte]! | (bits & 0xff);
-    if (byte + 1 < bytes.length) bytes[byte + 1] = bits >> 8;
+    // Writes beyond the end are dropped; a digit that lost bits does not survive the comparison below.
+    bytes[byte] = (bytes[byte] ?? 0) | (bits & 0xff);
+    bytes[byte + 1] = bits >> 8;
   }
   return toNix32(bytes) === text ? bytes : null;
 }

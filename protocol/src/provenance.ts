@@ -76,7 +76,7 @@ export const provenanceSchema = statementSchema.extend({
     runDetails: z.looseObject({
       builder: z.looseObject({ id: statementPath, version: z.record(statementWord, statementWord) }),
       metadata: z.looseObject({ invocationId: statementPath, startedOn: timeSchema, finishedOn: timeSchema }),
-      byproducts: z.array(logSchema).length(1),
+      byproducts: z.tuple([logSchema]),
     }),
   }),
 });

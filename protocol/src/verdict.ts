@@ -1,4 +1,4 @@
-import type { Claims } from "./claims.ts";
+import type { Claims, SignedClaims } from "./claims.ts";
 import { describeOutputs, JOB_RESULT_PREDICATE_TYPE, type OutputContent } from "./job-result.ts";
 import {
   type Comparison,
@@ -9,9 +9,6 @@ import {
   type TrustRule,
   votesNeeded,
 } from "./trust.ts";
-
-/** A verified statement as `verifyStatement` gives it: who signed it, the digest of its payload, what it says. */
-export type SignedClaims = { signer: string; sha256: string; claims: Claims };
 
 /**
  * What a policy says of the statements about one job or commit. `pending`: no trusted key has spoken yet; `insufficient`: some have, but
@@ -162,7 +159,7 @@ function tally(drawn: readonly Ballot[], compare: Comparison | null): Tally {
     operators: [
       ...new Set(members.filter(({ standing }) => standing === "counted").map(({ entry }) => entry.operator)),
     ].toSorted(),
-    outputs: compare === "outputs" ? members[0]!.signed.claims.outputs : [],
+    outputs: compare === "outputs" ? (members[0]?.signed.claims.outputs ?? []) : [],
   }));
   contents.sort(
     (left, right) => right.operators.length - left.operators.length || (left.content < right.content ? -1 : 1),
@@ -184,7 +181,7 @@ function demoteContradictions(
     contents.set(key, (contents.get(key) ?? new Set()).add(ballot.content));
   }
   return ballots.map((ballot) =>
-    ballot.standing === "counted" && contents.get(keyOf(ballot))!.size > 1 ? { ...ballot, standing } : ballot,
+    ballot.standing === "counted" && (contents.get(keyOf(ballot))?.size ?? 0) > 1 ? { ...ballot, standing } : ballot,
   );
 }
 

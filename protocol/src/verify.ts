@@ -1,5 +1,5 @@
 import { sha256Hex } from "./bytes.ts";
-import { type Claims, readStatement } from "./claims.ts";
+import { type Claims, readStatement, type SignedClaims } from "./claims.ts";
 import { didKeyOf, parseDidKey } from "./did-key.ts";
 import { ENVELOPE_STEPS, openEnvelope } from "./dsse.ts";
 import { describeOutputs, type OutputContent } from "./job-result.ts";
@@ -47,18 +47,15 @@ export type Expected = {
   outputs?: readonly OutputContent[] | undefined;
 };
 
+/** The checks in the order of `CHECK_NAMES`. */
+type Checked = { checks: readonly Check[] };
+
 /**
- * What came of it. `checks` ends at the step that failed, as long as the statement could not be read: nothing unverified is shown as a
- * value. `signer` is the did:key that signed, `sha256` the digest of the signed payload, the identity of a statement.
+ * What came of it. When the statement could not be read, `checks` ends at the step that failed: nothing unverified is shown as a value.
+ * A statement that verifies but is not what was expected is there to be shown, with `ok: false`.
  */
-export type Verification = {
-  ok: boolean;
-  checks: readonly Check[];
-  statement?: Statement;
-  claims?: Claims;
-  signer?: string;
-  sha256?: string;
-};
+export type Verification = Checked &
+  (({ ok: true; statement: Statement } & SignedClaims) | { ok: false; statement?: Statement; claims?: Claims });
 
 /**
  * Verifies one envelope against keys that the reader chose (raw, or did:key), and what it says against what the reader expects.
@@ -72,40 +69,37 @@ export async function verifyStatement(
   if (!admission.check.ok) return { ok: false, checks: [admission.check] };
   const opened = await openEnvelope(envelope, { keys: admission.keys, payloadTypes: [STATEMENT_PAYLOAD_TYPE] });
   if (!opened.ok) {
-    const passedSteps = ENVELOPE_STEPS.slice(0, ENVELOPE_STEPS.indexOf(opened.code)).map((name) => passed(name));
-    return {
-      ok: false,
-      checks: [admission.check, ...passedSteps, { name: opened.code, ok: false, detail: opened.detail }],
-    };
+    const before = ENVELOPE_STEPS.slice(0, ENVELOPE_STEPS.indexOf(opened.code)).map((name) => passed(name));
+    return { ok: false, checks: [admission.check, ...before, failed(opened.code, opened.detail)] };
   }
-  const { payload, value, signers: keys } = opened.value;
-  const dids = keys.map(didKeyOf);
-  const steps: Check[] = [
+  const signedBy = opened.value.signers.map(didKeyOf);
+  const steps = [
     admission.check,
-    ...ENVELOPE_STEPS.map((name) =>
-      name === "signature" ? passed(name, `signed by ${dids.join(", ")}`) : passed(name),
-    ),
+    passed("encoding"),
+    passed("signature", `signed by ${signedBy.join(", ")}`),
+    passed("payload-type", opened.value.payloadType),
+    passed("payload"),
   ];
-  const sha256 = await sha256Hex(payload);
-  const read = readStatement(value);
+  const read = readStatement(opened.value.value);
   if (!read.ok) {
     const before = read.code === "predicate-type" ? [passed("statement")] : [];
-    return {
-      ok: false,
-      checks: [...steps, ...before, { name: read.code, ok: false, detail: read.detail }],
-      signer: dids[0]!,
-      sha256,
-    };
+    return { ok: false, checks: [...steps, ...before, failed(read.code, read.detail)] };
   }
   const { statement, claims } = read.value;
-  const signer = dids.includes(claims.runner) ? claims.runner : dids[0]!;
   const checks = [
     ...steps,
     passed("statement"),
     passed("predicate-type", statement.predicateType),
-    ...checkClaims(claims, signer, expected),
+    checkRunner(claims, signedBy),
+    ...checkClaims(claims, expected),
   ];
-  return { ok: checks.every((check) => check.ok), checks, statement, claims, signer, sha256 };
+  const seen = { checks, statement, claims };
+  if (!checks.every((check) => check.ok)) return { ok: false, ...seen };
+  return { ok: true, ...seen, signer: claims.runner, sha256: await sha256Hex(opened.value.payload) };
+}
+
+function failed(name: CheckName, detail: string): Check {
+  return { name, ok: false, detail };
 }
 
 function passed(name: CheckName, detail = "in order"): Check {
@@ -139,8 +133,14 @@ function admitSigners(signers: readonly (Uint8Array | string)[]): { check: Check
   return { check: passed(name, `${keys.length} trusted key(s)`), keys };
 }
 
-function checkClaims(claims: Claims, signer: string, expected: Expected): Check[] {
-  const checks = [compare("runner", signer, claims.runner, "the runner named inside signed it"), checkTimes(claims)];
+/** A runner speaks for itself only: another trusted key that signs in its name is refused. */
+function checkRunner({ runner }: Claims, signedBy: readonly string[]): Check {
+  const signer = signedBy.includes(runner) ? runner : signedBy.join(", ");
+  return compare("runner", signer, runner, "the runner named inside signed it");
+}
+
+function checkClaims(claims: Claims, expected: Expected): Check[] {
+  const checks = [checkTimes(claims)];
   const { commit, outputs } = expected;
   for (const name of ["namespace", "deployment", "job", "run", "epoch"] as const) {
     if (expected[name] !== undefined) checks.push(compare(name, String(expected[name]), String(claims[name])));
