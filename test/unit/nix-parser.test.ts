@@ -118,6 +118,31 @@ describe("live state", () => {
     expect(new Set(states)).toEqual(new Set(["planned", "building", "failed"]));
   });
 
+  test("a success counted before its own stop and taken for that of a failure is put right", () => {
+    const at = (name: string): string => `/nix/store/${name}.drv`;
+    const send = (event: object): string => `@nix ${JSON.stringify(event)}`;
+    const start = (id: number, name: string): string =>
+      send({ action: "start", id, type: 105, level: 3, text: "", fields: [at(name), "", 1, 1] });
+    const raw = `builder for '${at("bad")}' failed with exit code 1`;
+    const log = new NixLog();
+    const lines = [
+      send({ action: "start", id: 1, type: 104, level: 0, text: "" }),
+      start(2, "good"),
+      start(3, "bad"),
+      start(4, "open"),
+      send({ action: "result", id: 1, type: 105, fields: [1, 3, 1, 1] }),
+      send({ action: "stop", id: 3 }),
+      send({ action: "msg", level: 0, msg: `error: ${raw}`, raw_msg: raw }),
+      send({ action: "stop", id: 2 }),
+    ];
+    for (const line of lines) log.line(line, STARTED_AT);
+    expect(log.derivations().map(({ name, state }) => [name, state])).toEqual([
+      ["good", "built"],
+      ["bad", "failed"],
+      ["open", "building"],
+    ]);
+  });
+
   test("phases, times and the reason are kept", () => {
     const run = replay(linesOf("nix-2.34/dag-failure.stderr"), { exitCode: 100 });
     const failed = named(run, "lab-c");

@@ -112,7 +112,7 @@ describe("installables", () => {
     expect(flakeReference({ ...git, shallow: true }, "sub")).toBe(
       `git+file:///work%20space/c%231?rev=${commit}&shallow=1&dir=sub`,
     );
-    expect(flakeReference({ directory: "/w/c", kind: "files" })).toBe("path:/w/c");
+    expect(flakeReference({ directory: "/w/c", kind: "files", commit, shallow: true })).toBe("path:/w/c");
   });
 
   test.each([

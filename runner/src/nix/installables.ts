@@ -36,7 +36,7 @@ export function flakeReference(source: NixSource, directory = ""): string {
   if (source.kind === "git" && source.shallow === true) query.set("shallow", "1");
   if (directory !== "") query.set("dir", directory);
   const base = source.kind === "git" ? `git+${url.href}` : `path:${url.pathname}`;
-  return query.size === 0 ? base : `${base}?${query}`;
+  return query.size === 0 ? base : `${base}?${query.toString()}`;
 }
 
 /** Checks an installable and resolves it against the checkout. A refusal says what is wrong, for its author. */

@@ -82,9 +82,9 @@ export function createLineSplitter(): LineSplitter {
 }
 
 function parseObject(json: string): Record<string, unknown> | undefined {
-  // Ids are pid · 2^32 + n and exceed 2^53, where JSON.parse would merge neighbours. A quote inside a string is escaped,
-  // so that the look-behind leaves text alone.
-  const quoted = json.replace(/(?<!\\)"(id|parent)":\s*(\d+)/g, '"$1":"$2"');
+  // Ids are pid · 2^32 + n and exceed 2^53, where JSON.parse would merge neighbours. Inside a string the second quote
+  // would be escaped, so that text never matches.
+  const quoted = json.replace(/"(id|parent)":\s*(\d+)/g, '"$1":"$2"');
   try {
     const value: unknown = JSON.parse(quoted);
     return typeof value === "object" && value !== null && !Array.isArray(value)

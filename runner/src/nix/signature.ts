@@ -33,7 +33,7 @@ export function encodeNix32(bytes: Uint8Array): string {
 /** Reads Nix's base 32; undefined when the text is no canonical encoding of whole bytes. */
 export function decodeNix32(text: string): Uint8Array | undefined {
   const bytes = new Uint8Array(Math.floor((text.length * 5) / 8));
-  for (const [position, character] of [...text].toReversed().entries()) {
+  for (const [position, character] of Array.from(text).toReversed().entries()) {
     const digit = ALPHABET.indexOf(character);
     if (digit === -1) return undefined;
     const bit = position * 5;
