@@ -1,8 +1,11 @@
 import { formatSequence, formatTime, type Event, type EventData, type EventType, type Millis } from "@plumule/protocol";
 import type { Migration } from "./migrate.ts";
 
-/** An event before it has its place in the stream. `subject` is `jobs/{id}` for everything that concerns one job. */
-export type EventDraft = { type: EventType; subject: string; data: EventData };
+/**
+ * An event before it has its place in the stream. `subject` is `jobs/{id}` for everything that concerns one job. `actor` and `time` are those
+ * of an event that another stream had first; else they are those of the append.
+ */
+export type EventDraft = { type: EventType; subject: string; data: EventData; actor?: string; time?: string };
 
 /**
  * The events of one object, numbered from 1 without gap or repeat. Nothing is kept in memory: the newest row is the head, so a
@@ -70,15 +73,20 @@ export function createEventLog(storage: DurableObjectStorage, source: string): E
         source,
         type: draft.type,
         subject: draft.subject,
-        time,
+        time: draft.time ?? time,
         sequence: formatSequence(before + index + 1),
-        actor,
+        actor: draft.actor ?? actor,
         datacontenttype: "application/json",
         data: draft.data,
       }));
       let first = before + 1;
       for (const texts of splitRows(events.map((event) => JSON.stringify(event)))) {
-        sql.exec("INSERT INTO event_rows (first, last, events) VALUES (?, ?, ?)", first, first + texts.length - 1, `[${texts.join(",")}]`);
+        sql.exec(
+          "INSERT INTO event_rows (first, last, events) VALUES (?, ?, ?)",
+          first,
+          first + texts.length - 1,
+          `[${texts.join(",")}]`,
+        );
         first += texts.length;
       }
       return events;
@@ -103,7 +111,10 @@ export function createEventLog(storage: DurableObjectStorage, source: string): E
     },
 
     prune(keep) {
-      sql.exec("DELETE FROM event_rows WHERE first < (SELECT max(first) FROM event_rows WHERE first <= ?)", head() - keep + 1);
+      sql.exec(
+        "DELETE FROM event_rows WHERE first < (SELECT max(first) FROM event_rows WHERE first <= ?)",
+        head() - keep + 1,
+      );
     },
   };
 }
@@ -113,7 +124,8 @@ function splitRows(texts: readonly string[]): string[][] {
   const rows: string[][] = [];
   let characters = Number.POSITIVE_INFINITY;
   for (const text of texts) {
-    if (text.length > ROW_CHARACTERS) throw new RangeError(`an event of ${text.length} characters does not fit a row of ${ROW_CHARACTERS}`);
+    if (text.length > ROW_CHARACTERS)
+      throw new RangeError(`an event of ${text.length} characters does not fit a row of ${ROW_CHARACTERS}`);
     characters += text.length + 1;
     if (characters > ROW_CHARACTERS) {
       rows.push([]);
