@@ -8,7 +8,10 @@ export type LostCursor = { lost: (typeof RESET_REASONS)[number] };
  * The sequence after which a cursor goes on. `cursor-unknown`: not a cursor, or ahead of the newest event, so never handed out by this
  * history; `epoch-changed`: of another history; `cursor-expired`: events after it are no longer kept.
  */
-export function followCursor(text: string, log: Pick<EventLog, "head" | "oldest" | "epoch">): { after: number } | LostCursor {
+export function followCursor(
+  text: string,
+  log: Pick<EventLog, "head" | "oldest" | "epoch">,
+): { after: number } | LostCursor {
   const cursor = parseCursor(text);
   if (cursor === null) return { lost: "cursor-unknown" };
   if (cursor.epoch !== log.epoch()) return { lost: "epoch-changed" };

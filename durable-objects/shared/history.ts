@@ -40,7 +40,10 @@ export function createHistory(log: EventLog): History {
       const bounded = Math.min(limit, LIMITS.eventsPage);
       const page = readPage(from.after, bounded);
       if (page.events.length > 0 || waitMs <= 0) return page;
-      if (waiting.size >= LIMITS.parkedHistories) return refuse("rate-limited", `${LIMITS.parkedHistories} readers wait for events here already`, { headers: { "Retry-After": "5" } });
+      if (waiting.size >= LIMITS.parkedHistories)
+        return refuse("rate-limited", `${LIMITS.parkedHistories} readers wait for events here already`, {
+          headers: { "Retry-After": "5" },
+        });
       await parked(Math.min(waitMs, LIMITS.historyHoldMs));
       return readPage(from.after, bounded);
     },
@@ -52,7 +55,8 @@ export function createHistory(log: EventLog): History {
 
 /** A reader of pages cannot be sent a snapshot, so it is told what to do. */
 function refuseLost({ lost }: LostCursor): Refusal {
-  if (lost === "cursor-unknown") return refuse("invalid-cursor", "`since` is not a cursor that this stream has handed out");
+  if (lost === "cursor-unknown")
+    return refuse("invalid-cursor", "`since` is not a cursor that this stream has handed out");
   if (lost === "epoch-changed") return refuse("cursor-expired", "`since` belongs to an earlier history of this stream");
   return refuse("cursor-expired", `the events after \`since\` are no longer kept (${LIMITS.eventsKept} are)`);
 }

@@ -1,4 +1,5 @@
 export * from "./version.ts";
+export * from "./bytes.ts";
 export * from "./ids.ts";
 export * from "./limits.ts";
 export * from "./errors.ts";

@@ -104,8 +104,16 @@ export const LIMITS = {
   sockets: 4_096,
   /** Bytes of one inbound frame. */
   frameBytes: 16 * 1024,
+  /** Frames of one socket that are not valid, before it is closed (4400). */
+  badFrames: 10,
   /** Bytes queued for one socket before it is closed as too slow (1013). */
   socketBufferBytes: 1024 * 1024,
+  /** Bytes queued for all sockets of one object together, a quarter of its memory; each socket may have its share at most. */
+  objectBufferBytes: 32 * 1024 * 1024,
+  /** A socket that is sent old events or a log is closed (1013) when it has not made room for the next piece in this time, ms. */
+  socketStallMs: 30_000,
+  /** A socket that has not subscribed in this time is the first to go when an object has no socket to spare, ms. */
+  firstFrameMs: 10_000,
   /** Log bytes sent to one subscription without an `ack`, before `skip`. */
   logCreditBytes: 1024 * 1024,
   /** Life of a WebSocket ticket, ms. */

@@ -1,20 +1,23 @@
 import * as z from "zod";
 import { eventSchema } from "./events.ts";
 import { problemSchema } from "./errors.ts";
-import { runIdSchema } from "./ids.ts";
+import { jobIdSchema, runIdSchema } from "./ids.ts";
 import { LIMITS } from "./limits.ts";
 
 const subscriptionId = z.string().regex(/^[A-Za-z0-9._-]{1,32}$/, "1 to 32 of A-Z, a-z, 0-9, dot, underscore and hyphen");
 
+/** An exact type or a whole family of types. Types that this broker does not know are allowed: they match nothing yet. */
+const typeFilter = z.string().regex(/^[a-z]{1,30}\.(?:[a-z]{1,30}|\*)$/, "an event type such as `job.queued`, or `job.*`");
+
 /**
  * Frames from a watcher. `subscribe` follows the events of the object that the socket belongs to, from `since` or from a
- * snapshot; `types` filters by exact type or by prefix (`job.*`), and `jobs` by job. A filtered subscription still sees each page's
- * cursor move, so that it can prove that it missed nothing. `log` follows a run's bytes from `offset`, or from `tail` bytes before the end.
+ * snapshot; `types` filters by exact type or by prefix (`job.*`), and `jobs` by job. A filtered subscription gets an `events` frame
+ * without events whenever a page's worth of them (500) was left out, so that its cursor is never further behind than that. `log` follows a run's bytes from `offset`, or from `tail` bytes before the end.
  * `ack` gives credit: everything before `offset` has been read. A bare `ping` is answered `pong` without waking the object.
  */
 export const clientFrameSchema = z
   .discriminatedUnion("op", [
-    z.strictObject({ op: z.literal("subscribe"), id: subscriptionId, since: z.string().max(40).optional(), types: z.array(z.string().max(64)).max(32).optional(), jobs: z.array(z.string().max(64)).max(32).optional() }),
+    z.strictObject({ op: z.literal("subscribe"), id: subscriptionId, since: z.string().max(40).optional(), types: z.array(typeFilter).max(32).optional(), jobs: z.array(jobIdSchema).max(32).optional() }),
     z.strictObject({ op: z.literal("log"), id: subscriptionId, run: runIdSchema, offset: z.int().min(0).max(LIMITS.logBytes).optional(), tail: z.int().min(0).max(LIMITS.logBytes).optional() }),
     z.strictObject({ op: z.literal("ack"), id: subscriptionId, offset: z.int().min(0).max(LIMITS.logBytes) }),
     z.strictObject({ op: z.literal("unsubscribe"), id: subscriptionId }),
@@ -48,6 +51,7 @@ export type ServerFrame = z.output<typeof serverFrameSchema>;
 /** Close codes of a stream and what a client does: reconnect (with its cursors), or stop because it would fail again. */
 export const CLOSE_CODES = {
   goingAway: 1001,
+  internal: 1011,
   restart: 1012,
   tooSlow: 1013,
   badFrame: 4400,
