@@ -1,5 +1,7 @@
 import { draftJobResult, type JobResultInput } from "../../protocol/src/job-result.ts";
 import { draftProvenance, type ProvenanceInput } from "../../protocol/src/provenance.ts";
+import type { Claims, SignedClaims } from "../../protocol/src/claims.ts";
+import type { TrustedSigner, TrustPolicy, TrustRule } from "../../protocol/src/trust.ts";
 import { didKeyOf } from "../../protocol/src/did-key.ts";
 import { type Envelope, signEnvelope } from "../../protocol/src/dsse.ts";
 import { type Signer, signerFromSeed } from "../../protocol/src/ed25519.ts";
@@ -77,4 +79,57 @@ async function signDraft(
 ): Promise<Envelope> {
   if (!draft.ok) throw new Error(draft.detail);
   return signEnvelope(STATEMENT_PAYLOAD_TYPE, draft.value.bytes, signer);
+}
+
+/** Six keys; the last two are never in a policy. */
+export const dids = await Promise.all(
+  [1, 2, 3, 4, 5, 6].map(async (seed) => didKeyOf((await signerNumber(seed)).publicKey)),
+);
+
+/** One statement of the runner with this number: what it found, and whatever else it says differently. */
+export type Said = { key: number; nar?: string; changes?: Partial<Claims>; sha256?: string };
+
+/** What a runner said, as it comes out of a verification. */
+export function said({ key, nar = narHash, changes = {}, sha256 }: Said): SignedClaims {
+  const signer = dids[key]!;
+  const claims: Claims = {
+    predicateType: "https://plumule.dev/job-result/v1",
+    namespace: "acme",
+    deployment: "web",
+    job,
+    run,
+    epoch: 1,
+    commit,
+    taskSha256: "a".repeat(64),
+    configurationSha256: null,
+    flakeLockSha256: null,
+    result: "succeeded",
+    system: "x86_64-linux",
+    runner: signer,
+    builderId: `${signer}#bwrap-v1`,
+    log: { sha256: "b".repeat(64), bytes: 10 },
+    outputs: [{ name: "out", path: "/nix/store/x", narHash: nar, narSize: 120 }],
+    startedAt: "2026-11-20T10:00:00.000Z",
+    finishedAt: "2026-11-20T10:01:00.000Z",
+    ...changes,
+  };
+  return { signer, sha256: sha256 ?? JSON.stringify(claims), claims };
+}
+
+/** Keys 0 to 3; 0 and 1 are of different operators, 2 is a second machine of operator 0, 3 of a third operator. */
+export function policy(
+  require: TrustRule["require"],
+  changes: {
+    onDivergence?: "block" | "warn";
+    signers?: Partial<Record<number, Partial<TrustedSigner>>>;
+    expires?: string;
+  } = {},
+): TrustPolicy {
+  const operators = ["north", "south", "north", "east"];
+  return {
+    version: 1,
+    expires: changes.expires ?? null,
+    signers: operators.map((operator, index) => ({ key: dids[index]!, operator, ...changes.signers?.[index] })),
+    rules: [{ ref: "refs/heads/*", require, onDivergence: changes.onDivergence ?? "block" }],
+  };
 }
