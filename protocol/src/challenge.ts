@@ -5,7 +5,7 @@ import { describeIssues, type Envelope, envelopeSchema, openEnvelope, signEnvelo
 import type { Signer } from "./ed25519.ts";
 import { runnerIdSchema, sha256Schema, timeSchema } from "./ids.ts";
 import { admitDidKey } from "./key-admission.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
 /**
@@ -80,21 +80,21 @@ export async function verifyRegistration(
 ): Promise<Result<ProvenRunner, ProofRefusal>> {
   const claimed = envelopeSchema.safeParse(envelope).data?.signatures[0]?.keyid;
   if (claimed === undefined)
-    return refuse("bad-proof", "the proof must be a DSSE envelope whose keyid is the runner's did:key");
+    return refused("bad-proof", "the proof must be a DSSE envelope whose keyid is the runner's did:key");
   const opened = await openProof(envelope, REGISTRATION_PAYLOAD_TYPE, registrationProofSchema, claimed);
   if (!opened.ok) return opened;
   const { proof, publicKey } = opened.value;
   if (proof.audience !== expected.audience)
-    return refuse("wrong-audience", `the proof is for ${proof.audience}, not for ${expected.audience}`);
+    return refused("wrong-audience", `the proof is for ${proof.audience}, not for ${expected.audience}`);
   if (proof.tokenSha256 !== expected.tokenSha256)
-    return refuse("wrong-token", "the proof is for another registration token");
+    return refused("wrong-token", "the proof is for another registration token");
   const skewMs = Date.parse(proof.issuedAt) - expected.nowMs;
   if (Math.abs(skewMs) > TRUST_LIMITS.registrationWindowMs)
-    return refuse(
+    return refused(
       "out-of-window",
       `the proof was issued at ${proof.issuedAt}, ${Math.round(skewMs / 1000)} s from the time here`,
     );
-  return accept({ runner: proof.runner, publicKey });
+  return accepted({ runner: proof.runner, publicKey });
 }
 
 /** Verifies the answer to a challenge by the runner that asked for it. The caller spends the challenge. */
@@ -106,9 +106,9 @@ export async function verifySession(
   if (!opened.ok) return opened;
   const { proof, publicKey } = opened.value;
   if (proof.audience !== expected.audience)
-    return refuse("wrong-audience", `the proof is for ${proof.audience}, not for ${expected.audience}`);
-  if (proof.challenge !== expected.challenge) return refuse("wrong-challenge", "the proof answers another challenge");
-  return accept({ runner: proof.runner, publicKey });
+    return refused("wrong-audience", `the proof is for ${proof.audience}, not for ${expected.audience}`);
+  if (proof.challenge !== expected.challenge) return refused("wrong-challenge", "the proof answers another challenge");
+  return accepted({ runner: proof.runner, publicKey });
 }
 
 async function signProof(
@@ -126,12 +126,12 @@ async function openProof<Proof extends { runner: string }>(
   runner: string,
 ): Promise<Result<{ proof: Proof; publicKey: Uint8Array }, ProofRefusal>> {
   const admitted = admitDidKey(runner);
-  if (!admitted.ok) return refuse(admitted.code === "bad-did-key" ? "bad-proof" : "weak-key", admitted.detail);
+  if (!admitted.ok) return refused(admitted.code === "bad-did-key" ? "bad-proof" : "weak-key", admitted.detail);
   const opened = await openEnvelope(envelope, { keys: [admitted.value], payloadTypes: [payloadType] });
-  if (!opened.ok) return refuse("bad-proof", opened.detail);
+  if (!opened.ok) return refused("bad-proof", opened.detail);
   const parsed = schema.safeParse(opened.value.value);
-  if (!parsed.success) return refuse("bad-proof", describeIssues(parsed.error));
+  if (!parsed.success) return refused("bad-proof", describeIssues(parsed.error));
   if (parsed.data.runner !== runner)
-    return refuse("wrong-runner", `the proof names ${parsed.data.runner}, but is signed by ${runner}`);
-  return accept({ proof: parsed.data, publicKey: admitted.value });
+    return refused("wrong-runner", `the proof names ${parsed.data.runner}, but is signed by ${runner}`);
+  return accepted({ proof: parsed.data, publicKey: admitted.value });
 }

@@ -1,7 +1,7 @@
 import { describeIssues } from "./dsse.ts";
 import { type JobResult, JOB_RESULT_PREDICATE_TYPE, jobResultSchema, type StatedOutput } from "./job-result.ts";
 import { type Provenance, PROVENANCE_PREDICATE_TYPE, provenanceSchema } from "./provenance.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 import { builderIdOf, type Statement, statementSchema } from "./statements.ts";
 
 /** What both kinds of statement say, in one shape to check against; `outputs` of a provenance are those of its attribute. */
@@ -39,22 +39,22 @@ export type ReadStatement = { statement: Statement; claims: Claims };
 /** Reads a statement that was verified. Statements of unknown predicates are refused by `predicate-type`, malformed ones by `statement`. */
 export function readStatement(value: unknown): Result<ReadStatement, "statement" | "predicate-type"> {
   const parsed = statementSchema.safeParse(value);
-  if (!parsed.success) return refuse("statement", describeIssues(parsed.error));
+  if (!parsed.success) return refused("statement", describeIssues(parsed.error));
   switch (parsed.data.predicateType) {
     case JOB_RESULT_PREDICATE_TYPE: {
       const result = jobResultSchema.safeParse(value);
       return result.success
-        ? accept({ statement: result.data, claims: claimsOfJobResult(result.data) })
-        : refuse("statement", describeIssues(result.error));
+        ? accepted({ statement: result.data, claims: claimsOfJobResult(result.data) })
+        : refused("statement", describeIssues(result.error));
     }
     case PROVENANCE_PREDICATE_TYPE: {
       const provenance = provenanceSchema.safeParse(value);
       return provenance.success
-        ? accept({ statement: provenance.data, claims: claimsOfProvenance(provenance.data) })
-        : refuse("statement", describeIssues(provenance.error));
+        ? accepted({ statement: provenance.data, claims: claimsOfProvenance(provenance.data) })
+        : refused("statement", describeIssues(provenance.error));
     }
     default:
-      return refuse("predicate-type", `the predicate type ${parsed.data.predicateType} is not known`);
+      return refused("predicate-type", `the predicate type ${parsed.data.predicateType} is not known`);
   }
 }
 

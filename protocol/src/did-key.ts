@@ -1,5 +1,5 @@
 import { parseHex, toHex } from "./bytes.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 
 /** Bitcoin's base 58, which multibase calls `z`. */
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -24,13 +24,13 @@ export function didKeyOf(publicKey: Uint8Array): string {
  */
 export function parseDidKey(text: string): Result<Uint8Array<ArrayBuffer>, "bad-did-key"> {
   if (!/^did:key:z[1-9A-HJ-NP-Za-km-z]{47}$/.test(text))
-    return refuse("bad-did-key", "not an Ed25519 did:key: `did:key:z` and 47 base58 characters are expected");
+    return refused("bad-did-key", "not an Ed25519 did:key: `did:key:z` and 47 base58 characters are expected");
   let number = 0n;
   for (const character of text.slice("did:key:z".length)) number = number * 58n + BigInt(ALPHABET.indexOf(character));
   const hex = number.toString(16);
   // Another multicodec does not survive being written again.
   const key = hex.length === 68 ? parseHex(hex.slice(ED25519_PREFIX.length)) : null;
   if (key === null || didKeyOf(key) !== text)
-    return refuse("bad-did-key", "the did:key does not hold an Ed25519 public key (multicodec 0xed01)");
-  return accept(key);
+    return refused("bad-did-key", "the did:key does not hold an Ed25519 public key (multicodec 0xed01)");
+  return accepted(key);
 }

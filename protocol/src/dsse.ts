@@ -2,7 +2,7 @@ import * as z from "zod";
 import { equalBytes, parseBase64, toBase64, utf8 } from "./bytes.ts";
 import { didKeyOf } from "./did-key.ts";
 import { type Signer, verifySignature } from "./ed25519.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 import { parseStrictJson } from "./strict-json.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
@@ -77,26 +77,26 @@ export async function openEnvelope(
   const { payloadType, payload, signatures } = decoded.value;
   const signers = await findSigners(preAuthEncoding(payloadType, payload), signatures, keys);
   if (signers.length === 0)
-    return refuse(
+    return refused(
       "signature",
       `none of ${signatures.length} signature(s) verifies under any of ${keys.length} trusted key(s)`,
     );
   if (!payloadTypes.includes(payloadType))
-    return refuse("payload-type", `the payload type ${payloadType} is not expected here`);
+    return refused("payload-type", `the payload type ${payloadType} is not expected here`);
   const json = parseStrictJson(payload);
   return json.ok
-    ? accept({ payloadType, payload, value: json.value, signers })
-    : refuse("payload", `the payload is refused: ${json.detail}`);
+    ? accepted({ payloadType, payload, value: json.value, signers })
+    : refused("payload", `the payload is refused: ${json.detail}`);
 }
 
 /** Reads one envelope from the bytes of a file or of a line of an `.intoto.jsonl` bundle. */
 export function parseEnvelope(bytes: Uint8Array): Result<Envelope, "encoding"> {
   if (bytes.length > TRUST_LIMITS.envelopeBytes)
-    return refuse("encoding", `the envelope has ${bytes.length} bytes, the limit is ${TRUST_LIMITS.envelopeBytes}`);
+    return refused("encoding", `the envelope has ${bytes.length} bytes, the limit is ${TRUST_LIMITS.envelopeBytes}`);
   const json = parseStrictJson(bytes);
-  if (!json.ok) return refuse("encoding", `the envelope is refused: ${json.detail}`);
+  if (!json.ok) return refused("encoding", `the envelope is refused: ${json.detail}`);
   const parsed = envelopeSchema.safeParse(json.value);
-  return parsed.success ? accept(parsed.data) : refuse("encoding", describeIssues(parsed.error));
+  return parsed.success ? accepted(parsed.data) : refused("encoding", describeIssues(parsed.error));
 }
 
 /** What a schema found wrong, in one line: `pointer: message` for the first three issues. */
@@ -111,13 +111,13 @@ type DecodedEnvelope = { payloadType: string; payload: Uint8Array; signatures: r
 
 function decodeEnvelope(envelope: unknown): Result<DecodedEnvelope, "encoding"> {
   const parsed = envelopeSchema.safeParse(envelope);
-  if (!parsed.success) return refuse("encoding", describeIssues(parsed.error));
+  if (!parsed.success) return refused("encoding", describeIssues(parsed.error));
   const payload = parseBase64(parsed.data.payload);
-  if (payload === null) return refuse("encoding", "/payload: not canonical base64");
+  if (payload === null) return refused("encoding", "/payload: not canonical base64");
   const signatures = parsed.data.signatures.map(({ sig }) => parseBase64(sig));
   if (!signatures.every((signature) => signature !== null))
-    return refuse("encoding", "/signatures: a signature is not canonical base64");
-  return accept({ payloadType: parsed.data.payloadType, payload, signatures });
+    return refused("encoding", "/signatures: a signature is not canonical base64");
+  return accepted({ payloadType: parsed.data.payloadType, payload, signatures });
 }
 
 async function findSigners(

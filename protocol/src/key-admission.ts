@@ -1,7 +1,7 @@
 import { Point } from "@noble/ed25519";
 import { toHex } from "./bytes.ts";
 import { parseDidKey } from "./did-key.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 
 /** Why a public key is not let in. */
 export type KeyRefusal = "bad-key-length" | "bad-key-encoding" | "small-order-key" | "mixed-order-key";
@@ -14,21 +14,21 @@ export type KeyRefusal = "bad-key-length" | "bad-key-encoding" | "small-order-ke
  */
 export function admitKey(publicKey: Uint8Array): Result<Uint8Array, KeyRefusal> {
   if (publicKey.length !== 32)
-    return refuse("bad-key-length", `an Ed25519 public key has 32 bytes, this one has ${publicKey.length}`);
+    return refused("bad-key-length", `an Ed25519 public key has 32 bytes, this one has ${publicKey.length}`);
   const point = decodePoint(publicKey);
   if (point === null)
-    return refuse("bad-key-encoding", `${toHex(publicKey)} is not the canonical encoding of a point of the curve`);
+    return refused("bad-key-encoding", `${toHex(publicKey)} is not the canonical encoding of a point of the curve`);
   if (point.isSmallOrder())
-    return refuse(
+    return refused(
       "small-order-key",
       `${toHex(publicKey)} is a point of small order: it would accept forged signatures`,
     );
   if (!point.isTorsionFree())
-    return refuse(
+    return refused(
       "mixed-order-key",
       `${toHex(publicKey)} is not in the prime-order group: verifiers would disagree about it`,
     );
-  return accept(publicKey);
+  return accepted(publicKey);
 }
 
 /** Reads a `did:key` and admits its key. */

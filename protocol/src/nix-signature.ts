@@ -1,6 +1,6 @@
 import { parseBase64, parseHex, utf8 } from "./bytes.ts";
 import { verifySignature } from "./ed25519.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 
 /** Nix's own base 32: no e, o, t, u. */
 const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";
@@ -70,13 +70,13 @@ export async function verifyNixSignature(
   publicKey: string,
 ): Promise<Result<string, "bad-nix-key" | "bad-nix-signature">> {
   const key = parseNamedBytes(publicKey, 32);
-  if (key === null) return refuse("bad-nix-key", "a public key of Nix is `name:` and the base64 of 32 bytes");
+  if (key === null) return refused("bad-nix-key", "a public key of Nix is `name:` and the base64 of 32 bytes");
   const signed = parseNamedBytes(signature, 64);
-  if (signed === null) return refuse("bad-nix-signature", "a signature of Nix is `name:` and the base64 of 64 bytes");
+  if (signed === null) return refused("bad-nix-signature", "a signature of Nix is `name:` and the base64 of 64 bytes");
   if (signed.name !== key.name)
-    return refuse("bad-nix-signature", `the signature is by ${signed.name}, the key is ${key.name}`);
+    return refused("bad-nix-signature", `the signature is by ${signed.name}, the key is ${key.name}`);
   const ok = await verifySignature(key.bytes, signed.bytes, utf8(pathFingerprint(info)));
   return ok
-    ? accept(key.name)
-    : refuse("bad-nix-signature", `the signature by ${key.name} does not verify for ${info.path}`);
+    ? accepted(key.name)
+    : refused("bad-nix-signature", `the signature by ${key.name} does not verify for ${info.path}`);
 }

@@ -4,11 +4,11 @@ export type Accepted<T> = { ok: true; value: T };
 export type Refused<Code extends string> = { ok: false; code: Code; detail: string };
 
 /** Wraps a value that passed. */
-export function accept<T>(value: T): Accepted<T> {
+export function accepted<T>(value: T): Accepted<T> {
   return { ok: true, value };
 }
 
 /** Wraps the reason of an expected refusal; exceptions are for faults of the program. */
-export function refuse<Code extends string>(code: Code, detail: string): Refused<Code> {
+export function refused<Code extends string>(code: Code, detail: string): Refused<Code> {
   return { ok: false, code, detail };
 }

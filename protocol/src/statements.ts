@@ -2,7 +2,7 @@ import * as z from "zod";
 import { utf8 } from "./bytes.ts";
 import { describeIssues } from "./dsse.ts";
 import { commitSchema, sha256Schema } from "./ids.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
 /** The media type of every statement inside its envelope; what it says is told by `predicateType`. */
@@ -65,14 +65,14 @@ export function draftStatement<S extends z.ZodType>(
   statement: z.input<S>,
 ): Result<StatementDraft<z.output<S>>, StatementRefusal> {
   const parsed = schema.safeParse(statement);
-  if (!parsed.success) return refuse("invalid-statement", describeIssues(parsed.error));
+  if (!parsed.success) return refused("invalid-statement", describeIssues(parsed.error));
   const bytes = utf8(JSON.stringify(statement));
   if (bytes.length > TRUST_LIMITS.statementBytes)
-    return refuse(
+    return refused(
       "statement-too-large",
       `the statement has ${bytes.length} bytes, the limit is ${TRUST_LIMITS.statementBytes}`,
     );
-  return accept({ statement: parsed.data, bytes });
+  return accepted({ statement: parsed.data, bytes });
 }
 
 /**

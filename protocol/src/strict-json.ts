@@ -1,5 +1,5 @@
 import { parseUtf8 } from "./bytes.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
 /** Strings and the punctuation that opens, closes and separates; in valid JSON a string before a colon is a key. */
@@ -14,15 +14,15 @@ export function parseStrictJson(
   depthLimit: number = TRUST_LIMITS.jsonDepth,
 ): Result<unknown, "bad-json"> {
   const text = parseUtf8(bytes);
-  if (text === null) return refuse("bad-json", "not valid UTF-8");
+  if (text === null) return refused("bad-json", "not valid UTF-8");
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    return refuse("bad-json", "not valid JSON");
+    return refused("bad-json", "not valid JSON");
   }
   const fault = findFault(text, depthLimit);
-  return fault === null ? accept(value) : refuse("bad-json", fault);
+  return fault === null ? accepted(value) : refused("bad-json", fault);
 }
 
 /** Scans the tokens of valid JSON; each open object keeps the keys that it has seen, an open array keeps none. */

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { runnerIdSchema, timeSchema } from "./ids.ts";
 import { admitDidKey } from "./key-admission.ts";
-import { accept, refuse, type Result } from "./result.ts";
+import { accepted, refused, type Result } from "./result.ts";
 import { statementPath, statementWord } from "./statements.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
@@ -69,14 +69,14 @@ export function acceptPolicy(
 ): Result<TrustPolicy, PolicyRefusal> {
   const due = (current?.version ?? 0) + 1;
   if (next.version !== due)
-    return refuse("wrong-version", `/version: ${next.version} given, the next version is ${due}`);
-  if (isPast(next.expires, nowMs)) return refuse("already-expired", `/expires: ${next.expires} has passed`);
+    return refused("wrong-version", `/version: ${next.version} given, the next version is ${due}`);
+  if (isPast(next.expires, nowMs)) return refused("already-expired", `/expires: ${next.expires} has passed`);
   const seen = new Set<string>();
   for (const [index, { key }] of next.signers.entries()) {
     const admitted = admitDidKey(key);
-    if (!admitted.ok) return refuse("weak-key", `/signers/${index}/key: ${admitted.detail}`);
+    if (!admitted.ok) return refused("weak-key", `/signers/${index}/key: ${admitted.detail}`);
     if (seen.has(key))
-      return refuse(
+      return refused(
         "duplicate-key",
         `/signers/${index}/key: ${key} is named twice; a key has one vote and one operator`,
       );
@@ -89,12 +89,12 @@ export function acceptPolicy(
     const needed = votesNeeded(rule);
     // A namespace without runners yet may already say that one will do.
     if (needed > Math.max(operatorCount, 1))
-      return refuse(
+      return refused(
         "out-of-reach",
         `/rules/${index}/require: ${needed} independent votes needed, but only ${operatorCount} operator(s) have a key`,
       );
   }
-  return accept(next);
+  return accepted(next);
 }
 
 /** The policy of a namespace that was told nothing else: any one of its own runners is believed, for every ref. */

@@ -1,6 +1,6 @@
 import { equalBytes, parseBase64, parseHex, toBase64, unshared, utf8 } from "./bytes.ts";
 import { type Signer, verifySignature } from "./ed25519.ts";
-import { accept, refuse, type Refused, type Result } from "./result.ts";
+import { accepted, refused, type Refused, type Result } from "./result.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
 /** The three headers of Standard Webhooks 1.0.0. */
@@ -66,22 +66,22 @@ export async function verifyWebhook(
   const timestamp = headers.get("webhook-timestamp");
   const list = headers.get("webhook-signature");
   if (id === null || timestamp === null || list === null)
-    return refuse("missing-header", "webhook-id, webhook-timestamp and webhook-signature are needed");
+    return refused("missing-header", "webhook-id, webhook-timestamp and webhook-signature are needed");
   if (!ID.test(id))
-    return refuse("bad-id", `webhook-id must have 1 to ${TRUST_LIMITS.webhookIdCharacters} of A-Z, a-z, 0-9, _ and -`);
+    return refused("bad-id", `webhook-id must have 1 to ${TRUST_LIMITS.webhookIdCharacters} of A-Z, a-z, 0-9, _ and -`);
   if (!TIMESTAMP.test(timestamp))
-    return refuse("bad-timestamp", "webhook-timestamp must be seconds since 1970, ten digits");
+    return refused("bad-timestamp", "webhook-timestamp must be seconds since 1970, ten digits");
   const timestampSeconds = Number(timestamp);
   const nowSeconds = Math.floor(trust.nowMs / 1000);
   if (Math.abs(nowSeconds - timestampSeconds) > trust.toleranceSeconds) {
-    return refuse(
+    return refused(
       "timestamp-out-of-window",
       `webhook-timestamp ${timestamp} is more than ${trust.toleranceSeconds} s from the time here, ${nowSeconds}`,
     );
   }
   const match = await matchSignature(list, signedContent(id, timestamp, body), trust);
   return match === null
-    ? refuse("no-matching-signature", "no signature verifies under a trusted key")
+    ? refused("no-matching-signature", "no signature verifies under a trusted key")
     : { ok: true, id, timestampSeconds, ...match };
 }
 
@@ -121,12 +121,12 @@ export async function verifyHubSignature(
   body: Uint8Array,
   secrets: readonly Uint8Array[],
 ): Promise<Result<number, "missing-header" | "no-matching-signature">> {
-  if (header === null) return refuse("missing-header", "X-Hub-Signature-256 or x-radicle-signature is needed");
+  if (header === null) return refused("missing-header", "X-Hub-Signature-256 or x-radicle-signature is needed");
   const signature = parseHex(header.startsWith("sha256=") ? header.slice("sha256=".length) : header);
   for (const [keyIndex, secret] of secrets.entries()) {
-    if (signature !== null && equalBytes(signature, await hmacSha256(secret, body))) return accept(keyIndex);
+    if (signature !== null && equalBytes(signature, await hmacSha256(secret, body))) return accepted(keyIndex);
   }
-  return refuse("no-matching-signature", "the signature does not verify under a trusted secret");
+  return refused("no-matching-signature", "the signature does not verify under a trusted secret");
 }
 
 /** The bytes of a shared secret, `whsec_` and base64 of 24 to 64 bytes. */
@@ -134,8 +134,8 @@ export function parseWebhookSecret(text: string): Result<Uint8Array, "bad-secret
   const bytes = text.startsWith("whsec_") ? parseBase64(text.slice("whsec_".length)) : null;
   const { webhookSecretMinBytes: least, webhookSecretMaxBytes: most } = TRUST_LIMITS;
   return bytes !== null && bytes.length >= least && bytes.length <= most
-    ? accept(bytes)
-    : refuse("bad-secret", `a webhook secret is \`whsec_\` and the base64 of ${least} to ${most} bytes`);
+    ? accepted(bytes)
+    : refused("bad-secret", `a webhook secret is \`whsec_\` and the base64 of ${least} to ${most} bytes`);
 }
 
 function signedContent(id: string, timestamp: string, body: Uint8Array): Uint8Array<ArrayBuffer> {
