@@ -1,0 +1,173 @@
+import { createHash, randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { commitSchema, refSchema } from "@plumule/protocol";
+import { admitUrl, type FetchUrl, type GitResult, runGit, type UrlPolicy } from "./git.ts";
+
+/** A commit and the places that may have it, the repository's own URL first. */
+export interface CommitSource {
+  repository: string;
+  commit: string;
+  ref?: string | undefined;
+  urls?: readonly string[] | undefined;
+}
+
+/** Why a commit cannot be had. `unreachable` and `git-failed` may pass elsewhere or later; the others will not. */
+export type FetchFailure = {
+  ok: false;
+  reason:
+    | "refused-url"
+    | "invalid-commit"
+    | "invalid-ref"
+    | "unreachable"
+    | "no-such-commit"
+    | "cancelled"
+    | "git-failed";
+  detail: string;
+};
+
+/** How a fetch is bounded and what it may reach. */
+export interface FetchOptions {
+  /** Folder of all mirrors. */
+  mirrors: string;
+  policy: UrlPolicy;
+  timeoutMs: number;
+  cancel?: AbortSignal;
+}
+
+/** A commit that is complete in a mirror. `fetched` is false when it was there already. */
+export type MirroredCommit = { ok: true; mirror: string; fetched: boolean };
+
+const LOCAL_TIMEOUT_MS = 60_000;
+
+/** The end of the queue of each mirror of this process. */
+const queues = new Map<string, Promise<unknown>>();
+
+/**
+ * Brings a commit into the bare mirror of its repository, `<mirrors>/<sha256 of the URL>`, and pins it there with a ref,
+ * which both proves that the commit arrived whole and tells the next fetch what need not be sent again.
+ * Calls for one mirror queue up, so that a burst of runs fetches once. Other processes need no lock: git writes packs
+ * and refs atomically, and a mirror is never collected.
+ */
+export async function mirrorCommit(
+  source: CommitSource,
+  options: FetchOptions,
+): Promise<MirroredCommit | FetchFailure> {
+  if (!commitSchema.safeParse(source.commit).success) return failure("invalid-commit", "a full commit id is needed");
+  if (source.ref !== undefined && !refSchema.safeParse(source.ref).success) return failure("invalid-ref", source.ref);
+  const urls: FetchUrl[] = [];
+  for (const url of [source.repository, ...(source.urls ?? [])]) {
+    const admitted = admitUrl(url, options.policy);
+    if ("refused" in admitted) return failure("refused-url", admitted.refused);
+    urls.push(admitted);
+  }
+  // A repository has one object format, which the length of its ids tells.
+  const format = source.commit.length === 64 ? "sha256" : "sha1";
+  const name = createHash("sha256").update(source.repository).digest("hex");
+  const mirror = join(options.mirrors, format === "sha256" ? `${name}-sha256` : name);
+  return inQueue(mirror, async () => {
+    const created = await createMirror(mirror, format);
+    if (!created.ok) return failure("git-failed", created.detail);
+    if (await isPinned(mirror, source.commit)) return { ok: true, mirror, fetched: false };
+    return fetchFrom(mirror, urls, source, options);
+  });
+}
+
+async function inQueue<T>(key: string, work: () => Promise<T>): Promise<T> {
+  const turn = (queues.get(key) ?? Promise.resolve()).then(work);
+  const settled = turn.catch(() => {});
+  queues.set(key, settled);
+  try {
+    return await turn;
+  } finally {
+    if (queues.get(key) === settled) queues.delete(key);
+  }
+}
+
+async function createMirror(mirror: string, format: "sha1" | "sha256"): Promise<GitResult> {
+  if (existsSync(mirror)) return { ok: true, stdout: "" };
+  const unfinished = `${mirror}.${randomUUID()}`;
+  await mkdir(unfinished, { recursive: true, mode: 0o700 });
+  // The empty template leaves no sample hooks behind.
+  const args = ["init", "--quiet", "--bare", "--template=", `--object-format=${format}`];
+  const result = await runGit({ args, cwd: unfinished, timeoutMs: LOCAL_TIMEOUT_MS });
+  // Losing the race against another process is as good as winning it.
+  if (result.ok) await rename(unfinished, mirror).catch(() => {});
+  await rm(unfinished, { recursive: true, force: true });
+  return result;
+}
+
+async function fetchFrom(
+  mirror: string,
+  urls: readonly FetchUrl[],
+  source: CommitSource,
+  options: FetchOptions,
+): Promise<MirroredCommit | FetchFailure> {
+  let reached = false;
+  let detail = "";
+  for (const from of urls) {
+    const byId = await fetch(mirror, from, [`+${source.commit}:${pin(source.commit)}`], options);
+    // Even a failed fetch counts when another process brought the commit meanwhile.
+    if (byId.ok || (await isPinned(mirror, source.commit))) return { ok: true, mirror, fetched: true };
+    if (byId.reason === "cancelled") return failure("cancelled", byId.detail);
+    const byRef = await fetch(mirror, from, refspecs(source.ref), options, ["--prune"]);
+    if (!byRef.ok) {
+      if (byRef.reason === "cancelled") return failure("cancelled", byRef.detail);
+      detail = `${detail}\n${from.url}: ${byRef.detail}`;
+      continue;
+    }
+    reached = true;
+    if (await pinWhenReachable(mirror, source.commit)) return { ok: true, mirror, fetched: true };
+  }
+  if (!reached) return failure("unreachable", detail.trim());
+  return failure(
+    "no-such-commit",
+    `none of the refs of ${urls.map(({ url }) => url).join(", ")} leads to ${source.commit}`,
+  );
+}
+
+/** Pins a commit that a fetched ref leads to. The object alone would not do: a fetch that failed may have left it without its tree. */
+async function pinWhenReachable(mirror: string, commit: string): Promise<boolean> {
+  const local = { cwd: mirror, timeoutMs: LOCAL_TIMEOUT_MS };
+  const found = await runGit({ args: ["for-each-ref", "--count=1", `--contains=${commit}`, "refs/remote"], ...local });
+  if (!found.ok || found.stdout === "") return false;
+  return (await runGit({ args: ["update-ref", pin(commit), commit], ...local })).ok;
+}
+
+/** For a server that does not serve a commit by its id: its branches, its tags and the ref that was named. */
+function refspecs(ref: string | undefined): string[] {
+  const patterns = ["refs/heads/*", "refs/tags/*"].map((pattern) => `+${pattern}:refs/remote/${pattern.slice(5)}`);
+  return ref?.startsWith("refs/patches/") ? [...patterns, `+${ref}*:refs/remote/${ref.slice(5)}*`] : patterns;
+}
+
+async function fetch(
+  mirror: string,
+  from: FetchUrl,
+  refs: readonly string[],
+  options: FetchOptions,
+  extra: readonly string[] = [],
+): Promise<GitResult> {
+  const flags = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
+  return runGit({
+    args: ["fetch", ...flags, ...extra, "--end-of-options", from.url, ...refs],
+    cwd: mirror,
+    from,
+    timeoutMs: options.timeoutMs,
+    ...(options.cancel === undefined ? {} : { cancel: options.cancel }),
+  });
+}
+
+async function isPinned(mirror: string, commit: string): Promise<boolean> {
+  const args = ["rev-parse", "--quiet", "--verify", "--end-of-options", `${pin(commit)}^{commit}`];
+  const result = await runGit({ args, cwd: mirror, timeoutMs: LOCAL_TIMEOUT_MS });
+  return result.ok && result.stdout.trim() === commit;
+}
+
+function pin(commit: string): string {
+  return `refs/plumule/${commit}`;
+}
+
+function failure(reason: FetchFailure["reason"], detail: string): FetchFailure {
+  return { ok: false, reason, detail };
+}
