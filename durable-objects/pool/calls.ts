@@ -1,16 +1,44 @@
-import type { Assignment, DeploymentId, JobId, Millis, Offer, PollBody, Priority, QueueView, Refusal, Requires, RunnerId, Waiting } from "@plumule/protocol";
+import type {
+  Assignment,
+  DeploymentId,
+  JobId,
+  Millis,
+  Offer,
+  PollBody,
+  Priority,
+  QueueView,
+  Refusal,
+  Requires,
+  RunnerId,
+  Waiting,
+} from "@plumule/protocol";
 
 /**
  * A job's entry in a pool. `number` is the deployment's epoch of the ticket: a higher one replaces a lower one, a lower one is stale.
  * `avoid` is a wish: such a runner gets the job only while no other online runner could take it, so that a fleet of one still retries.
  */
-export type Ticket = { deployment: DeploymentId; job: JobId; number: number; priority: Priority; needs: Requires; queuedAt: Millis; avoid: readonly RunnerId[] };
+export type Ticket = {
+  deployment: DeploymentId;
+  job: JobId;
+  number: number;
+  priority: Priority;
+  needs: Requires;
+  queuedAt: Millis;
+  avoid: readonly RunnerId[];
+};
 
 /** A parked poll set aside for one job. Lives in memory for `reservationMs`; `deliver` fills it. */
 export type Reservation = { id: string; runner: RunnerId; offer: Offer; requestKey: string };
 
 /** What a Pool knows of a runner that polls it. */
-export type Presence = { runner: RunnerId; offer: Offer; busy: number; seenAt: Millis; parked: boolean; drained: boolean };
+export type Presence = {
+  runner: RunnerId;
+  offer: Offer;
+  busy: number;
+  seenAt: Millis;
+  parked: boolean;
+  drained: boolean;
+};
 
 /**
  * What the edge and the other objects may ask of a Pool. It grants nothing: a lease comes from the Deployment alone.

@@ -1,0 +1,37 @@
+import type { Assignment } from "@plumule/protocol";
+import type { Poll } from "./core/fleet.ts";
+
+type Waiter = {
+  answer: (assignment: Assignment | null) => void;
+  hold: ReturnType<typeof setTimeout>;
+  repeat: ReturnType<typeof setInterval> | null;
+};
+
+/** The requests behind the parked polls, and their timers. No timer outlives its poll: one that did would keep the object in memory. */
+export class Parking {
+  readonly #waiters = new Map<Poll, Waiter>();
+
+  /** Holds a request, and calls `ended` after `waitMs`. One that waits for the same poll is answered with null: its client has sent it again. */
+  hold(poll: Poll, waitMs: number, ended: () => void): Promise<Assignment | null> {
+    this.answer(poll, null);
+    return new Promise((answer) => {
+      this.#waiters.set(poll, { answer, hold: setTimeout(ended, waitMs), repeat: null });
+    });
+  }
+
+  /** Answers the request of a poll, if it still waits. */
+  answer(poll: Poll, assignment: Assignment | null): void {
+    const waiter = this.#waiters.get(poll);
+    if (waiter === undefined) return;
+    this.#waiters.delete(poll);
+    clearTimeout(waiter.hold);
+    if (waiter.repeat !== null) clearInterval(waiter.repeat);
+    waiter.answer(assignment);
+  }
+
+  /** Does something again and again as long as the poll waits. */
+  repeat(poll: Poll, everyMs: number, work: () => void): void {
+    const waiter = this.#waiters.get(poll);
+    if (waiter !== undefined) waiter.repeat ??= setInterval(work, everyMs);
+  }
+}

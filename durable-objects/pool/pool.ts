@@ -1,0 +1,359 @@
+import { DurableObject } from "cloudflare:workers";
+import { formatTime, LIMITS, refuse } from "@plumule/protocol";
+import type {
+  Assignment,
+  DeploymentId,
+  JobId,
+  Millis,
+  Offer,
+  PollBody,
+  QueueView,
+  Refusal,
+  RunnerId,
+  Waiting,
+} from "@plumule/protocol";
+import type { ClaimCall } from "../deployment/calls.ts";
+import type { Env } from "../env.ts";
+import { migrate } from "../shared/migrate.ts";
+import { deploymentObject } from "../shared/names.ts";
+import type { PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
+import { Backlog } from "./core/backlog.ts";
+import type { Entry } from "./core/backlog.ts";
+import { Deliveries } from "./core/deliveries.ts";
+import { explain, outlookOf } from "./core/explain.ts";
+import type { Outlook } from "./core/explain.ts";
+import { signatureOf } from "./core/fit.ts";
+import { Fleet } from "./core/fleet.ts";
+import type { Poll, Runner } from "./core/fleet.ts";
+import { toldOf } from "./core/news.ts";
+import { MIGRATIONS } from "./migrations.ts";
+import { Parking } from "./parking.ts";
+import { readRunners, readTickets, removeRunner, removeTicket, saveRunner, saveTicket, saveTold } from "./store.ts";
+import { Teller } from "./teller.ts";
+
+/** A claim that takes longer counts as failed, ms: its poll would otherwise be held beyond what a client waits. */
+const CLAIM_MS = 3_000;
+
+/** First and longest rest of a ticket after a failed claim, ms. */
+const REST_MS = 1_000;
+const REST_MAX_MS = 60_000;
+
+/** How old the stored time of a runner may become, ms: a row per poll would be the greatest part of the bill. */
+const SEEN_SAVED_MS = 10 * 60_000;
+
+/**
+ * The match-maker of a pool. It grants nothing: every lease comes from a Deployment, so a pool that forgets or repeats itself costs time and
+ * never starts a job twice.
+ *
+ * Tickets and runners are stored; polls, reservations and deliveries live in memory. What an eviction takes comes back by itself: runners
+ * poll again; a reservation is filled by its request key, or else its job returns by the acknowledge deadline; a claim that was under way
+ * left its ticket in storage, and the poll that comes again with the same key claims it again and is given the same lease.
+ * The same key may then also be given another job, while the lost one still waits for its acknowledgement. That does no harm: a runner has
+ * one key per poll and starts an assignment only when the heartbeat for it was accepted, so the lost job was never begun.
+ */
+export class Pool extends DurableObject<Env> implements PoolCalls {
+  readonly #sql: SqlStorage;
+  readonly #namespace: string;
+  readonly #pool: string;
+  readonly #backlog = new Backlog();
+  readonly #fleet = new Fleet();
+  readonly #parking = new Parking();
+  readonly #deliveries = new Deliveries();
+  readonly #reservations = new Map<string, { poll: Poll; expiry: ReturnType<typeof setTimeout> }>();
+  readonly #drained = new Set<RunnerId>();
+  readonly #savedAt = new Map<RunnerId, Millis>();
+  readonly #spent: Ticket[] = [];
+  readonly #teller = new Teller({
+    later: (work) => this.ctx.waitUntil(work),
+    entries: () => this.#backlog.inLines(),
+    look: () => this.#look(),
+    save: (job, reason) => saveTold(this.#sql, job, reason),
+    send: (deployment, changes) => this.#deployment(deployment).waiting({ changes }),
+  });
+  #alarmAt: Millis | null = null;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    const [namespace, pool] = (ctx.id.name ?? "").split("/");
+    if (namespace === undefined || pool === undefined)
+      throw new Error("a pool is addressed by name, as poolObject does");
+    this.#namespace = namespace;
+    this.#pool = pool;
+    this.#sql = ctx.storage.sql;
+    migrate(ctx.storage, MIGRATIONS);
+    this.#load(Date.now());
+  }
+
+  async poll({ runner: id, body }: { runner: RunnerId; body: PollBody }): Promise<Assignment | Refusal | null> {
+    const now = Date.now();
+    const delivered = this.#deliveries.get(id, body.requestKey, now);
+    if (delivered !== null) return delivered;
+    const runner = this.#see(id, body.offer, body.busy, now);
+    if (this.#fleet.parkedCount >= LIMITS.parkedPolls && !runner.polls.has(body.requestKey))
+      return refuse("unavailable", `pool ${this.#pool} holds its limit of ${LIMITS.parkedPolls} polls`);
+    const { poll, ended } = this.#fleet.park(runner, body.requestKey);
+    for (const other of ended) this.#answer(other, null);
+    const answer = this.#parking.hold(poll, body.waitMs ?? LIMITS.pollHoldMs, () => this.#endHold(poll));
+    this.#serve(poll);
+    return answer;
+  }
+
+  async reserve({ ticket }: { ticket: Ticket }): Promise<Reservation | null> {
+    const poll = this.#fleet.readyPoll(ticket.needs, ticket.avoid);
+    if (poll === null) return null;
+    const first = this.#bestFor(poll.runner);
+    if (first !== null && this.#backlog.isBefore(first, ticket)) {
+      this.#serve(poll);
+      return null;
+    }
+    this.#fleet.setAside(poll);
+    const id = crypto.randomUUID();
+    this.#reservations.set(id, { poll, expiry: setTimeout(() => this.#endReservation(id), LIMITS.reservationMs) });
+    return { id, runner: poll.runner.id, offer: poll.runner.offer, requestKey: poll.requestKey };
+  }
+
+  async deliver(call: { reservation: string; runner: RunnerId; assignment: Assignment }): Promise<boolean> {
+    const { requestKey, run } = call.assignment;
+    if (this.#deliveries.get(call.runner, requestKey, Date.now())?.run === run) return true;
+    const reserved = this.#takeReservation(call.reservation);
+    const parked = this.#fleet.get(call.runner)?.polls.get(requestKey);
+    const poll = reserved ?? (parked?.state === "free" ? parked : null);
+    if (poll === null || poll.state === "gone") return false;
+    this.#assign(poll, call.assignment);
+    return true;
+  }
+
+  async release({ reservation }: { reservation: string }): Promise<void> {
+    this.#endReservation(reservation);
+  }
+
+  async put({ ticket }: { ticket: Ticket }): Promise<Waiting | Refusal | null> {
+    const known = this.#backlog.get(ticket.job);
+    if (known !== undefined && known.ticket.number >= ticket.number) return known.held ? null : this.#look()(known);
+    if (known === undefined && this.#backlog.size >= LIMITS.poolTickets)
+      return refuse("quota-exceeded", `pool ${this.#pool} holds its limit of ${LIMITS.poolTickets} tickets`);
+    const entry = this.#backlog.put(ticket);
+    const poll = entry.held ? null : this.#fleet.readyPoll(ticket.needs, ticket.avoid);
+    const waiting = entry.held || poll !== null ? null : this.#look()(entry);
+    entry.told = waiting === null ? null : toldOf(waiting);
+    saveTicket(this.#sql, ticket, waiting?.reason ?? null);
+    if (poll !== null) this.#serve(poll);
+    this.#arm();
+    return waiting;
+  }
+
+  async drop({ deployment, job, number }: { deployment: DeploymentId; job: JobId; number: number }): Promise<void> {
+    const entry = this.#backlog.get(job);
+    if (entry === undefined || entry.ticket.deployment !== deployment || entry.ticket.number > number) return;
+    this.#backlog.remove(entry);
+    removeTicket(this.#sql, job, number);
+    this.#teller.soon();
+  }
+
+  async explain(job: JobId): Promise<Waiting | null> {
+    const entry = this.#backlog.get(job);
+    return entry === undefined ? null : this.#look()(entry);
+  }
+
+  async queue({ limit }: { limit: number }): Promise<QueueView> {
+    const look = this.#look();
+    const tickets = this.#backlog.first(Math.min(limit, LIMITS.listPage)).map((entry) => {
+      const { job, deployment, priority, queuedAt } = entry.ticket;
+      return { job, deployment, priority, queuedAt: formatTime(queuedAt), waiting: look(entry) };
+    });
+    return { pool: this.#pool, ticketCount: this.#backlog.size, parkedCount: this.#fleet.parkedCount, tickets };
+  }
+
+  async presence(): Promise<Presence[]> {
+    return Array.from(this.#fleet.runners(), ({ id, offer, busy, seenAt, polls, drained }) => {
+      return { runner: id, offer, busy, seenAt, parked: polls.size > 0, drained };
+    });
+  }
+
+  async setDrained({ runner: id, drained }: { runner: RunnerId; drained: boolean }): Promise<void> {
+    if (this.#drained.has(id) === drained) return;
+    if (drained) this.#drained.add(id);
+    else this.#drained.delete(id);
+    const runner = this.#fleet.get(id);
+    saveRunner(this.#sql, { id, offer: runner?.offer ?? null, drained, seenAt: runner?.seenAt ?? 0 });
+    if (runner === undefined) return;
+    this.#fleet.drain(runner, drained);
+    for (const poll of runner.polls.values()) this.#serve(poll);
+    this.#teller.soon();
+  }
+
+  async forget({ runner: id }: { runner: RunnerId }): Promise<void> {
+    removeRunner(this.#sql, id);
+    this.#drained.delete(id);
+    this.#savedAt.delete(id);
+    this.#deliveries.forget(id);
+    const runner = this.#fleet.get(id);
+    if (runner === undefined) return;
+    for (const poll of this.#fleet.forget(runner)) this.#answer(poll, null);
+    this.#teller.soon();
+  }
+
+  /** Runners that fell silent while nobody polls and tickets wait: their deployments are told. */
+  override async alarm(): Promise<void> {
+    this.#alarmAt = null;
+    this.#fleet.expire(Date.now());
+    this.#teller.soon();
+    this.#arm();
+  }
+
+  /** A runner may have been seen until `SEEN_SAVED_MS` after what its row says: it has the benefit of the doubt. */
+  #load(now: Millis): void {
+    for (const { id, offer, drained, seenAt } of readRunners(this.#sql)) {
+      if (drained) this.#drained.add(id);
+      this.#savedAt.set(id, seenAt);
+      if (offer !== null) this.#fleet.see(id, offer, 0, drained, Math.min(now, seenAt + SEEN_SAVED_MS));
+    }
+    this.#fleet.expire(now);
+    for (const { ticket, told } of readTickets(this.#sql))
+      this.#backlog.put(ticket).told = told === null ? null : { reason: told, nearest: null, position: null };
+  }
+
+  #see(id: RunnerId, offer: Offer, busy: number, now: Millis): Runner {
+    const left = this.#fleet.expire(now);
+    const drained = this.#drained.has(id);
+    const { runner, changed } = this.#fleet.see(id, offer, busy, drained, now);
+    if (changed || now - (this.#savedAt.get(id) ?? 0) > SEEN_SAVED_MS) {
+      saveRunner(this.#sql, { id, offer, drained, seenAt: now });
+      this.#savedAt.set(id, now);
+    }
+    if (changed || left) this.#teller.soon();
+    return runner;
+  }
+
+  #endHold(poll: Poll): void {
+    poll.over = true;
+    if (poll.state === "free") this.#answer(poll, null);
+  }
+
+  #answer(poll: Poll, assignment: Assignment | null): void {
+    this.#fleet.leave(poll);
+    this.#parking.answer(poll, assignment);
+    this.#arm();
+  }
+
+  #assign(poll: Poll, assignment: Assignment): void {
+    this.#deliveries.keep(poll.runner.id, poll.requestKey, assignment, Date.now());
+    this.#backlog.served(assignment.deployment);
+    this.#fleet.assigned(poll.runner);
+    this.#answer(poll, assignment);
+  }
+
+  #takeReservation(id: string): Poll | null {
+    const reserved = this.#reservations.get(id);
+    if (reserved === undefined) return null;
+    clearTimeout(reserved.expiry);
+    this.#reservations.delete(id);
+    return reserved.poll;
+  }
+
+  #endReservation(id: string): void {
+    const poll = this.#takeReservation(id);
+    if (poll !== null) this.#free(poll);
+  }
+
+  /** What a poll was set aside for came to nothing. */
+  #free(poll: Poll): void {
+    this.#fleet.free(poll);
+    if (poll.over) this.#answer(poll, null);
+    else this.#serve(poll);
+  }
+
+  #bestFor(runner: Runner): Entry | null {
+    const now = Date.now();
+    const allowed = ({ notBefore, ticket }: Entry): boolean =>
+      notBefore <= now && this.#fleet.mayTake(runner, ticket.needs, ticket.avoid);
+    return this.#backlog.best(runner.offer, allowed);
+  }
+
+  /** Starts a claim for a poll, when it is free and there is a ticket for it. */
+  #serve(poll: Poll): void {
+    const entry = this.#fleet.canTake(poll) ? this.#bestFor(poll.runner) : null;
+    if (entry === null) return;
+    this.#fleet.setAside(poll);
+    this.#backlog.hold(entry);
+    this.ctx.waitUntil(this.#claim(poll, entry));
+  }
+
+  /** Claims one ticket for one poll. Both are set aside meanwhile, so that no second claim names either. Never throws. */
+  async #claim(poll: Poll, entry: Entry): Promise<void> {
+    const { ticket } = entry;
+    const { id: runner, offer } = poll.runner;
+    const call: ClaimCall = { job: ticket.job, runner, offer, requestKey: poll.requestKey, ticket: ticket.number };
+    const claim = within(CLAIM_MS, this.#deployment(ticket.deployment).claim(call));
+    const answer = await claim.catch(() => "failed" as const);
+    if (answer === "failed") return this.#rest(poll, entry);
+    this.#spend(entry, ticket);
+    if (answer === null) this.#free(poll);
+    else this.#assign(poll, answer);
+    this.#teller.soon();
+  }
+
+  /** A claim failed for reasons of infrastructure: the ticket stays, and rests; its poll looks again and again as long as it waits. */
+  #rest(poll: Poll, entry: Entry): void {
+    entry.notBefore = Date.now() + Math.min(REST_MAX_MS, REST_MS * 2 ** entry.failureCount);
+    entry.failureCount += 1;
+    this.#backlog.giveBack(entry);
+    this.#fleet.free(poll);
+    if (poll.over) this.#answer(poll, null);
+    else this.#parking.repeat(poll, REST_MS, () => this.#serve(poll));
+  }
+
+  /**
+   * A ticket was used or refused. Its row is removed after the poll was answered: an answer waits for the rows written before it, and a
+   * stale ticket does no harm. A newer ticket that came meanwhile stays.
+   */
+  #spend(entry: Entry, ticket: Ticket): void {
+    if (entry.ticket.number > ticket.number) this.#backlog.giveBack(entry);
+    else this.#backlog.remove(entry);
+    if (this.#spent.push(ticket) > 1) return;
+    const remove = (): void => {
+      for (const { job, number } of this.#spent.splice(0)) removeTicket(this.#sql, job, number);
+    };
+    this.ctx.waitUntil(scheduler.wait(0).then(remove));
+  }
+
+  /** Explains tickets as things stand at this moment: the fleet is looked at once for all of equal needs. */
+  #look(): (entry: Entry) => Waiting {
+    const offers = this.#fleet.offers();
+    const outlooks = new Map<string, Outlook>();
+    return (entry) => {
+      const { needs } = entry.ticket;
+      const signature = signatureOf(needs);
+      const outlook = outlooks.get(signature) ?? outlookOf(needs, this.#fleet.runners());
+      outlooks.set(signature, outlook);
+      return explain(needs, this.#backlog.position(entry, offers), outlook, this.#pool);
+    };
+  }
+
+  #deployment(id: DeploymentId): ReturnType<typeof deploymentObject> {
+    return deploymentObject(this.env, this.#namespace, id);
+  }
+
+  /**
+   * One alarm, and only where nothing else wakes the object: tickets wait, nobody polls, and a runner may fall silent. It is never moved,
+   * since moving it costs a row; when it comes, it looks again.
+   */
+  #arm(): void {
+    if (this.#backlog.size === 0 || this.#fleet.parkedCount > 0 || this.#alarmAt !== null) return;
+    this.#alarmAt = this.#fleet.nextExpiryAt();
+    if (this.#alarmAt !== null) this.ctx.waitUntil(this.ctx.storage.setAlarm(this.#alarmAt));
+  }
+}
+
+/** The promise's value, or a rejection after so many ms. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | null = null;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
