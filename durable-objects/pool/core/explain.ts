@@ -63,7 +63,9 @@ export function explain(needs: Requires, position: number, outlook: Outlook, poo
 
 function absence(needs: Requires, pool: PoolName): string {
   const wanted = lacks(needs, NOTHING).map((want) => want.replace(/^system /, "").replace(/ \(has .*\)$/, ""));
-  return wanted.length === 0 ? `No runner is online in pool ${pool}.` : `No runner offers ${wanted.join(" with ")}.`;
+  const [first, ...rest] = wanted;
+  if (first === undefined) return `No runner is online in pool ${pool}.`;
+  return `No runner offers ${first}${rest.length === 0 ? "" : ` with ${rest.join(", ")}`}.`;
 }
 
 function nearness(nearest: Outlook["nearest"]): string {
