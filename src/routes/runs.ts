@@ -12,7 +12,7 @@ export function runRoutes(app: App): void {
     // The session says which pool; the body repeats it so that a runner notices when it was moved.
     if (body.pool !== principal.pool) return refuse("forbidden", `This runner belongs to the pool \`${principal.pool}\`.`, { next: "Begin a new session; its answer names the pool." });
     const assignment = await poolObject(env, params.ns, principal.pool).poll({ runner: principal.runner, body });
-    return assignment === null ? { status: 204, body: null } : { status: 200, body: assignment };
+    return assignment === null ? { status: 204, body: null } : ok(assignment);
   });
   implement(app, heartbeatRun, async ({ params, body, bearer, env }) =>
     bearer === null ? NO_LEASE : ok(await deploymentObject(env, params.ns, params.deployment).heartbeat({ run: params.run, leaseToken: bearer, body })),
