@@ -90,6 +90,8 @@ export const LIMITS = {
   derivations: 20_000,
   /** Edges of a derivation graph kept per run. */
   derivationEdges: 60_000,
+  /** Characters of derivation changes kept per run, as JSON: what is folded in memory for one answer. */
+  derivationCharacters: 16 * 1024 * 1024,
   /** Outputs named by one result. */
   outputs: 512,
   /** Envelopes in one result: the job's statement and one per output. */
@@ -106,11 +108,11 @@ export const LIMITS = {
   frameBytes: 16 * 1024,
   /** Frames of one socket that are not valid, before it is closed (4400). */
   badFrames: 10,
-  /** Bytes queued for one socket before it is closed as too slow (1013). */
+  /** Bytes sent to one socket that its client has not confirmed to have read (`mark`); then it gets no more until it has. */
   socketBufferBytes: 1024 * 1024,
-  /** Bytes queued for all sockets of one object together, a quarter of its memory; each socket may have its share at most. */
+  /** The same for all sockets of one object together, a quarter of its memory: with many sockets each has a smaller share. */
   objectBufferBytes: 32 * 1024 * 1024,
-  /** A socket that is sent old events or a log is closed (1013) when it has not made room for the next piece in this time, ms. */
+  /** A socket whose client confirmed nothing for so long is closed as too slow (1013) when there is something to send, ms. */
   socketStallMs: 30_000,
   /** A socket that has not subscribed in this time is the first to go when an object has no socket to spare, ms. */
   firstFrameMs: 10_000,
@@ -132,6 +134,8 @@ export const LIMITS = {
   deliveryDedupeMs: 4 * 24 * 3600_000,
   /** Deliveries kept per namespace for people to read. */
   deliveriesKept: 5_000,
+  /** Jobs that the index of one namespace lists; older ones are found through their deployment alone. */
+  jobsIndexed: 100_000,
   /** Tokens, runners, hooks, rules, signers of one namespace. */
   tokens: 1_000,
   runners: 10_000,

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { deploymentIdSchema, jobIdSchema, namespaceIdSchema, poolNameSchema, refSchema, runnerIdSchema, timeSchema } from "./ids.ts";
-import { interruptSchema, modeSchema, prioritySchema, repositoryUrlSchema, requiresSchema, taskSchema } from "./job.ts";
+import { deploymentViewSchema, interruptSchema, jobViewSchema, modeSchema, prioritySchema, repositoryUrlSchema, requiresSchema, taskSchema } from "./job.ts";
 import { LIMITS } from "./limits.ts";
 
 export const SCOPES = ["read", "submit", "operate", "admin"] as const;
@@ -113,6 +113,12 @@ export const deliveryViewSchema = z
   })
   .meta({ id: "Delivery" });
 export type DeliveryView = z.output<typeof deliveryViewSchema>;
+
+/** What a watcher of a namespace starts from: the deployments that changed last (at most 200) and the newest jobs (at most 50). */
+export const namespaceSnapshotSchema = z
+  .object({ deployments: z.array(deploymentViewSchema), jobs: z.array(jobViewSchema), cursor: z.string() })
+  .meta({ id: "NamespaceSnapshot" });
+export type NamespaceSnapshot = z.output<typeof namespaceSnapshotSchema>;
 
 /** One-time token with which one runner may register its key. */
 export const registrationTokenSchema = z.object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema }).meta({ id: "RegistrationToken" });
