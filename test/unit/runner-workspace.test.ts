@@ -48,7 +48,9 @@ function nextRun(): string {
 
 function workspace(source: Partial<CommitSource> & { commit: string }, runId = nextRun()): Promise<WorkspaceResult> {
   return createWorkspace({
-    ...{ mirrors: join(state, "mirrors"), workspaces: join(state, "workspaces"), runId },
+    mirrors: join(state, "mirrors"),
+    workspaces: join(state, "workspaces"),
+    runId,
     source: { repository: origin, ...source },
     policy: { allowLocal: true },
     timeoutMs: 20_000,
@@ -208,35 +210,29 @@ describe("URLs", () => {
   });
 
   test.each([
-    ...[
-      "ext::sh -c touch% /tmp/x",
-      "EXT::sh",
-      "--upload-pack=/tmp/x",
-      "-x",
-      "http://example.org/x",
-      "git://example.org/x",
-      "ssh://-oProxyCommand=x/y",
-    ],
-    ...[
-      "git@example.org:x",
-      "file://host/x",
-      "file:x",
-      "relative/path",
-      "",
-      "https://",
-      "https://user:secret@example.org/x",
-      "https://token@example.org/x",
-    ],
-    ...[
-      "https://example.org/x\n",
-      "https://example.org/a b",
-      "rad:../../x",
-      "rad://x",
-      "fd::17",
-      "testsvn::x",
-      "file:///x?y",
-      "file:///x#y",
-    ],
+    "ext::sh -c touch% /tmp/x",
+    "EXT::sh",
+    "--upload-pack=/tmp/x",
+    "-x",
+    "http://example.org/x",
+    "git://example.org/x",
+    "ssh://-oProxyCommand=x/y",
+    "git@example.org:x",
+    "file://host/x",
+    "file:x",
+    "relative/path",
+    "",
+    "https://",
+    "https://user:secret@example.org/x",
+    "https://token@example.org/x",
+    "https://example.org/x\n",
+    "https://example.org/a b",
+    "rad:../../x",
+    "rad://x",
+    "fd::17",
+    "testsvn::x",
+    "file:///x?y",
+    "file:///x#y",
   ])("%j is refused", (url) => {
     expect(admitUrl(url, { allowLocal: true })).toHaveProperty("refused");
   });

@@ -1,0 +1,51 @@
+import { delimiter, isAbsolute } from "node:path";
+
+/** What the environment of a job is made of. */
+export interface JobEnvironment {
+  /** Where programs are looked for; relative entries are dropped, because a checkout must not bring its own `git`. */
+  path: string;
+  home: string;
+  temporary: string;
+  /** Facts about the run, which become `PLUMULE_<NAME>`, such as `{ RUN: "…", COMMIT: "…" }`. */
+  facts: Readonly<Record<string, string | undefined>>;
+  /** Variables that the owner of the machine gives to every job, such as `NIX_REMOTE` or `SSL_CERT_FILE`. */
+  machine?: Readonly<Record<string, string>>;
+  /** Variables that the job asks for. */
+  job?: Readonly<Record<string, string>>;
+}
+
+/** The whole environment, or the variable that a job may not set and why. */
+export type EnvironmentResult = { ok: true; env: Record<string, string> } | { ok: false; name: string; detail: string };
+
+/** Names that a job cannot choose: the runner's promises, and what would run code in the sandbox's launcher before the sandbox stands. */
+const RESERVED = /^(?:PLUMULE_.*|LD_.*|DYLD_.*|HOME|TMPDIR|PWD|CI)$/;
+const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
+
+/**
+ * The complete environment of a job: nothing of the runner's own is in it unless it is named here. The job's variables win over the machine's
+ * and over PATH and LANG, never over the reserved names.
+ */
+export function jobEnvironment(parts: JobEnvironment): EnvironmentResult {
+  for (const [name, value] of Object.entries(parts.job ?? {})) {
+    if (!NAME.test(name))
+      return { ok: false, name, detail: "letters, digits and underscores, not starting with a digit" };
+    if (RESERVED.test(name)) return { ok: false, name, detail: "this name is reserved for the runner" };
+    if (value.includes("\0")) return { ok: false, name, detail: "a value cannot hold a NUL character" };
+  }
+  const facts = Object.entries(parts.facts).flatMap(([name, value]) =>
+    value === undefined ? [] : [[`PLUMULE_${name}`, value] as const],
+  );
+  return {
+    ok: true,
+    env: {
+      PATH: parts.path.split(delimiter).filter(isAbsolute).join(delimiter),
+      LANG: "C.UTF-8",
+      ...parts.machine,
+      ...parts.job,
+      HOME: parts.home,
+      TMPDIR: parts.temporary,
+      CI: "true",
+      ...Object.fromEntries(facts),
+    },
+  };
+}

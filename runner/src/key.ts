@@ -1,0 +1,118 @@
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { constants } from "node:fs";
+import { mkdir, open } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { Signer } from "@plumule/protocol";
+import { SshReader } from "./ssh-wire.ts";
+
+/** Why a key cannot be used; `detail` says what to do. */
+export type KeyRefusal = {
+  ok: false;
+  reason: "missing" | "exists" | "permissions" | "format" | "encrypted";
+  detail: string;
+};
+
+/** A signer from a key file, or why not. */
+export type KeyResult = { ok: true; signer: Signer } | KeyRefusal;
+
+/** A key file is a few hundred bytes; a longer one is something else. */
+const KEY_FILE_BYTES = 16 * 1024;
+
+/**
+ * Makes a new Ed25519 key file: PKCS #8 in PEM (RFC 8410), which `openssl pkey -in` reads too, with mode 0600. Never overwrites.
+ */
+export async function createKey(path: string): Promise<KeyResult> {
+  const { privateKey } = generateKeyPairSync("ed25519");
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const file = await open(path, "wx", 0o600).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "EEXIST") return null;
+    throw error;
+  });
+  if (file === null) return refuse("exists", `${path} exists; a key is never overwritten`);
+  try {
+    await file.writeFile(privateKey.export({ type: "pkcs8", format: "pem" }));
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  return { ok: true, signer: signerOf(privateKey) };
+}
+
+/**
+ * Reads a key file: PKCS #8 PEM as above, or an unencrypted OpenSSH Ed25519 key. A file that others may read is refused,
+ * because whoever copied it can sign results in this runner's name.
+ */
+export async function loadKey(path: string): Promise<KeyResult> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return null;
+    throw error;
+  });
+  if (file === null) return refuse("missing", `no key at ${path}`);
+  try {
+    // Of the open file, so that nobody can put another one in its place between the check and the reading.
+    const status = await file.stat();
+    if (!status.isFile() || status.size > KEY_FILE_BYTES) return refuse("format", `${path} is no key file`);
+    const mode = (status.mode & 0o777).toString(8);
+    if ((status.mode & 0o077) !== 0) return refuse("permissions", `${path} has mode ${mode}; run chmod 600 on it`);
+    if (![process.getuid?.(), 0].includes(status.uid)) return refuse("permissions", `${path} belongs to another user`);
+    return parseKey(await file.readFile("utf8"));
+  } finally {
+    await file.close();
+  }
+}
+
+function parseKey(text: string): KeyResult {
+  try {
+    if (text.includes("-----BEGIN OPENSSH PRIVATE KEY-----")) return parseOpenSsh(text);
+    if (text.includes("-----BEGIN ENCRYPTED PRIVATE KEY-----")) return encrypted();
+    const key = createPrivateKey({ key: text, format: "pem" });
+    if (key.asymmetricKeyType === "ed25519") return { ok: true, signer: signerOf(key) };
+    return refuse("format", `a key of kind ${key.asymmetricKeyType}, not ed25519`);
+  } catch {
+    // The parser's own message could quote the key.
+    return refuse("format", "neither PKCS #8 in PEM nor an OpenSSH private key");
+  }
+}
+
+/** OpenSSH's PROTOCOL.key: magic, cipher, kdf, options, key count, public key, private block. */
+function parseOpenSsh(text: string): KeyResult {
+  const body =
+    /-----BEGIN OPENSSH PRIVATE KEY-----([A-Za-z0-9+/=\s]+)-----END OPENSSH PRIVATE KEY-----/.exec(text)?.[1] ?? "";
+  const outer = new SshReader(Buffer.from(body, "base64"));
+  if (Buffer.from(outer.bytes(15)).toString("latin1") !== "openssh-key-v1\0") return refuse("format", "no OpenSSH key");
+  const [cipher] = [outer.text(), outer.text(), outer.text()];
+  if (cipher !== "none") return encrypted();
+  if (outer.uint32() !== 1) return refuse("format", "more than one key in the file");
+  outer.string();
+  const inner = new SshReader(outer.string());
+  if (inner.uint32() !== inner.uint32()) return refuse("format", "a damaged OpenSSH key");
+  const kind = inner.text();
+  if (kind !== "ssh-ed25519") return refuse("format", `a key of kind ${kind}, not ssh-ed25519`);
+  const publicKey = inner.string();
+  const seed = inner.string().subarray(0, 32);
+  const jwk = { kty: "OKP", crv: "Ed25519", d: base64url(seed), x: base64url(publicKey) };
+  const signer = signerOf(createPrivateKey({ key: jwk, format: "jwk" }));
+  return Buffer.compare(signer.publicKey, publicKey) === 0
+    ? { ok: true, signer }
+    : refuse("format", "a damaged OpenSSH key");
+}
+
+function signerOf(privateKey: KeyObject): Signer {
+  const { x } = createPublicKey(privateKey).export({ format: "jwk" });
+  return {
+    publicKey: new Uint8Array(Buffer.from(x ?? "", "base64url")),
+    sign: async (message) => new Uint8Array(sign(null, message, privateKey)),
+  };
+}
+
+function base64url(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("base64url");
+}
+
+function encrypted(): KeyRefusal {
+  return refuse("encrypted", "the key has a passphrase; add it to an ssh-agent and let the runner use that");
+}
+
+function refuse(reason: KeyRefusal["reason"], detail: string): KeyRefusal {
+  return { ok: false, reason, detail };
+}

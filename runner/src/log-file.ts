@@ -1,0 +1,153 @@
+import { createHash, type Hash } from "node:crypto";
+import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import { mkdir, open } from "node:fs/promises";
+import { dirname } from "node:path";
+
+/** The finished log of a run: what its result signs. */
+export interface SealedLog {
+  bytes: number;
+  sha256: string;
+  /** Bytes of output that are not in the log because it reached its limit. */
+  omittedBytes: number;
+}
+
+/** A run's log on disk. Bytes that were written never change, so that an upload by offset may follow at any distance. */
+export interface LogFile {
+  readonly path: string;
+  /** Bytes in the file, which are those that may be uploaded. */
+  size(): number;
+  /** Adds output. Throws when the disk is full: a log that silently lacks lines would be signed as whole. */
+  append(bytes: Uint8Array): void;
+  /** Up to `maxBytes` from an offset; empty at the end. */
+  read(offset: number, maxBytes: number): Promise<Uint8Array>;
+  /** Adds the kept tail, puts everything on the disk and closes the file. The same answer again when it is sealed already. */
+  seal(): SealedLog;
+}
+
+/** How much of a log is kept. */
+export interface LogLimits {
+  /** Greatest size of the file, its own marker lines included. */
+  limitBytes: number;
+  /** How much of the end is kept when there is more. */
+  tailBytes: number;
+}
+
+/** Room for the two marker lines. */
+const MARKER_BYTES = 512;
+const READ_BYTES = 256 * 1024;
+
+/**
+ * Opens a run's log, or opens it again after a restart of the runner, when its hash is computed anew. Beyond the limit the head stays
+ * where it is, a marker line says so at once (a live reader sees why it became quiet), and the last bytes are kept in memory until `seal`
+ * writes them behind a second marker. Both markers start with `[plumule]`.
+ */
+export async function openLogFile(path: string, { limitBytes, tailBytes }: LogLimits): Promise<LogFile> {
+  const headBytes = limitBytes - tailBytes - MARKER_BYTES;
+  if (headBytes < 0) throw new RangeError(`a log of ${limitBytes} bytes has no room for a tail of ${tailBytes}`);
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const hash = createHash("sha256");
+  let size = await hashExisting(path, hash);
+  const file = openSync(path, "a", 0o600);
+  let tail = size > headBytes ? new Tail(tailBytes) : null;
+  let sealed: SealedLog | null = null;
+
+  const write = (bytes: Uint8Array): void => {
+    for (let done = 0; done < bytes.length;) {
+      // A full disk may take a part: what it took is in the file and in the hash.
+      const count = writeSync(file, bytes, done);
+      hash.update(bytes.subarray(done, done + count));
+      size += count;
+      done += count;
+    }
+  };
+  return {
+    path,
+    size: () => size,
+    append: (bytes) => {
+      if (sealed !== null) throw new Error(`the log is sealed: ${path}`);
+      const room = Math.max(0, headBytes - size);
+      if (tail === null && bytes.length <= room) return write(bytes);
+      if (tail === null) {
+        write(bytes.subarray(0, room));
+        write(
+          Buffer.from(
+            `\n[plumule] the log is longer than ${limitBytes} bytes; only its end follows, when the run is over\n`,
+          ),
+        );
+        tail = new Tail(tailBytes);
+        return tail.add(bytes.subarray(room));
+      }
+      tail.add(bytes);
+    },
+    read: async (offset, maxBytes) => {
+      const handle = await open(path, "r");
+      try {
+        const { bytesRead, buffer } = await handle.read(new Uint8Array(maxBytes), 0, maxBytes, offset);
+        return buffer.subarray(0, bytesRead);
+      } finally {
+        await handle.close();
+      }
+    },
+    seal: () => {
+      if (sealed !== null) return sealed;
+      const kept = tail?.lines() ?? new Uint8Array();
+      const omittedBytes = (tail?.total ?? 0) - kept.length;
+      if (omittedBytes > 0) write(Buffer.from(`[plumule] ${omittedBytes} bytes were left out here\n`));
+      write(kept);
+      fsyncSync(file);
+      closeSync(file);
+      sealed = { bytes: size, sha256: hash.digest("hex"), omittedBytes };
+      return sealed;
+    },
+  };
+}
+
+/** The last bytes of a stream. */
+class Tail {
+  /** Bytes that were ever added. */
+  total = 0;
+  readonly #limitBytes: number;
+  #chunks: Uint8Array[] = [];
+  #size = 0;
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes;
+  }
+
+  add(bytes: Uint8Array): void {
+    this.total += bytes.length;
+    // A copy: the chunk may be a view of a buffer that its reader uses again.
+    this.#chunks.push(new Uint8Array(bytes.subarray(-this.#limitBytes)));
+    this.#size += Math.min(bytes.length, this.#limitBytes);
+    for (
+      let first = this.#chunks[0];
+      first !== undefined && this.#size - first.length >= this.#limitBytes;
+      first = this.#chunks[0]
+    ) {
+      this.#size -= first.length;
+      this.#chunks.shift();
+    }
+  }
+
+  /** What is kept, from the start of a line when something before it was dropped. */
+  lines(): Uint8Array {
+    const kept = Buffer.concat(this.#chunks).subarray(-this.#limitBytes);
+    return kept.length === this.total ? kept : kept.subarray(kept.indexOf(0x0a) + 1);
+  }
+}
+
+async function hashExisting(path: string, hash: Hash): Promise<number> {
+  const handle = await open(path, "a+", 0o600);
+  try {
+    let size = 0;
+    const buffer = new Uint8Array(READ_BYTES);
+    for (;;) {
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, size);
+      if (bytesRead === 0) return size;
+      hash.update(buffer.subarray(0, bytesRead));
+      size += bytesRead;
+    }
+  } finally {
+    await handle.close();
+  }
+}
