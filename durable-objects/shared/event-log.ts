@@ -24,10 +24,10 @@ export type EventLog = {
    */
   append(drafts: readonly EventDraft[], actor: string, now: Millis, newId: () => string): Event[];
   /**
-   * At most `limit` events after a sequence, fewer when they are large (`PAGE_CHARACTERS`). `more`: there are events behind the page.
+   * At most `limit` events after a sequence, fewer when they are large: the page ends before the row that would exceed `characters` of JSON. `more`: there are events behind the page.
    * The caller checks `oldest()`; from a sequence before it the page starts at the oldest event.
    */
-  page(after: number, limit: number): { events: Event[]; more: boolean };
+  page(after: number, limit: number, characters?: number): { events: Event[]; more: boolean };
   /** Forgets what is older than the newest `keep` events, by whole rows; the newest row always stays, as it is the head. */
   prune(keep: number): void;
 };
@@ -45,7 +45,7 @@ export const EVENT_LOG_MIGRATION: Migration = {
 /** Characters of one row: in UTF-8 a text has at most three bytes per character, and a row may have 2 MB. */
 const ROW_CHARACTERS = 600_000;
 
-/** Characters of one page, so that a page of large events is not a frame that no buffer takes. */
+/** Characters of one page, unless the caller says less, so that a page of large events does not fill the memory. */
 const PAGE_CHARACTERS = 256 * 1024;
 
 /** Opens the event log of an object whose migrations have run. `source` is the stream's name in its events. */
@@ -92,19 +92,19 @@ export function createEventLog(storage: DurableObjectStorage, source: string): E
       return events;
     },
 
-    page(after, limit) {
+    page(after, limit, characters = PAGE_CHARACTERS) {
       const rows = sql.exec<{ first: number; last: number; events: string }>(
         "SELECT first, last, events FROM event_rows WHERE first >= coalesce((SELECT max(first) FROM event_rows WHERE first <= ?), 0) ORDER BY first",
         after + 1,
       );
       const events: Event[] = [];
-      let characters = 0;
+      let taken = 0;
       for (const row of rows) {
         if (row.last <= after) continue;
-        if (events.length > 0 && characters + row.events.length > PAGE_CHARACTERS) return { events, more: true };
+        if (events.length > 0 && taken + row.events.length > characters) return { events, more: true };
         const found = (JSON.parse(row.events) as Event[]).slice(Math.max(0, after + 1 - row.first));
         events.push(...found.slice(0, limit - events.length));
-        characters += row.events.length;
+        taken += row.events.length;
         if (events.length === limit) return { events, more: Number(events.at(-1)?.sequence) < head() };
       }
       return { events, more: false };

@@ -1,4 +1,6 @@
-import { CLOSE_CODES, LIMITS } from "@plumule/protocol";
+import { CLOSE_CODES } from "@plumule/protocol";
+import { isStalled, roomIn, shareOf, spend } from "./credit.ts";
+import { encodeFrame } from "./feed.ts";
 import { decodeSession, encodeSession, type Session } from "./subscription.ts";
 
 /** What the platform gives an object for its sockets. */
@@ -12,45 +14,48 @@ export type Sockets = {
   /** Those that can still be sent to. */
   open(): WebSocket[];
   /** Takes over a new socket. */
-  add(ws: WebSocket, session: Session): void;
-  /** Stores where a socket stands; a fresh instance begins with exactly that. */
-  save(ws: WebSocket, session: Session): void;
+  add(ws: WebSocket, session: Session, frames: readonly string[]): void;
+  /**
+   * Sends frames, with a mark behind them when it is due, and stores where the socket stands then: a fresh instance begins with exactly that.
+   */
+  put(ws: WebSocket, session: Session, frames: readonly string[]): void;
   /**
    * Works on a socket, unless it is closing. A fault ends this socket alone, so that neither the others nor the request that
    * caused the frames suffer; its client comes back with its cursors.
    */
   guarded(ws: WebSocket, work: (session: Session) => void): void;
-  /** Begins the end of a socket. */
-  close(ws: WebSocket, code: number, reason: string): void;
   /** Call it when a socket has gone. */
   gone(): void;
-  /** True when a live frame for the socket would only grow its queue: it does not read. */
-  isOverfull(ws: WebSocket): boolean;
-  /** True when the socket should be left to read before it gets more old events or log: half of `isOverfull`, so that there is room for live events. */
-  isFull(ws: WebSocket): boolean;
+  /** Characters that the client may be sent before it confirms that it reads; 0 when it has to confirm first. Lets a client go that has not for long. */
+  room(ws: WebSocket, session: Session): number;
 };
 
 /** The sockets of an object. */
 export function createSockets(host: SocketHost): Sockets {
   /** Attachments that this instance has read or written, decoded. */
   const sessions = new WeakMap<WebSocket, Session>();
-  let share = 0;
-  /** Each socket may queue its limit, or its share of the object's memory when there are many. */
-  const divide = (): void => {
-    share = Math.min(LIMITS.socketBufferBytes, LIMITS.objectBufferBytes / Math.max(1, host.getWebSockets().length));
-  };
-  divide();
+  let share = shareOf(host.getWebSockets().length);
 
   const sockets: Sockets = {
     open: () => host.getWebSockets().filter(isOpen),
-    add(ws, session) {
+    add(ws, session, frames) {
       host.acceptWebSocket(ws);
-      sockets.save(ws, session);
-      divide();
+      share = shareOf(host.getWebSockets().length);
+      sockets.put(ws, session, frames);
     },
-    save(ws, session) {
-      sessions.set(ws, session);
-      ws.serializeAttachment(encodeSession(session));
+    put(ws, session, frames) {
+      let { credit } = session;
+      for (const frame of frames) {
+        ws.send(frame);
+        // The number is random: only who has read so far can send it back.
+        const [number = 0] = crypto.getRandomValues(new Uint32Array(1));
+        const spent = spend(credit, frame.length, share, { number, at: Date.now() });
+        credit = spent.credit;
+        if (spent.mark !== null) ws.send(encodeFrame({ op: "mark", number: spent.mark }));
+      }
+      const next = { ...session, credit };
+      sessions.set(ws, next);
+      ws.serializeAttachment(encodeSession(next));
     },
     guarded(ws, work) {
       if (!isOpen(ws)) return;
@@ -64,19 +69,17 @@ export function createSockets(host: SocketHost): Sockets {
         ws.close(CLOSE_CODES.internal, "a fault of the broker");
       }
     },
-    close: (ws, code, reason) => ws.close(code, reason),
-    gone: divide,
-    isOverfull: (ws) => queuedBytes(ws) > share,
-    isFull: (ws) => queuedBytes(ws) > share / 2,
+    gone() {
+      share = shareOf(host.getWebSockets().length);
+    },
+    room(ws, session) {
+      if (isStalled(session.credit, Date.now())) ws.close(CLOSE_CODES.tooSlow, "nothing was confirmed for too long");
+      return roomIn(session.credit, share);
+    },
   };
   return sockets;
 }
 
 function isOpen(ws: WebSocket): boolean {
   return ws.readyState === WebSocket.READY_STATE_OPEN;
-}
-
-/** Bytes that were sent and that the peer has not taken yet. workerd has the property, its types do not. */
-function queuedBytes(ws: WebSocket & { bufferedAmount?: number }): number {
-  return ws.bufferedAmount ?? 0;
 }

@@ -3,20 +3,13 @@ import { createCatchUp } from "./catch-up.ts";
 import { readClientFrame } from "./client-frame.ts";
 import { cursorAt } from "./cursor.ts";
 import type { EventLog } from "./event-log.ts";
-import {
-  encodeFrame,
-  eventsFrame,
-  isNext,
-  mustTell,
-  stepEvents,
-  stepLog,
-  type FeedDeps,
-  type FeedStep,
-} from "./feed.ts";
+import { expects, filterOnce, mustTell, stepEvents } from "./events-feed.ts";
+import { encodeEvents, encodeFrame, type FeedDeps, type FeedStep } from "./feed.ts";
 import { refuseHandshake, switchProtocols, turnAway } from "./handshake.ts";
-import { createSockets, type SocketHost, type Sockets } from "./sockets.ts";
-import { filterKey, newSession, place, wants, type EventsSubscription, type Subscription } from "./subscription.ts";
+import { stepLog } from "./log-feed.ts";
 import { obey } from "./obey.ts";
+import { createSockets, type SocketHost, type Sockets } from "./sockets.ts";
+import { newSession, place, type Session, type Subscription } from "./subscription.ts";
 
 /** What the watchers of an object need of it. */
 export type WatchersDeps = FeedDeps & { ctx: SocketHost };
@@ -46,12 +39,10 @@ const HEARTBEAT_MS = 25_000;
 export function createWatchers(deps: WatchersDeps): Watchers {
   const { ctx, log } = deps;
   const sockets = createSockets(ctx);
-  const catchUp = createCatchUp({
-    turn: (ws) => sendNext(ws, sockets, deps),
-    isFull: (ws) => sockets.isFull(ws),
-    stalled: (ws) => sockets.close(ws, CLOSE_CODES.tooSlow, "too slow"),
-    waitUntil: (work) => ctx.waitUntil(work),
-  });
+  const catchUp = createCatchUp(
+    (ws) => sendNext(ws, sockets, deps),
+    (work) => ctx.waitUntil(work),
+  );
   /** Serves every socket that has a subscription like this. */
   const serveWhere = (test: (subscription: Subscription) => boolean): void => {
     for (const ws of sockets.open())
@@ -62,7 +53,7 @@ export function createWatchers(deps: WatchersDeps): Watchers {
 
   ctx.setWebSocketAutoResponse(new WebSocketRequestResponsePair("ping", "pong"));
   // A replay that an evicted instance had begun goes on at once, not with the next event.
-  serveWhere((subscription) => subscription.kind === "log" || !subscription.live);
+  serveWhere((subscription) => subscription.kind === "log" || subscription.phase !== "live");
 
   return {
     accept(request) {
@@ -70,19 +61,19 @@ export function createWatchers(deps: WatchersDeps): Watchers {
       if (refused !== null) return refused;
       if (!hasFreeSocket(sockets)) return turnAway(CLOSE_CODES.tooMany, `${LIMITS.sockets} sockets are open here`);
       const { 0: client, 1: server } = new WebSocketPair();
-      sockets.add(server, newSession(Date.now()));
       const { subscriptions, frameBytes, logCreditBytes } = LIMITS;
       const limits = { subscriptions, frameBytes, logCreditBytes };
-      server.send(encodeFrame({ op: "welcome", protocol: PROTOCOL_VERSION, heartbeatMs: HEARTBEAT_MS, limits }));
+      const welcome = encodeFrame({ op: "welcome", protocol: PROTOCOL_VERSION, heartbeatMs: HEARTBEAT_MS, limits });
+      sockets.add(server, newSession(Date.now()), [welcome]);
       return switchProtocols(client);
     },
 
     message(ws, raw) {
-      if (heed(ws, raw, sockets, deps)) catchUp.serve(ws);
+      sockets.guarded(ws, (session) => heed(ws, session, raw, sockets, deps));
+      catchUp.serve(ws);
     },
 
-    closed(ws) {
-      catchUp.leave(ws);
+    closed() {
       sockets.gone();
     },
 
@@ -96,95 +87,82 @@ export function createWatchers(deps: WatchersDeps): Watchers {
   };
 }
 
-/** Does what a message asks for, or says why not. True when the socket may now be owed something. */
-function heed(ws: WebSocket, raw: string | ArrayBuffer, sockets: Sockets, deps: FeedDeps): boolean {
-  let changed = false;
-  sockets.guarded(ws, (session) => {
-    const read = readClientFrame(raw);
-    if ("closeCode" in read) return sockets.close(ws, read.closeCode, read.reason);
-    if ("refusal" in read) {
-      const badFrames = session.badFrames + 1;
-      sockets.save(ws, { ...session, badFrames });
-      ws.send(encodeFrame({ op: "error", id: read.id, problem: problemOf(read.refusal) }));
-      if (badFrames >= LIMITS.badFrames) sockets.close(ws, CLOSE_CODES.badFrame, `${badFrames} frames were not valid`);
-      return;
-    }
-    const obeyed = obey(session, read.frame, deps);
-    if (isRefusal(obeyed)) return ws.send(encodeFrame({ op: "error", id: read.frame.id, problem: problemOf(obeyed) }));
-    sockets.save(ws, obeyed.session);
-    for (const text of obeyed.frames) ws.send(text);
-    changed = true;
-  });
-  return changed;
+/** Does what a message asks for, or says why not. */
+function heed(ws: WebSocket, session: Session, raw: string | ArrayBuffer, sockets: Sockets, deps: FeedDeps): void {
+  const read = readClientFrame(raw);
+  if ("closeCode" in read) return ws.close(read.closeCode, read.reason);
+  if ("refusal" in read) {
+    const badFrames = session.badFrames + 1;
+    const error = encodeFrame({ op: "error", id: read.id, problem: problemOf(read.refusal) });
+    sockets.put(ws, { ...session, badFrames }, [error]);
+    if (badFrames >= LIMITS.badFrames) ws.close(CLOSE_CODES.badFrame, `${badFrames} frames were not valid`);
+    return;
+  }
+  const answer = obey(session, read.frame, deps);
+  if (!isRefusal(answer)) return sockets.put(ws, answer, []);
+  // Nothing is sent to a client that does not read, not even errors: it could have them heaped up.
+  if (sockets.room(ws, session) === 0) return ws.close(CLOSE_CODES.tooSlow, "read what was sent first");
+  const id = read.frame.op === "mark" ? null : read.frame.id;
+  sockets.put(ws, session, [encodeFrame({ op: "error", id, problem: problemOf(answer) })]);
 }
 
 /** Passes new events on to every subscription that expects exactly these. Returns the sockets that lag and are served from the log. */
 function pass(events: readonly Event[], sockets: Sockets, log: EventLog): Set<WebSocket> {
   const lagging = new Set<WebSocket>();
-  const newest = events.at(-1);
-  if (newest === undefined) return lagging;
-  const last = Number(newest.sequence);
+  const [first] = events;
+  if (first === undefined) return lagging;
+  const last = Number(first.sequence) + events.length - 1;
   const cursor = cursorAt(log, last);
-  const batchFor = batches(events);
+  const filtered = filterOnce(events);
   for (const ws of sockets.open())
     sockets.guarded(ws, (session) => {
+      const hasRoom = sockets.room(ws, session) > 0;
+      const frames: string[] = [];
       let next = session;
       for (const subscription of session.subscriptions) {
         if (subscription.kind === "log" || subscription.sequence >= last) continue;
-        if (!isNext(subscription, events)) {
+        if (!hasRoom || !expects(subscription, first)) {
           lagging.add(ws);
           continue;
         }
-        const batch = batchFor(subscription);
+        const batch = filtered(subscription);
         const tells = mustTell(subscription, last, batch.count);
-        if (tells && sockets.isOverfull(ws)) return sockets.close(ws, CLOSE_CODES.tooSlow, "too slow");
-        if (tells) ws.send(eventsFrame(subscription.id, cursor, batch.json));
-        const told = tells ? last : subscription.told;
-        next = place(next, subscription.id, { ...subscription, sequence: last, told });
+        if (tells) frames.push(encodeEvents(subscription.id, cursor, batch.json));
+        next = place(next, subscription.id, {
+          ...subscription,
+          sequence: last,
+          told: tells ? last : subscription.told,
+        });
       }
-      if (next !== session) sockets.save(ws, next);
+      if (next !== session) sockets.put(ws, next, frames);
     });
   return lagging;
 }
 
-/** One piece for each subscription of a socket, as far as its queue has room. True when there is more. */
+/** One piece for each subscription of a socket, as far as there is room. True when there is more and it can follow at once. */
 function sendNext(ws: WebSocket, sockets: Sockets, deps: FeedDeps): boolean {
   let more = false;
   sockets.guarded(ws, (session) => {
+    let room = sockets.room(ws, session);
     let next = session;
+    const frames: string[] = [];
     for (const subscription of session.subscriptions) {
-      if (sockets.isFull(ws)) {
-        more = true;
-        break;
-      }
-      const step = stepOf(subscription, deps);
-      for (const text of step.frames) ws.send(text);
+      if (room <= 0) break;
+      const step = stepOf(subscription, deps, room);
+      for (const frame of step.frames) room -= frame.length;
+      frames.push(...step.frames);
       next = place(next, subscription.id, step.next);
       more ||= step.more;
     }
-    sockets.save(ws, next);
+    if (next !== session) sockets.put(ws, next, frames);
+    more &&= room > 0;
   });
   return more;
 }
 
-function stepOf(subscription: Subscription, deps: FeedDeps): FeedStep {
-  if (subscription.kind === "events") return stepEvents(subscription, deps);
-  return deps.readLog === null ? { frames: [], next: null, more: false } : stepLog(subscription, deps.readLog);
-}
-
-/** The events that each filter lets through, as JSON, made once per filter however many sockets share it. */
-function batches(events: readonly Event[]): (subscription: EventsSubscription) => { count: number; json: string } {
-  const made = new Map<string, { count: number; json: string }>();
-  return (subscription) => {
-    const key = filterKey(subscription);
-    let batch = made.get(key);
-    if (batch === undefined) {
-      const wanted = events.filter((event) => wants(subscription, event));
-      batch = { count: wanted.length, json: JSON.stringify(wanted) };
-      made.set(key, batch);
-    }
-    return batch;
-  };
+function stepOf(subscription: Subscription, deps: FeedDeps, room: number): FeedStep {
+  if (subscription.kind === "events") return stepEvents(subscription, deps, room);
+  return deps.readLog === null ? { frames: [], next: null, more: false } : stepLog(subscription, deps.readLog, room);
 }
 
 /** Sockets that never subscribed make room. They are looked for only here: a timer for each would keep the object from hibernating. */
@@ -197,7 +175,7 @@ function hasFreeSocket(sockets: Sockets): boolean {
     sockets.guarded(ws, ({ subscriptions, connectedAt }) => {
       if (subscriptions.length > 0 || connectedAt > silentSince) return;
       freed = true;
-      sockets.close(ws, CLOSE_CODES.noFirstFrame, "nothing was subscribed in time");
+      ws.close(CLOSE_CODES.noFirstFrame, "nothing was subscribed in time");
     });
   return freed;
 }

@@ -13,7 +13,7 @@ const typeFilter = z.string().regex(/^[a-z]{1,30}\.(?:[a-z]{1,30}|\*)$/, "an eve
  * Frames from a watcher. `subscribe` follows the events of the object that the socket belongs to, from `since` or from a
  * snapshot; `types` filters by exact type or by prefix (`job.*`), and `jobs` by job. A filtered subscription gets an `events` frame
  * without events whenever a page's worth of them (500) was left out, so that its cursor is never further behind than that. `log` follows a run's bytes from `offset`, or from `tail` bytes before the end.
- * `ack` gives credit: everything before `offset` has been read. A bare `ping` is answered `pong` without waking the object.
+ * `ack` gives credit to a log: everything before `offset` has been read. `mark` sends a mark back: everything before it has been read. A bare `ping` is answered `pong` without waking the object.
  */
 export const clientFrameSchema = z
   .discriminatedUnion("op", [
@@ -21,6 +21,7 @@ export const clientFrameSchema = z
     z.strictObject({ op: z.literal("log"), id: subscriptionId, run: runIdSchema, offset: z.int().min(0).max(LIMITS.logBytes).optional(), tail: z.int().min(0).max(LIMITS.logBytes).optional() }),
     z.strictObject({ op: z.literal("ack"), id: subscriptionId, offset: z.int().min(0).max(LIMITS.logBytes) }),
     z.strictObject({ op: z.literal("unsubscribe"), id: subscriptionId }),
+    z.strictObject({ op: z.literal("mark"), number: z.int().min(0) }),
   ])
   .meta({ id: "ClientFrame" });
 export type ClientFrame = z.output<typeof clientFrameSchema>;
@@ -31,7 +32,9 @@ export const RESET_REASONS = ["cursor-expired", "cursor-unknown", "epoch-changed
  * Frames to a watcher. Order of a subscription: `snapshot` (without cursor, or after `reset`) → `events` (replay pages) → `live`
  * (caught up: `recovered` says that nothing was missed since the cursor) → `events` as they happen. A `log`
  * subscription gets `chunk`s (`text` when the bytes are UTF-8, else `base64`), a `skip` over bytes that were not sent because the
- * reader was slow (they can be read over HTTP), and `end` with the signed length and hash.
+ * reader was slow (they can be read over HTTP), and `end` with the signed length and hash. A `mark` is sent back as it is when what came
+ * before it has been handled: four may be under way (1 MiB between them), then nothing more is sent until one returns, and a client that
+ * returns none is closed with 1013. State events are paged that way, never skipped.
  */
 export const serverFrameSchema = z
   .discriminatedUnion("op", [
@@ -43,10 +46,18 @@ export const serverFrameSchema = z
     z.looseObject({ op: z.literal("chunk"), id: z.string(), offset: z.int(), bytes: z.int(), text: z.string().optional(), base64: z.string().optional() }),
     z.looseObject({ op: z.literal("skip"), id: z.string(), from: z.int(), to: z.int() }),
     z.looseObject({ op: z.literal("end"), id: z.string(), bytes: z.int(), sha256: z.string().nullable(), state: z.string() }),
+    z.looseObject({ op: z.literal("mark"), number: z.int() }),
     z.looseObject({ op: z.literal("error"), id: z.string().nullable(), problem: problemSchema }),
   ])
   .meta({ id: "ServerFrame" });
 export type ServerFrame = z.output<typeof serverFrameSchema>;
+
+/** What a client sends back when it has handled a frame; null for nothing. A client that sends all of these keeps its stream flowing. */
+export function replyTo(frame: ServerFrame): ClientFrame | null {
+  if (frame.op === "mark") return { op: "mark", number: frame.number };
+  if (frame.op === "chunk") return { op: "ack", id: frame.id, offset: frame.offset + frame.bytes };
+  return null;
+}
 
 /** Close codes of a stream and what a client does: reconnect (with its cursors), or stop because it would fail again. */
 export const CLOSE_CODES = {
