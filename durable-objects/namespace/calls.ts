@@ -1,6 +1,28 @@
 import type {
-  DeliveryView, DeploymentId, DeploymentView, Event, EventsPage, JobId, JobState, JobView, NamespaceView, PoolName, Principal, Refusal, RegistrationToken, RunnerId, RunnerView, Scope, TokenBody, TokenCreated, TokenView, TriggersBody,
-  TriggersView, TrustPolicy, WireEnvelope, WsTicket,
+  DeliveryView,
+  DeploymentId,
+  DeploymentView,
+  Event,
+  EventsPage,
+  JobId,
+  JobState,
+  JobView,
+  NamespaceView,
+  PoolName,
+  Principal,
+  Refusal,
+  RegistrationToken,
+  RunnerId,
+  RunnerView,
+  Scope,
+  TokenBody,
+  TokenCreated,
+  TokenView,
+  TriggersBody,
+  TriggersView,
+  TrustPolicy,
+  WireEnvelope,
+  WsTicket,
 } from "@plumule/protocol";
 import type { Actor } from "../deployment/calls.ts";
 
@@ -14,7 +36,14 @@ export type RawHook = { hook: string | null; headers: Record<string, string>; bo
  * What a Deployment tells its namespace: the views of what changed and the events since the last batch. `through` is the sequence of the last event; the
  * namespace remembers it per deployment, so that a repeated batch changes nothing.
  */
-export type PublishCall = { deployment: DeploymentView; removed: boolean; jobs: JobView[]; events: Event[]; after: number; through: number };
+export type PublishCall = {
+  deployment: DeploymentView;
+  removed: boolean;
+  jobs: JobView[];
+  events: Event[];
+  after: number;
+  through: number;
+};
 
 /** What the edge and the other objects may ask of a Namespace. Refusals are values. */
 export type NamespaceCalls = {
@@ -36,9 +65,21 @@ export type NamespaceCalls = {
 
   // Runners
   createRegistration(call: { actor: Actor; pool: PoolName }): Promise<RegistrationToken | Refusal>;
-  registerRunner(call: { token: string; name: string; proof: WireEnvelope; audience: string }): Promise<RunnerView | Refusal>;
-  createChallenge(call: { runner: RunnerId; audience: string }): Promise<{ challenge: string; audience: string; expiresAt: string } | Refusal>;
-  createSession(call: { runner: RunnerId; proof: WireEnvelope; audience: string }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
+  registerRunner(call: {
+    token: string;
+    name: string;
+    proof: WireEnvelope;
+    audience: string;
+  }): Promise<RunnerView | Refusal>;
+  createChallenge(call: {
+    runner: RunnerId;
+    audience: string;
+  }): Promise<{ challenge: string; audience: string; expiresAt: string } | Refusal>;
+  createSession(call: {
+    runner: RunnerId;
+    proof: WireEnvelope;
+    audience: string;
+  }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
   /** The fleet, joined with what the pools see now. */
   listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
   drainRunner(call: { actor: Actor; runner: RunnerId; drained: boolean }): Promise<RunnerView | Refusal>;
@@ -59,8 +100,19 @@ export type NamespaceCalls = {
   publish(call: PublishCall): Promise<{ through: number }>;
   /** Which deployment a job belongs to. A young job that is not indexed yet is waited for, at most 2 s. */
   locate(job: JobId): Promise<DeploymentId | null>;
-  listDeployments(call: { state: string | null; prefix: string | null; cursor: string | null; limit: number }): Promise<Page<DeploymentView> | Refusal>;
-  listJobs(call: { state: JobState | null; deployment: DeploymentId | null; commit: string | null; cursor: string | null; limit: number }): Promise<Page<JobView> | Refusal>;
+  listDeployments(call: {
+    state: string | null;
+    prefix: string | null;
+    cursor: string | null;
+    limit: number;
+  }): Promise<Page<DeploymentView> | Refusal>;
+  listJobs(call: {
+    state: JobState | null;
+    deployment: DeploymentId | null;
+    commit: string | null;
+    cursor: string | null;
+    limit: number;
+  }): Promise<Page<JobView> | Refusal>;
   history(call: { since: string | null; limit: number; waitMs: number }): Promise<EventsPage | Refusal>;
   /** WebSocket upgrades only; the edge has authenticated the caller. */
   fetch(request: Request): Promise<Response>;

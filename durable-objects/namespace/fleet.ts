@@ -1,0 +1,295 @@
+import {
+  formatTime,
+  formatTimeOrNull,
+  LIMITS,
+  type Millis,
+  type PoolName,
+  refuse,
+  type Refusal,
+  type RegistrationToken,
+  type RunnerId,
+  type RunnerView,
+  verifyRegistration,
+  verifySession,
+  type WireEnvelope,
+} from "@plumule/protocol";
+import { poolObject } from "../shared/names.ts";
+import { unauthenticated } from "./access.ts";
+import { bounded } from "./bounded.ts";
+import type { Page } from "./calls.ts";
+import type { Presence } from "../pool/calls.ts";
+import type { NamespaceContext } from "./context.ts";
+import { formatPosition, parsePosition } from "./core/positions.ts";
+import { credentialId, hashCredential, mintCredential, mintSession, randomSecret, sameHash } from "./credentials.ts";
+import type { Courier } from "./outbox.ts";
+import { insertOutbox } from "./store/outbox.ts";
+import {
+  countRegistrations,
+  countRunners,
+  deleteRegistration,
+  deleteSession,
+  deleteSessions,
+  findRegistration,
+  findRunner,
+  insertRegistration,
+  insertSession,
+  readRunners,
+  readSessions,
+  type Runner,
+  saveRunner,
+} from "./store/runners.ts";
+
+/** Sessions of one runner at a time: a restart or two within the life of a session, not a store of bearers. */
+const SESSIONS_PER_RUNNER = 4;
+/** A runner that was not heard of for so long is shown as offline, ms: two polls and some. */
+const OFFLINE_MS = 60_000;
+/** Pools that one page of the fleet asks. */
+const POOLS_ASKED = 16;
+
+/** The runners of a namespace. */
+export type Fleet = {
+  createRegistration(call: { actor: string; pool: PoolName }): Promise<RegistrationToken | Refusal>;
+  registerRunner(call: {
+    token: string;
+    name: string;
+    proof: WireEnvelope;
+    audience: string;
+  }): Promise<RunnerView | Refusal>;
+  createChallenge(call: { runner: RunnerId; audience: string }): {
+    challenge: string;
+    audience: string;
+    expiresAt: string;
+  };
+  createSession(call: {
+    runner: RunnerId;
+    proof: WireEnvelope;
+    audience: string;
+  }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
+  listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
+  /** The pools learn of both from the outbox (`runnerCourier`). */
+  drainRunner(call: { actor: string; runner: RunnerId; drained: boolean }): RunnerView | Refusal;
+  revokeRunner(call: { actor: string; runner: RunnerId }): RunnerView | Refusal;
+};
+
+/** Makes the fleet. Challenges are in memory only, one per registered runner: one that an eviction loses is asked for again. */
+export function createFleet(context: NamespaceContext): Fleet {
+  return { ...registrations(context), ...sessions(context), ...management(context) };
+}
+
+function registrations(context: NamespaceContext): Pick<Fleet, "createRegistration" | "registerRunner"> {
+  const { sql } = context;
+  return {
+    async createRegistration({ actor, pool }) {
+      const { id, text, hash } = await mintCredential("plr");
+      const now = Date.now();
+      if (countRegistrations(sql) >= LIMITS.tokens)
+        return refuse("quota-exceeded", `${LIMITS.tokens} registration tokens wait to be used.`);
+      const expiresAt = now + LIMITS.registrationMs;
+      context.commit(actor, now, () => insertRegistration(sql, { id, hash, pool, expiresAt }));
+      return { token: text, pool, expiresAt: formatTime(expiresAt) };
+    },
+
+    async registerRunner({ token, name, proof, audience }) {
+      const id = credentialId("plr", token);
+      const hash = await hashCredential(token);
+      const now = Date.now();
+      if (id === null || !isUsable(context, id, hash, now)) return unauthenticated();
+      const proven = await verifyRegistration(proof, { audience, tokenSha256: hash, nowMs: now });
+      if (!proven.ok)
+        return refuse(
+          proven.code === "weak-key" ? "weak-key" : "bad-signature",
+          `The registration is refused: ${proven.detail}.`,
+        );
+      // The token is looked at again: while the signature was checked, another registration may have used it.
+      const registration = findRegistration(sql, id);
+      if (registration === null) return unauthenticated();
+      const known = findRunner(sql, proven.value.runner);
+      if (known !== null && known.revokedAt !== null)
+        return refuse("forbidden", "This key was revoked.", { next: "Make a new key: `plumule key new`." });
+      if (known === null && countRunners(sql) >= LIMITS.runners)
+        return refuse("quota-exceeded", `There are ${LIMITS.runners} runners, which is the limit.`);
+      const runner: Runner = {
+        id: proven.value.runner,
+        name,
+        pool: registration.pool,
+        drained: known?.drained ?? false,
+        registeredAt: known?.registeredAt ?? now,
+        revokedAt: null,
+      };
+      context.commit(runner.id, now, (emit) => {
+        deleteRegistration(sql, id);
+        saveRunner(sql, runner);
+        for (const pool of new Set([known?.pool ?? runner.pool, runner.pool]))
+          if (known !== null) tellPool(context, runner.id, pool, now);
+        emit({
+          type: "runner.registered",
+          subject: `runners/${runner.id}`,
+          data: { runner: runnerView(runner, null, now) },
+        });
+      });
+      return runnerView(runner, null, now);
+    },
+  };
+}
+
+/** A registration token that was made here, is not used and not over. */
+function isUsable({ sql }: NamespaceContext, id: string, hash: string, now: Millis): boolean {
+  const registration = findRegistration(sql, id);
+  return registration !== null && sameHash(registration.hash, hash) && registration.expiresAt > now;
+}
+
+function sessions(context: NamespaceContext): Pick<Fleet, "createChallenge" | "createSession"> {
+  const { sql } = context;
+  const challenges = new Map<RunnerId, { challenge: string; expiresAt: Millis }>();
+  return {
+    createChallenge({ runner, audience }) {
+      const now = Date.now();
+      const open = challenges.get(runner);
+      // Nobody has proved anything yet: a stranger who asks for a runner's challenge must not take it away from the runner.
+      const fresh =
+        open !== undefined && open.expiresAt - now > LIMITS.challengeMs / 2
+          ? open
+          : { challenge: randomSecret(), expiresAt: now + LIMITS.challengeMs };
+      // An unknown runner is answered alike, but nothing is kept for it.
+      if (isActive(findRunner(sql, runner))) challenges.set(runner, fresh);
+      return { challenge: fresh.challenge, audience, expiresAt: formatTime(fresh.expiresAt) };
+    },
+
+    async createSession({ runner, proof, audience }) {
+      const open = challenges.get(runner);
+      if (open === undefined || open.expiresAt <= Date.now()) return noChallenge();
+      const proven = await verifySession(proof, { runner, audience, challenge: open.challenge });
+      if (!proven.ok)
+        return refuse(
+          proven.code === "weak-key" ? "weak-key" : "bad-signature",
+          `The session is refused: ${proven.detail}.`,
+        );
+      const { text, hash } = await mintSession(runner);
+      const found = findRunner(sql, runner);
+      if (!isActive(found)) return unauthenticated();
+      // Deleting it is what makes it serve once: a copy of the proof that was checked meanwhile finds none.
+      if (challenges.get(runner) !== open) return noChallenge();
+      challenges.delete(runner);
+      const now = Date.now();
+      const expiresAt = now + LIMITS.sessionMs;
+      context.commit(runner, now, () => {
+        const live = readSessions(sql, runner);
+        const over = live.filter((session, at) => session.expiresAt <= now || at <= live.length - SESSIONS_PER_RUNNER);
+        for (const session of over) deleteSession(sql, runner, session.hash);
+        insertSession(sql, { runner, hash, expiresAt });
+      });
+      return { token: text, pool: found.pool, expiresAt: formatTime(expiresAt) };
+    },
+  };
+}
+
+function noChallenge(): Refusal {
+  return refuse("unauthenticated", "There is no challenge for this runner, or its time is over.", {
+    next: "Ask for a challenge: POST …/runners/session without `proof`.",
+  });
+}
+
+function isActive(runner: Runner | null): runner is Runner {
+  return runner !== null && runner.revokedAt === null;
+}
+
+function management(context: NamespaceContext): Pick<Fleet, "listRunners" | "drainRunner" | "revokeRunner"> {
+  const { sql } = context;
+  return {
+    async listRunners({ cursor, limit }) {
+      const position = parsePosition("runners", cursor);
+      if ("refused" in position) return position;
+      const found = readRunners(sql, position.key, limit + 1);
+      const runners = found.slice(0, limit);
+      const presence = await readPresence(context, runners);
+      const now = Date.now();
+      const last = found.length > limit ? runners.at(-1) : undefined;
+      return {
+        items: runners.map((runner) => runnerView(runner, presence.get(runner.id) ?? null, now)),
+        nextCursor: last === undefined ? null : formatPosition("runners", last.id),
+      };
+    },
+
+    drainRunner({ actor, runner: id, drained }) {
+      const runner = findRunner(sql, id);
+      if (runner === null) return refuse("not-found", `There is no runner ${id}.`);
+      if (runner.revokedAt !== null) return refuse("wrong-state", "The runner was revoked.");
+      const now = Date.now();
+      const changed = { ...runner, drained };
+      if (runner.drained !== drained)
+        context.commit(actor, now, (emit) => {
+          saveRunner(sql, changed);
+          tellPool(context, id, runner.pool, now);
+          emit({
+            type: drained ? "runner.drained" : "runner.undrained",
+            subject: `runners/${id}`,
+            data: { runner: runnerView(changed, null, now) },
+          });
+        });
+      return runnerView(changed, null, now);
+    },
+
+    revokeRunner({ actor, runner: id }) {
+      const runner = findRunner(sql, id);
+      if (runner === null) return refuse("not-found", `There is no runner ${id}.`);
+      const now = Date.now();
+      const revoked = { ...runner, revokedAt: runner.revokedAt ?? now };
+      if (runner.revokedAt === null)
+        context.commit(actor, now, (emit) => {
+          saveRunner(sql, revoked);
+          deleteSessions(sql, id);
+          tellPool(context, id, runner.pool, now);
+          emit({ type: "runner.revoked", subject: `runners/${id}`, data: { runner: runnerView(revoked, null, now) } });
+        });
+      return runnerView(revoked, null, now);
+    },
+  };
+}
+
+function tellPool({ sql }: NamespaceContext, runner: RunnerId, pool: PoolName, now: Millis): void {
+  insertOutbox(sql, "runner", { runner, pool }, now);
+}
+
+/** Tells a pool what holds for a runner at this moment, so that an old row cannot undo a newer change. */
+export function runnerCourier({ sql, env, namespace }: NamespaceContext): Courier {
+  return {
+    async deliver(payload) {
+      const { runner: id, pool } = JSON.parse(payload) as { runner: RunnerId; pool: PoolName };
+      const runner = findRunner(sql, id);
+      const object = poolObject(env, namespace, pool);
+      if (isActive(runner) && runner.pool === pool)
+        await bounded(object.setDrained({ runner: id, drained: runner.drained }));
+      else await bounded(object.forget({ runner: id }));
+      return () => undefined;
+    },
+    park: () => undefined,
+  };
+}
+
+/** What the pools of these runners see now. A pool that fails leaves its runners offline; the list is answered all the same. */
+async function readPresence(
+  { env, namespace }: NamespaceContext,
+  runners: readonly Runner[],
+): Promise<Map<RunnerId, Presence>> {
+  const pools = [...new Set(runners.map(({ pool }) => pool))].slice(0, POOLS_ASKED);
+  const answers = await Promise.allSettled(pools.map((pool) => bounded(poolObject(env, namespace, pool).presence())));
+  const seen = answers.flatMap((answer) => (answer.status === "fulfilled" ? answer.value : []));
+  return new Map(seen.map((presence) => [presence.runner, presence]));
+}
+
+function runnerView(runner: Runner, presence: Presence | null, now: Millis): RunnerView {
+  const online =
+    runner.revokedAt === null && presence !== null && (presence.parked || now - presence.seenAt <= OFFLINE_MS);
+  return {
+    id: runner.id,
+    name: runner.name,
+    pool: runner.pool,
+    state: online ? "online" : "offline",
+    drained: runner.drained,
+    revoked: runner.revokedAt !== null,
+    offer: presence?.offer ?? null,
+    busy: presence?.busy ?? 0,
+    registeredAt: formatTime(runner.registeredAt),
+    seenAt: formatTimeOrNull(presence?.seenAt ?? null),
+  };
+}

@@ -1,0 +1,155 @@
+import {
+  type DeploymentId,
+  type DeploymentView,
+  type Event,
+  type EventType,
+  isRefusal,
+  type JobId,
+  jobCreatedAt,
+  type JobState,
+  type JobView,
+  type NamespaceSnapshot,
+  type Refusal,
+} from "@plumule/protocol";
+import type { EventDraft } from "../shared/event-log.ts";
+import type { Page, PublishCall } from "./calls.ts";
+import type { NamespaceContext } from "./context.ts";
+import { formatPosition, type ListName, parsePosition } from "./core/positions.ts";
+import {
+  findDeploymentOfJob,
+  findSeen,
+  readDeployments,
+  readJobs,
+  readNewestDeployments,
+  saveDeployment,
+  saveJob,
+} from "./store/jobs.ts";
+
+/** How long a job counts as young, and how long `locate` waits for one, ms. */
+const YOUNG_MS = 10_000;
+const LOCATE_MS = 2_000;
+/** Jobs that may be waited for at a time, over all requests. */
+const WAITING_MAX = 1_000;
+/** What a watcher of the namespace starts from. */
+const SNAPSHOT_DEPLOYMENTS = 200;
+const SNAPSHOT_JOBS = 50;
+
+/** The index of deployments and jobs. It follows the deployments, which alone know the truth. */
+export type Listing = {
+  publish(call: PublishCall): { through: number };
+  locate(job: JobId): Promise<DeploymentId | null>;
+  listDeployments(call: {
+    state: string | null;
+    prefix: string | null;
+    cursor: string | null;
+    limit: number;
+  }): Page<DeploymentView> | Refusal;
+  listJobs(call: {
+    state: JobState | null;
+    deployment: DeploymentId | null;
+    commit: string | null;
+    cursor: string | null;
+    limit: number;
+  }): Page<JobView> | Refusal;
+};
+
+/** The state that a subscription of the namespace starts from. */
+export function readSnapshot(sql: SqlStorage, cursor: string): NamespaceSnapshot {
+  const { jobs } = readJobs(sql, { state: null, deployment: null, commit: null, before: null, limit: SNAPSHOT_JOBS });
+  return { deployments: readNewestDeployments(sql, SNAPSHOT_DEPLOYMENTS), jobs, cursor };
+}
+
+/** Makes the index. */
+export function createListing(context: NamespaceContext): Listing {
+  const { sql } = context;
+  const waiting = createWaiting();
+
+  return {
+    publish(call) {
+      const { deployment, jobs, removed, through } = call;
+      for (const view of [deployment, ...jobs])
+        if (view.namespace !== context.namespace)
+          throw new Error(`a view of ${view.namespace} was published to ${context.namespace}`);
+      const seen = findSeen(sql, deployment.id);
+      // The same id under another birthday is a deployment that was made anew, and its events are numbered anew.
+      const known = seen?.createdAt === deployment.createdAt ? seen.through : 0;
+      if (through <= known) return { through: known };
+      context.commit("broker", Date.now(), (emit) => {
+        saveDeployment(sql, deployment, through, removed);
+        for (const job of jobs) saveJob(sql, job);
+        for (const event of call.events) if (Number(event.sequence) > known) emit(forwarded(event));
+      });
+      for (const job of jobs) waiting.settle(job.id, deployment.id);
+      return { through };
+    },
+
+    async locate(job) {
+      const found = findDeploymentOfJob(sql, job);
+      const ageMs = Date.now() - jobCreatedAt(job);
+      return found !== null || Math.abs(ageMs) > YOUNG_MS ? found : waiting.wait(job);
+    },
+
+    listDeployments({ state, prefix, cursor, limit }) {
+      const position = parsePosition("deployments", cursor);
+      if (isRefusal(position)) return position;
+      return pageOf(
+        "deployments",
+        readDeployments(sql, { state, prefix, after: position.key, limit: limit + 1 }),
+        limit,
+        null,
+      );
+    },
+
+    listJobs({ state, deployment, commit, cursor, limit }) {
+      const position = parsePosition("jobs", cursor);
+      if (isRefusal(position)) return position;
+      const { jobs, walkedTo } = readJobs(sql, { state, deployment, commit, before: position.key, limit: limit + 1 });
+      return pageOf("jobs", jobs, limit, walkedTo);
+    },
+  };
+}
+
+/** An event of a deployment as the namespace's feed has it: a number of its own, and where it came from in `data.origin`. */
+function forwarded({ type, subject, actor, time, data, source, sequence }: Event): EventDraft {
+  return { type: type as EventType, subject, actor, time, data: { ...data, origin: { source, sequence } } };
+}
+
+function pageOf<T extends { id: string }>(
+  list: ListName,
+  found: readonly T[],
+  limit: number,
+  walkedTo: string | null,
+): Page<T> {
+  const items = found.slice(0, limit);
+  const last = found.length > limit ? (items.at(-1)?.id ?? null) : walkedTo;
+  return { items, nextCursor: last === null ? null : formatPosition(list, last) };
+}
+
+/** Those who wait for a job to appear in the index. In memory only: an eviction drops them, and they ask again. */
+type Waiting = { wait(job: JobId): Promise<DeploymentId | null>; settle(job: JobId, deployment: DeploymentId): void };
+
+function createWaiting(): Waiting {
+  const waiting = new Map<JobId, Set<(deployment: DeploymentId | null) => void>>();
+  let count = 0;
+  return {
+    wait(job) {
+      if (count >= WAITING_MAX) return Promise.resolve(null);
+      return new Promise((resolve) => {
+        const finish = (deployment: DeploymentId | null): void => {
+          clearTimeout(timer);
+          count -= 1;
+          const others = waiting.get(job);
+          others?.delete(finish);
+          if (others?.size === 0) waiting.delete(job);
+          resolve(deployment);
+        };
+        const timer = setTimeout(() => finish(null), LOCATE_MS);
+        count += 1;
+        waiting.set(job, (waiting.get(job) ?? new Set()).add(finish));
+      });
+    },
+    settle(job, deployment) {
+      for (const finish of waiting.get(job) ?? []) finish(deployment);
+    },
+  };
+}

@@ -1,0 +1,232 @@
+import { DurableObject } from "cloudflare:workers";
+import { formatTime, type JobId, type NamespaceView, problemOf, refuse, type Refusal } from "@plumule/protocol";
+import type { Env } from "../env.ts";
+import { migrate } from "../shared/migrate.ts";
+import { namespaceObject } from "../shared/names.ts";
+import { transact } from "../shared/transact.ts";
+import { unauthenticated } from "./access.ts";
+import type { NamespaceCalls } from "./calls.ts";
+import { addNamespace, listNamespaces } from "./directory.ts";
+import { badSignature } from "./hook-verify.ts";
+import { MIGRATIONS } from "./migrations.ts";
+import { assemble, type Parts } from "./parts.ts";
+import { findNamespace, hasTables, insertNamespace } from "./store/namespace.ts";
+
+type Call<Name extends keyof NamespaceCalls> = Parameters<NamespaceCalls[Name]>[0];
+type Answer<Name extends keyof NamespaceCalls> = ReturnType<NamespaceCalls[Name]>;
+
+/**
+ * A namespace: what is configured and what can be listed. One more object of this class, `@directory`, lists the namespaces of the
+ * installation.
+ *
+ * Until it is opened an object has no tables and stores nothing, so that guessing names costs nothing. Whoever may not know
+ * better is told then what a wrong credential is told.
+ */
+export class Namespace extends DurableObject<Env> implements NamespaceCalls {
+  #parts: Parts | null = null;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    if (!hasTables(ctx.storage.sql)) return;
+    migrate(ctx.storage, MIGRATIONS);
+    const namespace = findNamespace(ctx.storage.sql);
+    if (namespace !== null) this.#parts = assemble(ctx, env, namespace.id);
+  }
+
+  // The directory
+
+  async createNamespace({ id }: Call<"createNamespace">): Answer<"createNamespace"> {
+    // Opened before it is listed: a crash in between leaves nothing that is listed and does not work.
+    const namespace = await namespaceObject(this.env, id).open({ id });
+    migrate(this.ctx.storage, MIGRATIONS);
+    return { created: addNamespace(this.ctx.storage.sql, namespace), namespace };
+  }
+
+  async listNamespaces(call: Call<"listNamespaces">): Answer<"listNamespaces"> {
+    const { sql } = this.ctx.storage;
+    return hasTables(sql) ? listNamespaces(sql, call) : { items: [], nextCursor: null };
+  }
+
+  async open({ id }: Call<"open">): Answer<"open"> {
+    if (this.ctx.id.name !== id)
+      throw new Error(`the namespace ${id} was opened on the object ${this.ctx.id.name ?? "without a name"}`);
+    const { storage } = this.ctx;
+    migrate(storage, MIGRATIONS);
+    const known = findNamespace(storage.sql);
+    if (known !== null) return viewOf(known);
+    const namespace = { id, createdAt: Date.now() };
+    transact(storage, () => insertNamespace(storage.sql, namespace));
+    this.#parts = assemble(this.ctx, this.env, id);
+    return viewOf(namespace);
+  }
+
+  async isOpen(): Promise<boolean> {
+    return this.#parts !== null;
+  }
+
+  // Who is calling
+
+  async authenticate(call: Call<"authenticate">): Answer<"authenticate"> {
+    return this.#parts?.access.authenticate(call) ?? unauthenticated();
+  }
+
+  async redeemTicket(call: Call<"redeemTicket">): Answer<"redeemTicket"> {
+    return this.#parts?.access.redeemTicket(call) ?? unauthenticated();
+  }
+
+  async createTicket(call: Call<"createTicket">): Answer<"createTicket"> {
+    return this.#parts?.access.createTicket(call) ?? notOpen();
+  }
+
+  async createToken(call: Call<"createToken">): Answer<"createToken"> {
+    return this.#parts?.access.createToken(call) ?? notOpen();
+  }
+
+  async listTokens(): Answer<"listTokens"> {
+    return this.#parts?.access.listTokens() ?? notOpen();
+  }
+
+  async revokeToken(call: Call<"revokeToken">): Answer<"revokeToken"> {
+    return this.#parts?.access.revokeToken(call) ?? notOpen();
+  }
+
+  // Runners
+
+  async createRegistration(call: Call<"createRegistration">): Answer<"createRegistration"> {
+    return this.#parts?.fleet.createRegistration(call) ?? notOpen();
+  }
+
+  async registerRunner(call: Call<"registerRunner">): Answer<"registerRunner"> {
+    const answer = await (this.#parts?.fleet.registerRunner(call) ?? unauthenticated());
+    this.#flushLater();
+    return answer;
+  }
+
+  async createChallenge(call: Call<"createChallenge">): Answer<"createChallenge"> {
+    return this.#parts?.fleet.createChallenge(call) ?? unauthenticated();
+  }
+
+  async createSession(call: Call<"createSession">): Answer<"createSession"> {
+    return this.#parts?.fleet.createSession(call) ?? unauthenticated();
+  }
+
+  async listRunners(call: Call<"listRunners">): Answer<"listRunners"> {
+    return this.#parts?.fleet.listRunners(call) ?? notOpen();
+  }
+
+  async drainRunner(call: Call<"drainRunner">): Answer<"drainRunner"> {
+    const answer = this.#parts?.fleet.drainRunner(call) ?? notOpen();
+    // Whoever is answered may count on it that the pool knows, unless the pool is away.
+    await this.#parts?.outbox.flush();
+    return answer;
+  }
+
+  async revokeRunner(call: Call<"revokeRunner">): Answer<"revokeRunner"> {
+    const answer = this.#parts?.fleet.revokeRunner(call) ?? notOpen();
+    await this.#parts?.outbox.flush();
+    return answer;
+  }
+
+  // Settings
+
+  async getTrust(): Answer<"getTrust"> {
+    return this.#parts?.settings.getTrust() ?? notOpen();
+  }
+
+  async putTrust(call: Call<"putTrust">): Answer<"putTrust"> {
+    return this.#parts?.settings.putTrust(call) ?? notOpen();
+  }
+
+  async getTriggers(): Answer<"getTriggers"> {
+    return this.#parts?.settings.getTriggers() ?? notOpen();
+  }
+
+  async putTriggers(call: Call<"putTriggers">): Answer<"putTriggers"> {
+    return this.#parts?.settings.putTriggers(call) ?? notOpen();
+  }
+
+  // Webhooks
+
+  async receiveHook(call: Call<"receiveHook">): Answer<"receiveHook"> {
+    const answer = await (this.#parts?.hooks.receive(call) ?? badSignature());
+    this.#flushLater();
+    return answer;
+  }
+
+  async listDeliveries(call: Call<"listDeliveries">): Answer<"listDeliveries"> {
+    return this.#parts?.hooks.listDeliveries(call) ?? notOpen();
+  }
+
+  async redeliver(call: Call<"redeliver">): Answer<"redeliver"> {
+    const answer = this.#parts?.hooks.redeliver(call) ?? notOpen();
+    this.#flushLater();
+    return answer;
+  }
+
+  // Index and feed
+
+  async publish(call: Call<"publish">): Answer<"publish"> {
+    if (this.#parts === null) throw new Error("a deployment published to a namespace that is not open");
+    return this.#parts.listing.publish(call);
+  }
+
+  async locate(job: JobId): Answer<"locate"> {
+    return this.#parts?.listing.locate(job) ?? null;
+  }
+
+  async listDeployments(call: Call<"listDeployments">): Answer<"listDeployments"> {
+    return this.#parts?.listing.listDeployments(call) ?? notOpen();
+  }
+
+  async listJobs(call: Call<"listJobs">): Answer<"listJobs"> {
+    return this.#parts?.listing.listJobs(call) ?? notOpen();
+  }
+
+  async history(call: Call<"history">): Answer<"history"> {
+    return this.#parts?.history.read(call) ?? notOpen();
+  }
+
+  override async fetch(request: Request): Promise<Response> {
+    return (
+      this.#parts?.watchers.accept(request) ??
+      Response.json(problemOf(notOpen()), { status: 404, headers: { "content-type": "application/problem+json" } })
+    );
+  }
+
+  override webSocketMessage(ws: WebSocket, message: string | ArrayBuffer): void {
+    this.#parts?.watchers.message(ws, message);
+  }
+
+  override webSocketClose(ws: WebSocket): void {
+    this.#parts?.watchers.closed(ws);
+  }
+
+  override webSocketError(ws: WebSocket): void {
+    this.#parts?.watchers.closed(ws);
+  }
+
+  /** What is due: hand-overs and retention. Never throws, since the platform gives up on an alarm that does; a failed step is tried later. */
+  override async alarm(): Promise<void> {
+    const parts = this.#parts;
+    if (parts === null) return;
+    parts.alarm.forget();
+    try {
+      parts.sweeper.sweepIfDue(Date.now());
+    } finally {
+      await parts.outbox.flush();
+      parts.alarm.arm();
+    }
+  }
+
+  #flushLater(): void {
+    if (this.#parts !== null) this.ctx.waitUntil(this.#parts.outbox.flush());
+  }
+}
+
+function viewOf({ id, createdAt }: { id: string; createdAt: number }): NamespaceView {
+  return { id, createdAt: formatTime(createdAt) };
+}
+
+function notOpen(): Refusal {
+  return refuse("not-found", "There is no such namespace.", { next: "Create it: POST /v1/namespaces." });
+}

@@ -1,0 +1,61 @@
+import type { NamespaceId } from "@plumule/protocol";
+import type { Env } from "../env.ts";
+import { cursorAt } from "../shared/cursor.ts";
+import { createEventLog } from "../shared/event-log.ts";
+import { createHistory, type History } from "../shared/history.ts";
+import { createWatchers, type Watchers } from "../shared/watchers.ts";
+import { type Access, createAccess } from "./access.ts";
+import { type Alarm, createAlarm, createContext, type NamespaceContext } from "./context.ts";
+import { createFleet, type Fleet, runnerCourier } from "./fleet.ts";
+import { createHooks, type Hooks, submitCourier } from "./hooks.ts";
+import { createListing, type Listing, readSnapshot } from "./listing.ts";
+import { createOutbox, type Outbox } from "./outbox.ts";
+import { createSettings, type Settings } from "./settings.ts";
+import { reviveOutbox } from "./store/outbox.ts";
+import { createSweeper, type Sweeper } from "./sweeper.ts";
+
+/** A namespace that is open. */
+export type Parts = {
+  context: NamespaceContext;
+  alarm: Alarm;
+  access: Access;
+  fleet: Fleet;
+  settings: Settings;
+  hooks: Hooks;
+  listing: Listing;
+  outbox: Outbox;
+  sweeper: Sweeper;
+  history: History;
+  watchers: Watchers;
+};
+
+/** Puts an open namespace together, after its migrations: at the object's birth and after every eviction. */
+export function assemble(ctx: DurableObjectState, env: Env, namespace: NamespaceId): Parts {
+  const { storage } = ctx;
+  const log = createEventLog(storage, `/${namespace}`);
+  const history = createHistory(log);
+  const watchers = createWatchers({
+    ctx,
+    log,
+    snapshot: () => readSnapshot(storage.sql, cursorAt(log, log.head())),
+    readLog: null,
+  });
+  const alarm = createAlarm(storage);
+  const context = createContext({ namespace, env, storage, alarm, log, history, watchers });
+  reviveOutbox(storage.sql);
+  // An alarm that failed too often is not repeated by the platform; whatever wakes the object sets it again.
+  alarm.arm();
+  return {
+    context,
+    alarm,
+    access: createAccess(context),
+    fleet: createFleet(context),
+    settings: createSettings(context),
+    hooks: createHooks(context),
+    listing: createListing(context),
+    outbox: createOutbox(context, { runner: runnerCourier(context), submit: submitCourier(context) }),
+    sweeper: createSweeper(storage, log),
+    history,
+    watchers,
+  };
+}

@@ -1,0 +1,79 @@
+import {
+  acceptPolicy,
+  defaultPolicy,
+  refuse,
+  type Refusal,
+  type TriggersBody,
+  type TriggersView,
+  TRUST_LIMITS,
+  type TrustPolicy,
+} from "@plumule/protocol";
+import type { NamespaceContext } from "./context.ts";
+import { checkIfMatch, checkTriggers } from "./core/settings.ts";
+import { readTriggers, readTrust, saveTriggers, saveTrust, type StoredTriggers } from "./store/settings.ts";
+import { readRunnerKeys } from "./store/runners.ts";
+
+/** Trust policy, trigger rules and hooks. */
+export type Settings = {
+  getTrust(): TrustPolicy;
+  putTrust(call: { actor: string; policy: TrustPolicy; ifMatch: string | null }): TrustPolicy | Refusal;
+  getTriggers(): TriggersView;
+  putTriggers(call: { actor: string; body: TriggersBody; ifMatch: string | null }): TriggersView | Refusal;
+};
+
+/** Makes the settings of a namespace. */
+export function createSettings(context: NamespaceContext): Settings {
+  const { sql } = context;
+  const getTrust = (): TrustPolicy => readTrust(sql) ?? defaultPolicy(readRunnerKeys(sql, TRUST_LIMITS.policySigners));
+
+  return {
+    getTrust,
+
+    putTrust({ actor, policy, ifMatch }) {
+      const now = Date.now();
+      const current = getTrust();
+      const conflict = checkIfMatch(ifMatch, current.version);
+      if (conflict !== null) return conflict;
+      const accepted = acceptPolicy(current, policy, now);
+      if (!accepted.ok) return refusePolicy(accepted);
+      context.commit(actor, now, (emit) => {
+        saveTrust(sql, policy);
+        emit({ type: "trust.changed", subject: "trust", data: { policy } });
+      });
+      return policy;
+    },
+
+    getTriggers: () => triggersView(readTriggers(sql)),
+
+    putTriggers({ actor, body, ifMatch }) {
+      const now = Date.now();
+      const { version } = readTriggers(sql);
+      const refused = checkIfMatch(ifMatch, version) ?? checkTriggers(body);
+      if (refused !== null) return refused;
+      const stored: StoredTriggers = { ...body, version: version + 1 };
+      context.commit(actor, now, (emit) => {
+        saveTriggers(sql, stored);
+        emit({ type: "triggers.changed", subject: "triggers", data: { triggers: triggersView(stored) } });
+      });
+      return triggersView(stored);
+    },
+  };
+}
+
+/** Shown to people: a hook says that it has a secret, never which. */
+function triggersView({ version, triggers, hooks }: StoredTriggers): TriggersView {
+  return {
+    version,
+    triggers,
+    hooks: hooks.map(({ id, keys, secret }) => ({ id, keys: keys ?? [], hasSecret: secret !== undefined })),
+  };
+}
+
+/** The detail of a refused policy begins with the pointer of what is wrong. */
+function refusePolicy({ code, detail }: { code: string; detail: string }): Refusal {
+  const [pointer = "", ...rest] = detail.split(": ");
+  const errors = [{ pointer, detail: rest.join(": ") }];
+  if (code === "wrong-version")
+    return refuse("revision-conflict", "The policy does not follow the one that stands.", { errors });
+  return refuse(code === "weak-key" ? "weak-key" : "invalid-body", "The policy cannot be taken.", { errors });
+}

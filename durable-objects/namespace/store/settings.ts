@@ -1,0 +1,35 @@
+import type { TriggersBody, TrustPolicy } from "@plumule/protocol";
+
+/** Rules and hooks with their secrets; `version` is their ETag and 0 before the first were put. */
+export type StoredTriggers = TriggersBody & { version: number };
+
+/** The trust policy that was put, or null while the default one stands. */
+export function readTrust(sql: SqlStorage): TrustPolicy | null {
+  const body = readBody(sql, "trust");
+  return body === null ? null : (JSON.parse(body) as TrustPolicy);
+}
+
+/** Replaces the trust policy. */
+export function saveTrust(sql: SqlStorage, policy: TrustPolicy): void {
+  saveBody(sql, "trust", policy.version, JSON.stringify(policy));
+}
+
+/** The rules and hooks that stand. */
+export function readTriggers(sql: SqlStorage): StoredTriggers {
+  const body = readBody(sql, "triggers");
+  return body === null ? { version: 0, triggers: [], hooks: [] } : (JSON.parse(body) as StoredTriggers);
+}
+
+/** Replaces rules and hooks. */
+export function saveTriggers(sql: SqlStorage, triggers: StoredTriggers): void {
+  saveBody(sql, "triggers", triggers.version, JSON.stringify(triggers));
+}
+
+function readBody(sql: SqlStorage, name: string): string | null {
+  const [row] = sql.exec<{ body: string }>("SELECT body FROM settings WHERE name = ?", name).toArray();
+  return row?.body ?? null;
+}
+
+function saveBody(sql: SqlStorage, name: string, version: number, body: string): void {
+  sql.exec("INSERT OR REPLACE INTO settings (name, version, body) VALUES (?, ?, ?)", name, version, body);
+}

@@ -1,0 +1,30 @@
+import { LIMITS, type Millis } from "@plumule/protocol";
+
+/** How long what is to be forgotten may wait, ms: one wake-up an hour, and only of a namespace that something happened in. */
+export const SWEEP_MS = 3600_000;
+
+/** When the object has to wake: the next hand-over that is due, or the next sweep; null when there is neither. */
+export function nextWakeAt(sql: SqlStorage): Millis | null {
+  const { at } = sql
+    .exec<{ at: Millis | null }>(
+      "SELECT min(at) AS at FROM (SELECT min(due_at) AS at FROM outbox WHERE attempts < ? UNION ALL SELECT sweep_at FROM namespace)",
+      LIMITS.outboxAttempts,
+    )
+    .one();
+  return at;
+}
+
+/** Plans a sweep, unless one is planned. */
+export function scheduleSweep(sql: SqlStorage, now: Millis): void {
+  sql.exec("UPDATE namespace SET sweep_at = ? WHERE sweep_at IS NULL", now + SWEEP_MS);
+}
+
+/** When the next sweep is planned. */
+export function sweepAt(sql: SqlStorage): Millis | null {
+  return sql.exec<{ sweep_at: Millis | null }>("SELECT sweep_at FROM namespace").one().sweep_at;
+}
+
+/** Plans the next sweep, or none. */
+export function planSweep(sql: SqlStorage, at: Millis | null): void {
+  sql.exec("UPDATE namespace SET sweep_at = ?", at);
+}
