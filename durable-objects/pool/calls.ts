@@ -61,7 +61,8 @@ export type PoolCalls = {
   drop(call: { deployment: DeploymentId; job: JobId; number: number }): Promise<void>;
   /** Why a job waits, now. Null when it has no ticket here. */
   explain(job: JobId): Promise<Waiting | null>;
-  queue(call: { limit: number }): Promise<QueueView>;
+  /** The tickets in dispatch order. (`queue` itself is the name of an event handler of Workers, which cannot be called.) */
+  listQueue(call: { limit: number }): Promise<QueueView>;
   presence(): Promise<Presence[]>;
   setDrained(call: { runner: RunnerId; drained: boolean }): Promise<void>;
   /** Ends the runner's parked polls and forgets it; its leases end by themselves. */

@@ -155,7 +155,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     return entry === undefined ? null : this.#look()(entry);
   }
 
-  async queue({ limit }: { limit: number }): Promise<QueueView> {
+  async listQueue({ limit }: { limit: number }): Promise<QueueView> {
     const look = this.#look();
     const tickets = this.#backlog.first(Math.min(limit, LIMITS.listPage)).map((entry) => {
       const { job, deployment, priority, queuedAt } = entry.ticket;

@@ -45,7 +45,7 @@ function versionedRoutes(app: App): void {
 }
 
 function runnerRoutes(app: App): void {
-  implement(app, getQueue, async ({ params, query, env }) => ({ status: 200, body: await poolObject(env, params.ns, query.pool ?? "default").queue({ limit: query.limit ?? PAGE }) }));
+  implement(app, getQueue, async ({ params, query, env }) => ({ status: 200, body: await poolObject(env, params.ns, query.pool ?? "default").listQueue({ limit: query.limit ?? PAGE }) }));
   implement(app, listRunners, async ({ params, query, env }) => ok(await namespaceObject(env, params.ns).listRunners({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })));
   implement(app, drainRunner, async ({ params, principal, env }) => ok(await namespaceObject(env, params.ns).drainRunner({ actor: principal.actor, runner: params.runner, drained: true })));
   implement(app, undrainRunner, async ({ params, principal, env }) => ok(await namespaceObject(env, params.ns).drainRunner({ actor: principal.actor, runner: params.runner, drained: false })));
