@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, rmdirSync } from "node:fs";
+import { accessSync, closeSync, constants, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { findExecutable } from "./executable.ts";
 
@@ -14,7 +14,8 @@ import { findExecutable } from "./executable.ts";
  * - `cgroup`: a cgroup v2 folder. A daemon cannot leave it without write access to another folder, so the tree can be
  *   killed and proved empty; when the runner dies, only the job's first process is sure to die with it.
  * - `process-group`: signals to a group, and a search of `/proc` for the job's session and tracking id. A process that
- *   starts a session *and* clears its environment escapes; when the runner dies, as `cgroup`.
+ *   starts a session *and* clears its environment escapes, as do daemons started by a Nix builder without a sandbox; when the runner dies,
+ *   as `cgroup`.
  */
 export const RUNNER_ISOLATION_LEVELS = ["bwrap", "userns", "cgroup", "process-group"] as const;
 
@@ -41,6 +42,8 @@ export interface Launch {
 export interface LaunchRefusal {
   unavailable: string;
 }
+
+const CGROUP_PREFIX = "plumule-";
 
 /** Makes the kernel prefer the job over the runner when memory runs out; a container may forbid it, which is harmless. */
 const YIELD_MEMORY = "(echo 500 >/proc/$$/oom_score_adj) 2>/dev/null || :";
@@ -88,8 +91,12 @@ export function planLaunch(level: RunnerIsolationLevel, argv: readonly string[],
   }
 }
 
-/** Tries every level with a trivial job. It starts up to four short processes; call it once, when the runner starts. */
+/**
+ * Tries every level with a trivial job. It starts up to four short processes; call it once, when the runner starts. Empty
+ * cgroups that a killed runner left behind are removed.
+ */
 export function probeIsolation(): IsolationReport {
+  removeEmptyCgroups();
   const available: RunnerIsolationLevel[] = [];
   const unavailable = new Map<RunnerIsolationLevel, string>();
   for (const level of RUNNER_ISOLATION_LEVELS) {
@@ -163,7 +170,7 @@ function planUserns(shell: string, argv: readonly string[]): Launch | LaunchRefu
 function planCgroup(shell: string, argv: readonly string[], id: string): Launch | LaunchRefusal {
   const parent = ownCgroup();
   if (parent === null) return { unavailable: "no cgroup v2 hierarchy holds this process" };
-  const cgroup = join(parent, `plumule-${id}`);
+  const cgroup = join(parent, `${CGROUP_PREFIX}${id}`);
   try {
     mkdirSync(cgroup);
   } catch (error) {
@@ -176,6 +183,19 @@ function planCgroup(shell: string, argv: readonly string[], id: string): Launch 
     return { unavailable: "no writable cgroup.kill (Linux 5.14 or later)" };
   }
   return { ...withParentDeath([shell, "-c", ENTER_CGROUP, "sh", cgroup, ...argv]), control: false, cgroup };
+}
+
+/** The kernel refuses to remove a cgroup that holds a process, so this cannot harm a job of another runner. */
+function removeEmptyCgroups(): void {
+  const parent = ownCgroup();
+  if (parent === null) return;
+  for (const name of readdirSync(parent).filter((entry) => entry.startsWith(CGROUP_PREFIX))) {
+    try {
+      rmdirSync(join(parent, name));
+    } catch {
+      // Busy, or another user's.
+    }
+  }
 }
 
 /** Lets the first process die with the runner where `setpriv` exists. */

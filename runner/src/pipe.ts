@@ -11,21 +11,23 @@ export interface Pipe {
 }
 
 /**
- * Opens a pipe whose ends can be given to a child, one end as several descriptors if need be. Node's own `"pipe"` is a
+ * Opens pipes whose ends can be given to a child, one end as several descriptors if need be. Node's own `"pipe"` is a
  * socket and cannot be shared: standard output and error would lose their order, a job's `>/dev/stderr` would fail
  * (ENXIO), and bash, taking a socket on standard input for rshd, would read `~/.bashrc`. Node has no pipe(2), but a
  * FIFO whose name is removed at once is one.
  */
-export async function openPipe(): Promise<Pipe> {
+export async function openPipes(count: number): Promise<Pipe[]> {
   const folder = mkdtempSync(join(tmpdir(), "plumule-pipe-"));
   try {
-    const path = join(folder, "fifo");
-    await promisify(execFile)("mkfifo", ["-m", "600", path]);
-    // Opening one end blocks until there is the other; this descriptor is both.
-    const bothFd = openSync(path, constants.O_RDWR);
-    const pipe = { readFd: openSync(path, constants.O_RDONLY), writeFd: openSync(path, constants.O_WRONLY) };
-    closeSync(bothFd);
-    return pipe;
+    const paths = Array.from({ length: count }, (_, index) => join(folder, `fifo-${index}`));
+    await promisify(execFile)("mkfifo", ["-m", "600", ...paths]);
+    return paths.map((path) => {
+      // Opening one end blocks until there is the other; this descriptor is both.
+      const bothFd = openSync(path, constants.O_RDWR);
+      const pipe = { readFd: openSync(path, constants.O_RDONLY), writeFd: openSync(path, constants.O_WRONLY) };
+      closeSync(bothFd);
+      return pipe;
+    });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -19,6 +19,8 @@ export interface StartedProcess {
   /** Whether an instruction of the job may have run. */
   started(): boolean;
   ended: Promise<Ending>;
+  /** Resolves when the launcher itself has been reaped, or never started. */
+  gone: Promise<void>;
 }
 
 /** The descriptors that a job gets; `stdout` and `stderr` may be the same. */
@@ -60,7 +62,7 @@ function watchChild(child: ChildProcess, trackingId: string, cgroup: string | nu
       resolve({ exitCode: signal === null ? code : 128 + constants.signals[signal], lost: null });
     });
   });
-  return { child, tree: () => tree, started: () => child.pid !== undefined, ended };
+  return { child, tree: () => tree, started: () => child.pid !== undefined, ended, gone: whenGone(child) };
 }
 
 /** Listens to the init of a namespace, which says `started` and later the exit code, each on a line. */
@@ -70,7 +72,10 @@ function watchControl(child: ChildProcess): StartedProcess {
   const ended = new Promise<Ending>((resolve) => {
     const control = child.stdio[3] as Socket;
     let complaint = "";
-    child.stderr?.on("data", (chunk: Buffer) => (complaint = `${complaint}${chunk}`.slice(-COMPLAINT_CHARACTERS)));
+    child.stderr?.on(
+      "data",
+      (chunk: Buffer) => (complaint = `${complaint}${chunk.toString()}`.slice(-COMPLAINT_CHARACTERS)),
+    );
     control.on("error", () => {});
     createInterface({ input: control }).on("line", (line) => {
       if (line === "started") {
@@ -87,5 +92,12 @@ function watchControl(child: ChildProcess): StartedProcess {
       resolve({ exitCode: null, lost: `${lost} (${signal ?? `exit code ${code}`}) ${complaint}`.trim() });
     });
   });
-  return { child, tree: () => tree, started: () => started, ended };
+  return { child, tree: () => tree, started: () => started, ended, gone: whenGone(child) };
+}
+
+function whenGone(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    child.once("exit", () => resolve());
+    child.once("error", () => resolve());
+  });
 }

@@ -8,6 +8,8 @@ export const TRACKING_VARIABLE = "PLUMULE_TRACKING_ID";
 export interface ProcessTree {
   /** The job's live processes, without the namespace's own init. */
   members(): number[];
+  /** Those of `members` that `signal` reaches. */
+  group(): number[];
   /** `members` and the init: empty is the proof that nothing is left. */
   remains(): number[];
   /** Sends a signal to the job's process group. */
@@ -30,6 +32,7 @@ export function namespaceTree(launcherPid: number): ProcessTree | null {
     pids().filter((pid) => pidNamespace(pid) === namespace && isRunning(processEntry(pid)));
   return {
     members: () => remains().filter((pid) => pid !== init),
+    group: () => inGroup(init).filter((pid) => pid !== init),
     remains,
     signal: (signal) => send(-init, signal),
     kill: () => {
@@ -47,10 +50,11 @@ export function namespaceTree(launcherPid: number): ProcessTree | null {
 export function groupTree(leader: number, trackingId: string, cgroup: string | null): ProcessTree {
   const members = (): number[] => {
     const inCgroup = cgroup === null ? [] : cgroupMembers(cgroup);
-    return [...new Set([...inCgroup, ...groupMembers(leader), ...findTracked(trackingId)])];
+    return [...new Set([...inCgroup, ...inSession(leader), ...findTracked(trackingId)])];
   };
   return {
     members,
+    group: () => inGroup(leader),
     remains: members,
     signal: (signal) => send(-leader, signal),
     kill: () => {
@@ -83,13 +87,21 @@ interface ProcessEntry {
   session: number;
 }
 
-function groupMembers(leader: number): number[] {
+/** Where there is no `/proc`, all that can be known is whether the group has a member. */
+function running(leader: number, belongs: (entry: ProcessEntry) => boolean): number[] {
   if (!existsSync("/proc/self/stat")) return isAlive(-leader) ? [leader] : [];
   return processes()
-    .filter(
-      (entry) => (entry.group === leader || entry.session === leader) && entry.state !== "Z" && entry.state !== "X",
-    )
+    .filter((entry) => belongs(entry) && isRunning(entry))
     .map((entry) => entry.pid);
+}
+
+function inGroup(leader: number): number[] {
+  return running(leader, (entry) => entry.group === leader);
+}
+
+/** A shell with job control gives its jobs groups of their own, but they stay in its session. */
+function inSession(leader: number): number[] {
+  return running(leader, (entry) => entry.group === leader || entry.session === leader);
 }
 
 function cgroupMembers(folder: string): number[] {

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isMainThread } from "node:worker_threads";
 import { findExecutable } from "./executable.ts";
 import { planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
-import { openPipe, type Pipe } from "./pipe.ts";
+import { openPipes, type Pipe } from "./pipe.ts";
 import { type Ending, type StartedProcess, startProcess } from "./process-start.ts";
 
 /** Where a chunk came from; `merged` when both streams share one pipe. */
@@ -85,14 +85,14 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   const trackingId = request.trackingId ?? randomUUID();
   const plan = planLaunch(request.level, [program, ...rest], trackingId);
   if ("unavailable" in plan) return notStarted(`isolation level ${request.level}: ${plan.unavailable}`);
-  const input = request.stdin === undefined ? null : await openPipe();
-  const outputs = request.merged ? [await openPipe()] : [await openPipe(), await openPipe()];
+  const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1));
+  const input = request.stdin === undefined ? undefined : outputs.pop();
   const [stdout, stderr = stdout] = outputs.map((pipe) => pipe.writeFd) as [number, number?];
   const job = startProcess(plan, request, trackingId, { stdin: input?.readFd ?? "ignore", stdout, stderr });
   // The job has its copies; with another writer here its end of output would never come.
   for (const pipe of outputs) closeSync(pipe.writeFd);
   const readers = outputs.map(({ readFd }) => new Socket({ fd: readFd, readable: true, writable: false }));
-  if (input !== null && request.stdin !== undefined) feed(input, request.stdin);
+  if (input !== undefined && request.stdin !== undefined) feed(input, request.stdin);
   if (typeof job !== "string") return supervise(job, request, readers);
   for (const reader of readers) reader.destroy();
   return notStarted(job);
@@ -130,6 +130,7 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
   };
 
   const { runMs, silenceMs } = request.limits ?? {};
+  const graceEndsAt = (): number => stopped?.graceEndsAt ?? 0;
   const silence = silenceMs === undefined ? null : setTimeout(() => stop("silence"), silenceMs);
   if (silence !== null) timers.push(silence);
   if (runMs !== undefined) timers.push(setTimeout(() => stop("timeout"), runMs));
@@ -147,8 +148,9 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
 
   const ending = await job.ended;
   const settleEndsAt = performance.now() + SETTLE_MS;
-  const graceEndsAt = (): number => (stopped === null ? settleEndsAt : stopped.graceEndsAt);
-  while (performance.now() < graceEndsAt() && (job.tree()?.members().length ?? 0) > 0) await sleep(POLL_MS);
+  while (performance.now() < settleEndsAt && (job.tree()?.members().length ?? 0) > 0) await sleep(POLL_MS);
+  // Whoever got the signal may use its grace, also after the first process; a daemon in a group of its own got none.
+  while (performance.now() < graceEndsAt() && (job.tree()?.group().length ?? 0) > 0) await sleep(POLL_MS);
   for (const timer of timers) clearTimeout(timer);
   request.cancel?.removeEventListener("abort", cancel);
   request.kill?.removeEventListener("abort", hurry);
@@ -184,12 +186,13 @@ async function readOutput(
 /** Kills until nothing is left, and counts what refuses to go. */
 async function proveEmpty(job: StartedProcess, force: () => void): Promise<number> {
   const deadline = performance.now() + PROVE_EMPTY_MS;
+  force();
+  await Promise.race([job.gone, sleep(PROVE_EMPTY_MS, undefined, { ref: false })]);
   for (;;) {
-    force();
     const leftoverCount = job.tree()?.remains().length ?? 0;
-    const launcherGone = job.child.exitCode !== null || job.child.signalCode !== null || job.child.pid === undefined;
-    if ((leftoverCount === 0 && launcherGone) || performance.now() > deadline) return leftoverCount;
+    if (leftoverCount === 0 || performance.now() > deadline) return leftoverCount;
     await sleep(POLL_MS);
+    force();
   }
 }
 

@@ -1,8 +1,9 @@
-import { spawn, spawnSync } from "node:child_process";
+import { type ChildProcessByStdio, spawn, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { afterAll, describe, expect, test } from "vitest";
 import { probeIsolation, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../../runner/src/isolation.ts";
 import { findTracked } from "../../runner/src/process-tree.ts";
@@ -69,7 +70,7 @@ for (const level of RUNNER_ISOLATION_LEVELS) {
           .split("\n")
           .map((line) => line.split("=")[0]);
         // bash itself adds SHLVL and _.
-        expect(names.toSorted()).toEqual(["GREETING", "PATH", "PLUMULE_TRACKING_ID", "PWD", "SHLVL", "_"]);
+        expect(new Set(names)).toEqual(new Set(["GREETING", "PATH", "PLUMULE_TRACKING_ID", "PWD", "SHLVL", "_"]));
         expect(output).toContain("GREETING=hi there\n");
         expect(output).toContain(`PWD=${folder}\n`);
         expect(output).toContain("PLUMULE_TRACKING_ID=track-1\n");
@@ -112,6 +113,13 @@ for (const level of RUNNER_ISOLATION_LEVELS) {
         const result = await run(level, script, cancelWhenReady());
         expect(result.output).toContain("child cleaned");
         expect(result).toMatchObject({ reason: "cancelled", exitCode: 1, survivorsKilledCount: 0, leftoverCount: 0 });
+      });
+
+      test("does not spend its grace on a daemon that the signal did not reach", async () => {
+        const script = "(setsid sleep 300 &); sleep 0.1; trap 'exit 0' TERM; echo ready; sleep 301 & wait";
+        const result = await run(level, script, { graceMs: 60_000, ...cancelWhenReady() });
+        expect(result).toMatchObject({ reason: "cancelled", exitCode: 0, survivorsKilledCount: 1, leftoverCount: 0 });
+        expect(result.elapsedMs).toBeLessThan(3_000);
       });
 
       test("is killed after the grace when it ignores the signal", async () => {
@@ -227,18 +235,14 @@ for (const level of RUNNER_ISOLATION_LEVELS) {
 }
 
 /** A runner in a process of its own, so that it can be killed. */
-function startRunner(
-  level: string,
-  trackingId: string,
-  script: string,
-): ReturnType<typeof spawn> & { stdout: NodeJS.ReadableStream } {
+function startRunner(level: string, trackingId: string, script: string): ChildProcessByStdio<null, Readable, null> {
   const source = `
     import { runProcess } from ${JSON.stringify(join(import.meta.dirname, "../../runner/src/process.ts"))};
     const result = await runProcess({ argv: ["bash", "-c", process.argv[3]], cwd: "/", env: { PATH: process.env.PATH }, level: process.argv[1],
       trackingId: process.argv[2], merged: true, graceMs: 100, onOutput: (chunk) => process.stdout.write(chunk) });
     console.log(JSON.stringify(result));`;
   const args = ["--input-type=module", "-e", source, level, trackingId, script];
-  return spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] }) as never;
+  return spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
 }
 
 test.skipIf(process.getuid?.() !== 0 || report.available.length < 4)(
