@@ -26,7 +26,7 @@ export type Sockets = {
   guarded(ws: WebSocket, work: (session: Session) => void): void;
   /** Call it when a socket has gone. */
   gone(): void;
-  /** Characters that the client may be sent before it confirms that it reads; 0 when it has to confirm first. Lets a client go that has not for long. */
+  /** Characters that the client may be sent before it confirms that it reads; at most 0 when it has to confirm first. Lets a client go that has not for long. */
   room(ws: WebSocket, session: Session): number;
 };
 
@@ -49,7 +49,7 @@ export function createSockets(host: SocketHost): Sockets {
         ws.send(frame);
         // The number is random: only who has read so far can send it back.
         const [number = 0] = crypto.getRandomValues(new Uint32Array(1));
-        const spent = spend(credit, frame.length, share, { number, at: Date.now() });
+        const spent = spend(credit, frame, share, { number, at: Date.now() });
         credit = spent.credit;
         if (spent.mark !== null) ws.send(encodeFrame({ op: "mark", number: spent.mark }));
       }
@@ -73,7 +73,8 @@ export function createSockets(host: SocketHost): Sockets {
       share = shareOf(host.getWebSockets().length);
     },
     room(ws, session) {
-      if (isStalled(session.credit, Date.now())) ws.close(CLOSE_CODES.tooSlow, "nothing was confirmed for too long");
+      if (isStalled(session.credit, share, Date.now()))
+        ws.close(CLOSE_CODES.tooSlow, "nothing was confirmed for too long");
       return roomIn(session.credit, share);
     },
   };

@@ -101,7 +101,7 @@ function heed(ws: WebSocket, session: Session, raw: string | ArrayBuffer, socket
   const answer = obey(session, read.frame, deps);
   if (!isRefusal(answer)) return sockets.put(ws, answer, []);
   // Nothing is sent to a client that does not read, not even errors: it could have them heaped up.
-  if (sockets.room(ws, session) === 0) return ws.close(CLOSE_CODES.tooSlow, "read what was sent first");
+  if (sockets.room(ws, session) <= 0) return ws.close(CLOSE_CODES.tooSlow, "read what was sent first");
   const id = read.frame.op === "mark" ? null : read.frame.id;
   sockets.put(ws, session, [encodeFrame({ op: "error", id, problem: problemOf(answer) })]);
 }

@@ -33,7 +33,7 @@ export const RESET_REASONS = ["cursor-expired", "cursor-unknown", "epoch-changed
  * (caught up: `recovered` says that nothing was missed since the cursor) → `events` as they happen. A `log`
  * subscription gets `chunk`s (`text` when the bytes are UTF-8, else `base64`), a `skip` over bytes that were not sent because the
  * reader was slow (they can be read over HTTP), and `end` with the signed length and hash. A `mark` is sent back as it is when what came
- * before it has been handled: four may be under way (1 MiB between them), then nothing more is sent until one returns, and a client that
+ * before it has been handled: at most 1 MiB is sent unconfirmed, then nothing until a mark returns, and a client that
  * returns none is closed with 1013. State events are paged that way, never skipped.
  */
 export const serverFrameSchema = z
