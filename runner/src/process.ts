@@ -85,7 +85,8 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   const trackingId = request.trackingId ?? randomUUID();
   const plan = planLaunch(request.level, [program, ...rest], trackingId);
   if ("unavailable" in plan) return notStarted(`isolation level ${request.level}: ${plan.unavailable}`);
-  const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1));
+  const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1)).catch(String);
+  if (typeof outputs === "string") return notStarted(`no pipe for its output: ${outputs}`);
   const input = request.stdin === undefined ? undefined : outputs.pop();
   const [stdout, stderr = stdout] = outputs.map((pipe) => pipe.writeFd) as [number, number?];
   const job = startProcess(plan, request, trackingId, { stdin: input?.readFd ?? "ignore", stdout, stderr });

@@ -282,6 +282,18 @@ test.skipIf(spawnSync("setpriv", ["--reuid", "65534", "true"]).status !== 0)(
   },
 );
 
+test("a machine without room for a pipe is a reason, not an exception", async () => {
+  const before = process.env["TMPDIR"];
+  process.env["TMPDIR"] = "/no/such/folder";
+  try {
+    const result = await run("process-group", "true");
+    expect(result).toMatchObject({ reason: "not-started", detail: expect.stringContaining("no pipe for its output") });
+  } finally {
+    if (before === undefined) delete process.env["TMPDIR"];
+    else process.env["TMPDIR"] = before;
+  }
+});
+
 test("the probe says what is missing", () => {
   expect([...report.available, ...report.unavailable.keys()].toSorted()).toEqual(
     [...RUNNER_ISOLATION_LEVELS].toSorted(),
