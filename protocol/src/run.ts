@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { deploymentIdSchema, jobIdSchema, namespaceIdSchema, poolNameSchema, runIdSchema, runnerIdSchema, sha256Schema, timeSchema, uuidSchema } from "./ids.ts";
-import { derivationSchema, isolationSchema, jobStateSchema, outputSchema, phaseSchema, progressSchema, reasonSchema, submitBodySchema } from "./job.ts";
+import { derivationSchema, isolationSchema, jobStateSchema, outputSchema, phaseSchema, progressSchema, reasonSchema, submitBodySchema, waitingSchema } from "./job.ts";
 import { LIMITS } from "./limits.ts";
 
 const label = z.string().min(1).max(LIMITS.nameCharacters);
@@ -124,7 +124,7 @@ export const queueViewSchema = z
     pool: poolNameSchema,
     ticketCount: z.int(),
     parkedCount: z.int(),
-    tickets: z.array(z.object({ job: jobIdSchema, deployment: deploymentIdSchema, priority: z.string(), queuedAt: timeSchema, waiting: z.unknown() })),
+    tickets: z.array(z.object({ job: jobIdSchema, deployment: deploymentIdSchema, priority: z.string(), queuedAt: timeSchema, waiting: waitingSchema })),
   })
   .meta({ id: "Queue" });
 export type QueueView = z.output<typeof queueViewSchema>;
