@@ -10,7 +10,6 @@ import {
   type RunId,
   type ServerFrame,
 } from "@plumule/protocol";
-import type { Env } from "#durable-objects/env.ts";
 import { createEventLog, EVENT_LOG_MIGRATION, type EventLog } from "#durable-objects/shared/event-log.ts";
 import type { WatchedLog } from "#durable-objects/shared/feed.ts";
 import { transact } from "#durable-objects/shared/transact.ts";
@@ -25,14 +24,14 @@ export type Stream = {
   watchers: Watchers;
   runLog: { bytes: Uint8Array; complete: boolean };
   /** Commits `count` events of `padding` characters without telling the watchers. */
-  append(count: number, padding?: number, type?: Event["type"]): Event[];
+  append: (count: number, padding?: number, type?: Event["type"]) => Event[];
   /** Commits events and tells the watchers. */
-  publish(count: number, padding?: number, type?: Event["type"]): Event[];
+  publish: (count: number, padding?: number, type?: Event["type"]) => Event[];
   /** Adds bytes to the run's log. */
-  write(bytes: Uint8Array, complete?: boolean): void;
-  connect(): Client;
+  write: (bytes: Uint8Array, complete?: boolean) => void;
+  connect: () => Client;
   /** What a fresh instance does after hibernation: everything in memory is new, sockets and storage are the same. */
-  wake(): void;
+  wake: () => void;
 };
 
 /** The far end of a socket. It answers marks and chunks as every client has to, unless it is `busy`. */
@@ -40,19 +39,18 @@ export type Client = {
   frames: ServerFrame[];
   closed: { code: number; reason: string } | null;
   busy: boolean;
-  send(frame: unknown): void;
-  sendRaw(raw: string | ArrayBuffer): void;
+  send: (frame: unknown) => void;
+  sendRaw: (raw: string | ArrayBuffer) => void;
   /** Handles what was left lying while it was busy. */
-  resume(): void;
+  resume: () => void;
   /** Waits for a frame; throws when none comes. */
-  until(test: (frame: ServerFrame) => boolean): Promise<ServerFrame>;
-  cut(): void;
+  until: (test: (frame: ServerFrame) => boolean) => Promise<ServerFrame>;
+  cut: () => void;
 };
 
 /** Runs inside an object of the given name, which must be new. */
 export function inStream<T>(name: string, run: (stream: Stream) => Promise<T>): Promise<T> {
-  const { POOL } = env as unknown as Env;
-  return runInDurableObject(POOL.getByName(`stream-harness/${name}`), async (_, state) => {
+  return runInDurableObject(env.POOL.getByName(`stream-harness/${name}`), async (_, state) => {
     state.storage.sql.exec(EVENT_LOG_MIGRATION.sql);
     return await run(createStream(state));
   });
