@@ -308,8 +308,12 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
    * stale ticket does no harm. A newer ticket that came meanwhile stays.
    */
   #spend(entry: Entry, ticket: Ticket): void {
-    if (entry.ticket.number > ticket.number) this.#backlog.giveBack(entry);
-    else this.#backlog.remove(entry);
+    if (entry.ticket.number === ticket.number) this.#backlog.remove(entry);
+    else {
+      this.#backlog.giveBack(entry);
+      const poll = this.#fleet.readyPoll(entry.ticket.needs, entry.ticket.avoid);
+      if (poll !== null) this.#serve(poll);
+    }
     if (this.#spent.push(ticket) > 1) return;
     const remove = (): void => {
       for (const { job, number } of this.#spent.splice(0)) removeTicket(this.#sql, job, number);

@@ -32,9 +32,11 @@ export function outlookOf(needs: Requires, candidates: Iterable<Candidate>): Out
 
 /** The one that lacks less; by name where that is equal, so that the answer does not change with the order of polls. */
 function nearer(a: Near | null, b: Near): Near {
-  const key = ({ candidate, lacks: missing }: Near): string =>
-    `${String(missing.length).padStart(3, "0")} ${candidate.offer.name} ${candidate.id}`;
-  return a === null || key(b) < key(a) ? b : a;
+  if (a === null || b.lacks.length < a.lacks.length) return b;
+  if (b.lacks.length > a.lacks.length) return a;
+  const [one, two] = [a.candidate, b.candidate];
+  const isFirst = one.offer.name === two.offer.name ? one.id <= two.id : one.offer.name < two.offer.name;
+  return isFirst ? a : b;
 }
 
 /** Why a ticket waits, for programs and, in one sentence with the next step, for people. `position`: how many tickets go first. */
