@@ -1,0 +1,52 @@
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { isolationSchema, namespaceIdSchema } from "@plumule/protocol";
+import * as z from "zod";
+
+const label = z.string().min(1).max(128);
+
+/** The configuration of a runner, as the CLI puts it together from file, environment and flags. Folders are absolute. */
+export const runnerConfigSchema = z.strictObject({
+  /** Origin of the broker, e.g. `https://plumule.example`. */
+  url: z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, "")),
+  namespace: namespaceIdSchema,
+  /** Folder of everything that the runner keeps: key, mirrors, workspaces, journal, spool, logs. */
+  state: z.string().startsWith("/"),
+  name: label.default(hostname().slice(0, 128)),
+  /** One-time registration token; needed once per key. */
+  registration: z.string().optional(),
+  /** Key file; by default `<state>/key.pem`, made when missing. */
+  key: z.string().startsWith("/").optional(),
+  /** Signs with a key of the ssh-agent instead: the did:key to choose. */
+  agentKey: z.string().optional(),
+  /** Runs at a time. */
+  capacity: z.int().min(1).max(1_000).default(1),
+  /** Systems beside what Nix says of itself. */
+  systems: z.array(label).max(8).default([]),
+  features: z.array(label).max(32).default([]),
+  labels: z.array(label).max(32).default([]),
+  /** Level to use; by default the strongest that works here. */
+  isolation: isolationSchema.optional(),
+  /** Lets jobs name repositories by `file:` URLs: for development, where broker and runner are one machine. */
+  allowLocal: z.boolean().default(false),
+  /** A folder for a Nix store of the runner's own, instead of the system's. */
+  nixStore: z.string().startsWith("/").optional(),
+  /** Where programs of jobs are looked for; by default the runner's own PATH. */
+  path: z.string().optional(),
+  /** Leave after one run. */
+  once: z.boolean().default(false),
+  /** Bytes of logs on disk per run; head and tail are kept beyond it. The broker's own limit holds too. */
+  logBytes: z.int().min(64 * 1024).optional(),
+});
+export type RunnerConfig = z.output<typeof runnerConfigSchema>;
+/** What a caller writes; the rest has defaults. */
+export type RunnerOptions = z.input<typeof runnerConfigSchema>;
+
+/** The folders below `state`. */
+export type RunnerFolders = { key: string; mirrors: string; workspaces: string; journal: string; spool: string; logs: string };
+
+/** Where a runner keeps what. */
+export function runnerFolders(config: RunnerConfig): RunnerFolders {
+  const at = (name: string): string => join(config.state, name);
+  return { key: config.key ?? at("key.pem"), mirrors: at("mirrors"), workspaces: at("workspaces"), journal: at("journal"), spool: at("spool"), logs: at("logs") };
+}

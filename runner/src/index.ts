@@ -1,0 +1,7 @@
+export { type RunnerConfig, runnerConfigSchema, type RunnerOptions } from "./config.ts";
+export { createKey, loadKey } from "./key.ts";
+export { privateStore, probeNix } from "./nix/probe.ts";
+export { encodeNixPublicKey } from "./nix/signature.ts";
+export { type RunnerEnvironment, type RunningRunner, startRunner } from "./runner.ts";
+export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
+export { nixKeyName } from "./tasks/nix-build.ts";

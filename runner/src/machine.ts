@@ -1,0 +1,82 @@
+import type { Offer, Signer } from "@plumule/protocol";
+import { jobEnvironment } from "./environment.ts";
+import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
+import { privateStore, probeNix } from "./nix/probe.ts";
+import { capture, NEW_COMMANDS, type NixContext } from "./nix/run.ts";
+import { runProcess } from "./process.ts";
+import type { RunnerConfig } from "./config.ts";
+
+/** What a runner's machine can do, found out once at the start. */
+export type Machine = {
+  signer: Signer;
+  runner: string;
+  version: string;
+  isolation: RunnerIsolationLevel;
+  nix: { version: string; system: string; sandbox: boolean } | null;
+  /** Variables that every job gets, such as those of a private Nix store. */
+  variables: Readonly<Record<string, string>>;
+  path: string;
+  offer: Offer;
+  /** Grace of a stop that names none, ms. */
+  graceMs: number;
+};
+
+/** Version of the runner, in its statements. */
+export const RUNNER_VERSION = "0.1.0";
+
+const GRACE_MS = 10_000;
+
+/** Finds out what this machine can do. The second part says in words what was found, for the person who started the runner. */
+export async function probeMachine(config: RunnerConfig, signer: Signer, runner: string): Promise<{ machine: Machine; findings: string[] } | { refused: string }> {
+  const report = probeIsolation();
+  const isolation = config.isolation ?? report.level;
+  if (!isOffered(isolation, report.available)) return { refused: `The isolation level ${isolation} cannot be had here: ${report.unavailable.get(isolation as RunnerIsolationLevel) ?? "this runner does not know it"}.` };
+  const path = config.path ?? process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin";
+  const variables = config.nixStore === undefined ? {} : await privateStore(config.nixStore);
+  const env = jobEnvironment({ path, home: config.state, temporary: config.state, facts: {}, machine: variables });
+  if (!env.ok) return { refused: `${env.name}: ${env.detail}` };
+  const nix = await findNix({ cwd: config.state, env: env.env, run: probeRun(isolation) });
+  const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
+  const features = [...new Set([...("version" in nix ? ["nix"] : []), ...config.features])];
+  const offer: Offer = { name: config.name, systems, features, labels: config.labels, isolation, version: RUNNER_VERSION, capacity: config.capacity };
+  return {
+    machine: { signer, runner, version: RUNNER_VERSION, isolation, nix: "version" in nix ? nix : null, variables, path, offer, graceMs: GRACE_MS },
+    findings: ["version" in nix ? `Nix ${nix.version} for ${nix.system}` : `no Nix (${nix.why}): only shell jobs`, `isolation ${isolation}`, `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`],
+  };
+}
+
+/** This machine's system in Nix's words, for a machine without Nix. */
+function hostSystem(): string {
+  const cpu = process.arch === "x64" ? "x86_64" : process.arch === "arm64" ? "aarch64" : process.arch;
+  return `${cpu}-${process.platform}`;
+}
+
+function isOffered(level: string, available: readonly RunnerIsolationLevel[]): level is RunnerIsolationLevel {
+  return (available as readonly string[]).includes(level);
+}
+
+async function findNix(context: NixContext): Promise<{ version: string; system: string; sandbox: boolean } | { why: string }> {
+  const probe = await probeNix(context);
+  if (!probe.present) return { why: probe.why };
+  if (!probe.flakes) return { why: `Nix ${probe.version} has no flakes` };
+  return { version: probe.version, system: probe.system, sandbox: await hasSandbox(context) };
+}
+
+/** Whether builds are sandboxed, as Nix's own configuration says; stands in provenance statements. */
+async function hasSandbox(context: NixContext): Promise<boolean> {
+  for (const command of [["config", "show"], ["show-config"]]) {
+    const shown = await capture(context, ["nix", ...NEW_COMMANDS, ...command, "--json"]);
+    if (shown.exitCode !== 0) continue;
+    const { sandbox } = JSON.parse(shown.stdout) as { sandbox?: { value?: unknown } };
+    return sandbox?.value === true || sandbox?.value === "true";
+  }
+  return false;
+}
+
+function probeRun(level: RunnerIsolationLevel): NixContext["run"] {
+  return async (argv, { cwd, env, onStdout, onStderr }) => {
+    const result = await runProcess({ argv, cwd, env, level, merged: false, graceMs: 0, limits: { runMs: 30_000 }, onOutput: (chunk, stream) => (stream === "stdout" ? onStdout(chunk) : onStderr(chunk)) });
+    if (result.reason === "not-started") throw new Error(result.detail ?? `${argv[0]} could not be started`);
+    return { exitCode: result.exitCode, signal: result.signal };
+  };
+}

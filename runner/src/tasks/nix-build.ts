@@ -1,0 +1,102 @@
+import { didKeyOf, type Derivation, type Output, type Phase, type Progress } from "@plumule/protocol";
+import type { NixBuildEvent } from "../nix/build.ts";
+import { buildInstallables } from "../nix/build.ts";
+import type { Derivation as NixDerivation } from "../nix/derivations.ts";
+import type { BuiltOutput } from "../nix/outputs.ts";
+import type { NixContext } from "../nix/run.ts";
+import { signPath } from "../nix/signature.ts";
+import { ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
+
+/**
+ * Evaluates and realises installables, or without them the flake's checks and default package. Nix gets SIGINT first: it then ends its builders
+ * itself, which a SIGKILL would leave behind.
+ */
+export async function runNixBuild(context: TaskContext, installables: readonly string[] | null): Promise<TaskEnd> {
+  const { nix } = context.machine;
+  if (nix === null) return ended("refused", null, { code: "setup-failed", detail: "This runner has no Nix." });
+  const nixContext = contextOf(context);
+  const result = await buildInstallables(
+    nixContext,
+    {
+      source: { directory: context.workspace.checkout, kind: context.commit === null ? "files" : "git", ...(context.commit === null ? {} : { commit: context.commit }) },
+      system: nix.system,
+      ...(installables === null ? {} : { installables }),
+      silenceMs: context.silenceMs,
+      rootsDirectory: context.workspace.temporary,
+    },
+    (event) => report(context, event),
+  );
+  if (context.stop.aborted) return stopEnd(orderOf(context.stop), null);
+  if (result.outcome === "failed") {
+    const { code, detail, derivation } = result.failure;
+    context.log(`error: ${detail}\n`);
+    return ended("failed", 1, { code, detail: detail.slice(0, 2_000), ...(derivation === undefined ? {} : { derivation: derivation.slice(0, 300) }) });
+  }
+  const outputs = await signOutputs(context, result.outputs);
+  const targets = result.targets.map((target) => ({ attribute: target.label, drv: target.drv, outputs: outputs.filter((output) => output.drvPath === target.drv) }));
+  return { outcome: "succeeded", exitCode: 0, reason: null, targets };
+}
+
+function contextOf(context: TaskContext): NixContext {
+  return {
+    cwd: context.workspace.checkout,
+    env: context.env,
+    signal: context.stop,
+    run: async (argv, options) => {
+      const result = await runTaskProcess(context, argv, {
+        env: options.env,
+        cwd: options.cwd,
+        merged: false,
+        firstSignal: "SIGINT",
+        ...(options.signal === undefined ? {} : { cancel: options.signal }),
+        onOutput: (chunk, stream) => (stream === "stdout" ? options.onStdout(chunk) : options.onStderr(chunk)),
+      });
+      if (result.reason === "not-started") throw new Error(result.detail ?? `${argv[0]} could not be started`);
+      return { exitCode: result.signal === null ? result.exitCode : null, signal: result.signal };
+    },
+  };
+}
+
+function report({ reporter, log }: TaskContext, event: NixBuildEvent): void {
+  switch (event.kind) {
+    case "phase":
+      return reporter.phase(event.phase satisfies Phase);
+    case "log":
+      return log(`${event.text}\n`);
+    case "progress":
+      return reporter.progress({ ...event.progress } satisfies Progress);
+    case "derivation":
+      return reporter.derivations([wireDerivation(event.derivation)]);
+    case "plan":
+      return reporter.plan(
+        event.plan.nodes.map((node) => ({ drv: node.drv, name: node.name, state: node.need === "cached" ? "cached" : "planned" })),
+        event.plan.edges.map(([user, dependency]) => [user, dependency]),
+      );
+  }
+}
+
+function wireDerivation({ drv, name, state, phase, exitCode, reason, startedAt, endedAt }: NixDerivation): Derivation {
+  const time = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
+  return { drv, name, state, phase: phase ?? null, exitCode: exitCode ?? null, reason: reason?.slice(0, 2_000) ?? null, startedAt: time(startedAt), endedAt: time(endedAt) };
+}
+
+/** Adds the runner's Nix-native signature to each output, which `nix store verify` checks with the runner's public key. */
+async function signOutputs({ machine }: TaskContext, outputs: readonly BuiltOutput[]): Promise<Output[]> {
+  const keyName = nixKeyName(machine.signer.publicKey);
+  return Promise.all(
+    outputs.map(async (output) => ({
+      name: output.name,
+      path: output.path,
+      drvPath: output.drvPath,
+      narHash: output.narHash,
+      narSize: output.narSize,
+      references: [...output.references],
+      signatures: [...output.signatures, await signPath(output, keyName, (bytes) => machine.signer.sign(bytes))],
+    })),
+  );
+}
+
+/** The runner's name as a Nix signer: its did:key without the colons, which Nix uses to end a key's name. */
+export function nixKeyName(publicKey: Uint8Array): string {
+  return `plumule-${didKeyOf(publicKey).slice("did:key:".length)}`;
+}

@@ -1,0 +1,38 @@
+import type { Task } from "@plumule/protocol";
+import { readRepositorySteps, type Step } from "../task-file.ts";
+import { runNixBuild } from "./nix-build.ts";
+import { runShell } from "./shell.ts";
+import { ended, type TaskContext, type TaskEnd } from "./task.ts";
+
+/** Runs a job's task: itself, or the steps that its repository describes, in order, until one does not succeed. */
+export async function runSteps(context: TaskContext, task: Task): Promise<TaskEnd> {
+  if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
+  const read = await readRepositorySteps(context.workspace.checkout, task.task);
+  if ("refused" in read) {
+    context.log(`[plumule] ${read.detail}\n`);
+    return ended("failed", null, { code: read.refused, detail: read.detail });
+  }
+  context.log(`[plumule] ${read.found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
+  const targets: TaskEnd["targets"] = [];
+  for (const step of read.steps) {
+    if (read.steps.length > 1) context.log(`[plumule] ${step.name}\n`);
+    const end = await runStep(context, step);
+    targets.push(...end.targets);
+    if (end.outcome !== "succeeded") return { ...end, targets: [] };
+  }
+  return { outcome: "succeeded", exitCode: 0, reason: null, targets };
+}
+
+async function runStep(context: TaskContext, { task }: Step): Promise<TaskEnd> {
+  switch (task.kind) {
+    case "shell":
+      return runShell(context, task);
+    case "nix-build":
+      return runNixBuild(context, task.installables);
+    case "flake":
+      return runNixBuild(context, null);
+    case "effect":
+      // Offered by no runner (feature `effects`), so that such a job waits; one that comes all the same goes back.
+      return ended("refused", null, { code: "refused", detail: "This runner does not run effects." });
+  }
+}

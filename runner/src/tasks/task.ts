@@ -1,0 +1,77 @@
+import type { Output, Outcome, Reason } from "@plumule/protocol";
+import type { Machine } from "../machine.ts";
+import type { StopOrder } from "../lease.ts";
+import { type ProcessResult, runProcess } from "../process.ts";
+import type { Reporter } from "../reporter.ts";
+import type { Workspace } from "../workspace.ts";
+
+/** What a task works with. */
+export type TaskContext = {
+  machine: Machine;
+  workspace: Workspace;
+  /** The commit that is checked out; null for a job without a source. */
+  commit: string | null;
+  env: Readonly<Record<string, string>>;
+  reporter: Reporter;
+  /** Adds to the run's log. */
+  log(chunk: Uint8Array | string): void;
+  /** Aborted when the run must stop, with a {@link StopOrder} as reason; `kill` when the grace is over at once. */
+  stop: AbortSignal;
+  kill: AbortSignal;
+  /** Counts what had to be killed, over all processes of the run. */
+  survivors: { killedCount: number; leftoverCount: number };
+  silenceMs: number;
+};
+
+/** One built attribute with its outputs: the subject of a provenance statement. */
+export type BuiltTarget = { attribute: string; drv: string; outputs: Output[] };
+
+/** How a task ended. */
+export type TaskEnd = { outcome: Outcome; exitCode: number | null; reason: Reason | null; targets: BuiltTarget[] };
+
+/** An end without outputs. */
+export function ended(outcome: Outcome, exitCode: number | null, reason: Reason | null): TaskEnd {
+  return { outcome, exitCode, reason, targets: [] };
+}
+
+/** The end of a task that was told to stop: a time-out is the job's failure, a runner that leaves is not. */
+export function stopEnd(order: StopOrder, exitCode: number | null): TaskEnd {
+  switch (order.reason.code) {
+    case "run-timeout":
+    case "silence-timeout":
+      return ended("failed", exitCode, order.reason);
+    case "runner-stopped":
+      return ended("refused", exitCode, order.reason);
+    default:
+      return ended("cancelled", exitCode, order.reason);
+  }
+}
+
+/** The order that aborted a signal; a run is stopped with nothing else. */
+export function orderOf(stop: AbortSignal): StopOrder {
+  return stop.reason as StopOrder;
+}
+
+/** Runs a process of the task at the machine's isolation level, in its checkout, and counts what had to be killed. */
+export async function runTaskProcess(
+  context: TaskContext,
+  argv: readonly string[],
+  options: { env?: Readonly<Record<string, string>>; cwd?: string; merged: boolean; firstSignal?: NodeJS.Signals; cancel?: AbortSignal; onOutput: (chunk: Uint8Array, stream: "merged" | "stdout" | "stderr") => void },
+): Promise<ProcessResult> {
+  const order = context.stop.aborted ? orderOf(context.stop) : null;
+  const result = await runProcess({
+    argv,
+    cwd: options.cwd ?? context.workspace.checkout,
+    env: options.env ?? context.env,
+    level: context.machine.isolation,
+    merged: options.merged,
+    onOutput: options.onOutput,
+    cancel: options.cancel ?? context.stop,
+    kill: context.kill,
+    graceMs: order?.graceMs ?? context.machine.graceMs,
+    ...(options.firstSignal === undefined ? {} : { firstSignal: options.firstSignal }),
+  });
+  context.survivors.killedCount += result.survivorsKilledCount;
+  context.survivors.leftoverCount += result.leftoverCount;
+  return result;
+}
