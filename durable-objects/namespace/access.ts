@@ -38,9 +38,10 @@ type Ticket = { principal: Principal; origin: string | null; expiresAt: Millis }
 
 /** Access to a namespace. Tickets are in memory only: one that an eviction loses is asked for again. */
 export function createAccess(context: NamespaceContext): Access {
-  const { sql, namespace } = context;
-  const tickets = new Map<string, Ticket>();
+  return { ...authentication(context), ...tickets(context), ...tokens(context) };
+}
 
+function authentication({ sql, namespace }: NamespaceContext): Pick<Access, "authenticate"> {
   const byToken = async (credential: string, id: string, now: Millis): Promise<Authenticated | Refusal> => {
     const hash = await hashCredential(credential);
     const token = findToken(sql, id);
@@ -67,27 +68,41 @@ export function createAccess(context: NamespaceContext): Access {
       const runner = sessionRunner(credential);
       return runner === null ? unauthenticated() : bySession(credential, runner, now);
     },
+  };
+}
 
+function tickets({ namespace }: NamespaceContext): Pick<Access, "createTicket" | "redeemTicket"> {
+  const open = new Map<string, Ticket>();
+  return {
     createTicket({ actor, scopes, origin }) {
       const now = Date.now();
-      for (const [text, { expiresAt }] of tickets) if (expiresAt <= now) tickets.delete(text);
-      if (tickets.size >= LIMITS.sockets)
+      // Oldest first, as a Map keeps them: the first that is not over ends the search.
+      for (const [text, { expiresAt }] of open) {
+        if (expiresAt > now) break;
+        open.delete(text);
+      }
+      if (open.size >= LIMITS.sockets)
         return refuse("rate-limited", `${LIMITS.sockets} tickets wait to be used.`, {
           headers: { "Retry-After": "30" },
         });
       const ticket = randomSecret();
       const expiresAt = now + LIMITS.ticketMs;
-      tickets.set(ticket, { principal: { kind: "token", actor, namespace, scopes }, origin, expiresAt });
+      open.set(ticket, { principal: { kind: "token", actor, namespace, scopes }, origin, expiresAt });
       return { ticket, expiresAt: formatTime(expiresAt) };
     },
 
     redeemTicket({ ticket, origin }) {
-      const found = tickets.get(ticket);
-      tickets.delete(ticket);
+      const found = open.get(ticket);
+      open.delete(ticket);
       if (found === undefined || found.expiresAt <= Date.now() || found.origin !== origin) return unauthenticated();
       return found.principal;
     },
+  };
+}
 
+function tokens(context: NamespaceContext): Pick<Access, "createToken" | "listTokens" | "revokeToken"> {
+  const { sql } = context;
+  return {
     async createToken({ actor, body }) {
       const now = Date.now();
       const expiresAt = body.expiresAt === undefined ? null : Date.parse(body.expiresAt);

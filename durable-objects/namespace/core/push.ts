@@ -2,61 +2,30 @@ import {
   commitSchema,
   fieldErrors,
   type FieldError,
+  type GardenPatch,
+  gardenPatchSchema,
+  type GardenPush,
+  gardenPushSchema,
+  type GardenRepository,
+  type GithubPush,
+  githubPushSchema,
+  isRefusal,
   pushBodySchema,
   type Push,
   refuse,
   type Refusal,
 } from "@plumule/protocol";
-import * as z from "zod";
 import { isZeroCommit } from "./triggers.ts";
 
 /** What a verified webhook says: a push, or something that starts no job. */
-export type HookEvent = { kind: "push"; push: Push } | { kind: "other"; type: string; detail: string };
+export type HookEvent = { kind: "push"; push: Push } | OtherEvent;
+type OtherEvent = { kind: "other"; type: string; detail: string };
 
 /** What is known about a webhook beside its body. `eventType` comes from a header that no signature covers. */
 export type HookContext = { eventType: string | null; audience: string; signedByKey: boolean };
 
-/** Known fields only: what is not understood is not stored. */
-const pushSchema = z.object(pushBodySchema.shape);
-const text = z.string().max(4_000);
-
-/** Garden's repository; `id` comes with and without `rad:`. */
-const gardenRepositorySchema = z.looseObject({
-  id: z.string().max(200),
-  default_branch: text.nullish(),
-  clone_url: text.nullish(),
-  http_url: text.nullish(),
-  seeder: text.nullish(),
-});
-const gardenAuthorSchema = z.looseObject({ id: text.nullish() }).nullish();
-const gardenPushSchema = z.looseObject({
-  repository: gardenRepositorySchema,
-  author: gardenAuthorSchema,
-  branch: text.nullish(),
-  before: text.nullish(),
-  after: text,
-  commits: z.array(z.looseObject({ id: text.nullish(), title: text.nullish() })).nullish(),
-});
-const gardenPatchSchema = z.looseObject({
-  repository: gardenRepositorySchema,
-  action: text.nullish(),
-  patch: z.looseObject({
-    id: z.string().max(64),
-    title: text.nullish(),
-    author: gardenAuthorSchema,
-    before: text.nullish(),
-    after: text.nullish(),
-    revisions: z.array(z.looseObject({ oid: text.nullish() })).nullish(),
-  }),
-});
-const githubPushSchema = z.looseObject({
-  ref: text,
-  before: text.nullish(),
-  after: text,
-  repository: z.looseObject({ clone_url: text }),
-  sender: z.looseObject({ login: text.nullish() }).nullish(),
-  head_commit: z.looseObject({ message: z.string().nullish() }).nullish(),
-});
+/** What a foreign body says in the words of a push; `checkPush` decides whether it is one. */
+type Draft = Record<"type" | "repository" | "ref" | "after", string> & Partial<Record<keyof Push, unknown>>;
 
 /**
  * Reads the body of a verified webhook: plumule's own, Radicle Garden's or GitHub's. The body's shape decides which it is, since the
@@ -64,71 +33,51 @@ const githubPushSchema = z.looseObject({
  * only that may be signed with a key: a key is trusted by many brokers, a secret by one.
  */
 export function readHookBody(value: unknown, context: HookContext): HookEvent | Refusal {
-  const body = z.looseObject({ repository: z.unknown() }).safeParse(value);
-  if (!body.success) return refuse("invalid-body", "The body is not an object.", { errors: fieldErrors(body.error) });
-  if (typeof body.data.repository === "string") return readOwn(value, context.audience);
+  if (!isObject(value)) return invalid("", "an object is expected");
+  const { repository } = value;
+  if (typeof repository === "string") return readOwn(value, context.audience);
   const type = context.eventType?.toLowerCase() ?? null;
   if (type !== null && !/^(?:push|patch)/.test(type))
-    return {
-      kind: "other",
-      type,
-      detail: type.includes("deleted")
-        ? "the ref was deleted: there is nothing to build"
-        : `events of the type ${type} start no job`,
-    };
+    return other(type, type.includes("deleted") ? DELETED : `events of the type ${type} start no job`);
   if (context.signedByKey)
-    return refuse("invalid-body", "A webhook that is signed with a key needs plumule's own body.", {
-      errors: [{ pointer: "/repository", detail: "a repository URL is expected, beside `audience`" }],
-    });
-  if ("patch" in body.data) return readWith(gardenPatchSchema, value, context, fromGardenPatch);
-  const repository = z.looseObject({ id: z.string() }).safeParse(body.data.repository);
-  return repository.success
-    ? readWith(gardenPushSchema, value, context, fromGardenPush)
-    : readWith(githubPushSchema, value, context, fromGithubPush);
+    return invalid("/repository", "under a key only plumule's own body is taken: a repository URL, beside `audience`");
+  const read = readForeign(value, repository);
+  if (isRefusal(read) || isOther(read)) return read;
+  return checkPush({ ...read, audience: context.audience });
 }
+
+/** Why a push that deletes a ref makes no job. */
+const DELETED = "the ref was deleted: there is nothing to build";
 
 function readOwn(value: unknown, audience: string): HookEvent | Refusal {
-  const push = checkPush(value);
-  if ("refused" in push || push.push.audience === audience) return push;
-  return refuse("invalid-body", "The webhook is for another broker or namespace.", {
-    errors: [{ pointer: "/audience", detail: `${push.push.audience} given, ${audience} expected` }],
-  });
+  const event = checkPush(value);
+  if (isRefusal(event) || event.push.audience === audience) return event;
+  return invalid("/audience", `the webhook is for ${event.push.audience}, this is ${audience}`);
 }
 
-type Draft = Omit<z.input<typeof pushSchema>, "audience">;
-
-function readWith<S extends z.ZodType>(
-  schema: S,
-  value: unknown,
-  { audience }: HookContext,
-  map: (body: z.output<S>) => Draft | { type: string; detail: string },
-): HookEvent | Refusal {
-  const parsed = schema.safeParse(value);
-  if (!parsed.success)
-    return refuse("invalid-body", "The body is none of the known kinds.", { errors: fieldErrors(parsed.error) });
-  const draft = map(parsed.data);
-  return "detail" in draft ? { kind: "other", ...draft } : checkPush({ ...draft, audience });
+function readForeign(value: Record<string, unknown>, repository: unknown): Draft | OtherEvent | Refusal {
+  if ("patch" in value) {
+    const patch = gardenPatchSchema.safeParse(value);
+    return patch.success ? fromGardenPatch(patch.data) : unknownKind(fieldErrors(patch.error));
+  }
+  if (isObject(repository) && typeof repository["id"] === "string") {
+    const push = gardenPushSchema.safeParse(value);
+    return push.success ? fromGardenPush(push.data) : unknownKind(fieldErrors(push.error));
+  }
+  const push = githubPushSchema.safeParse(value);
+  return push.success ? fromGithubPush(push.data) : unknownKind(fieldErrors(push.error));
 }
 
+/** Takes known fields only: what is not understood is not stored. */
 function checkPush(draft: unknown): { kind: "push"; push: Push } | Refusal {
-  const parsed = pushSchema.safeParse(draft);
-  const errors: FieldError[] = parsed.success ? [] : fieldErrors(parsed.error);
-  const after = parsed.data?.after ?? "";
-  if (parsed.success && !isZeroCommit(after) && !commitSchema.safeParse(after).success)
-    errors.push({ pointer: "/after", detail: "a full commit id of 40 or 64 lower-case hex digits is expected" });
-  return parsed.success && errors.length === 0
+  const parsed = pushBodySchema.strip().safeParse(draft);
+  if (!parsed.success) return refuse("invalid-body", "The push is not valid.", { errors: fieldErrors(parsed.error) });
+  return isZeroCommit(parsed.data.after) || commitSchema.safeParse(parsed.data.after).success
     ? { kind: "push", push: parsed.data }
-    : refuse("invalid-body", "The push is not valid.", { errors });
+    : invalid("/after", "a full commit id of 40 or 64 lower-case hex digits is expected");
 }
 
-function fromGardenPush({
-  repository,
-  author,
-  branch,
-  before,
-  after,
-  commits,
-}: z.output<typeof gardenPushSchema>): Draft {
+function fromGardenPush({ repository, author, branch, before, after, commits }: GardenPush): Draft {
   const ref = refOfBranch(branch ?? repository.default_branch ?? "");
   const head = commits?.find(({ id }) => id === after) ?? commits?.[0];
   return {
@@ -142,35 +91,23 @@ function fromGardenPush({
   };
 }
 
-function fromGardenPatch({
-  repository,
-  action,
-  patch,
-}: z.output<typeof gardenPatchSchema>): Draft | { type: string; detail: string } {
+function fromGardenPatch({ repository, action, patch }: GardenPatch): Draft | OtherEvent {
   const verb = action?.toLowerCase() ?? "updated";
   if (verb !== "created" && verb !== "updated")
-    return { type: `patch ${verb}`, detail: `a patch that was ${verb} has no new commit` };
-  const after = patch.after ?? patch.revisions?.at(-1)?.oid ?? "";
+    return other(`patch ${verb}`, `a patch that was ${verb} has no new commit`);
   return {
     ...originOf(repository),
     type: "patch",
     ref: `refs/patches/${patch.id}`,
     before: patch.before,
-    after,
+    after: patch.after ?? patch.revisions?.at(-1)?.oid ?? "",
     author: patch.author?.id,
     patch: patch.id,
     message: patch.title,
   };
 }
 
-function fromGithubPush({
-  ref,
-  before,
-  after,
-  repository,
-  sender,
-  head_commit: head,
-}: z.output<typeof githubPushSchema>): Draft {
+function fromGithubPush({ ref, before, after, repository, sender, head_commit: head }: GithubPush): Draft {
   return {
     type: typeOfRef(ref),
     repository: repository.clone_url,
@@ -182,17 +119,15 @@ function fromGithubPush({
   };
 }
 
-function originOf({
-  id,
-  clone_url: clone,
-  http_url: http,
-  seeder,
-}: z.output<typeof gardenRepositorySchema>): Pick<Draft, "repository" | "urls" | "node"> {
-  const urls = [...new Set([clone, http])].filter((url) => url?.startsWith("https://") === true) as string[];
-  return { repository: id.startsWith("rad:") ? id : `rad:${id}`, urls, node: seeder };
+function originOf({ id, clone_url: clone, http_url: http, seeder }: GardenRepository): {
+  repository: string;
+  urls: string[];
+  node: string | null | undefined;
+} {
+  const urls = [clone, http].filter((url) => url?.startsWith("https://") === true) as string[];
+  return { repository: id.startsWith("rad:") ? id : `rad:${id}`, urls: [...new Set(urls)], node: seeder };
 }
 
-/** A branch comes as `main`, as `refs/heads/main` or as `<node id>/refs/heads/main`. */
 function refOfBranch(branch: string): string {
   const ref = /^(?:z6Mk[1-9A-HJ-NP-Za-km-z]{44}\/)?(refs\/.+)$/.exec(branch)?.[1];
   return ref ?? `refs/heads/${branch}`;
@@ -200,4 +135,24 @@ function refOfBranch(branch: string): string {
 
 function typeOfRef(ref: string): "push" | "tag" {
   return ref.startsWith("refs/tags/") ? "tag" : "push";
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function other(type: string, detail: string): OtherEvent {
+  return { kind: "other", type, detail };
+}
+
+function isOther(read: Draft | OtherEvent): read is OtherEvent {
+  return "kind" in read;
+}
+
+function invalid(pointer: string, detail: string): Refusal {
+  return refuse("invalid-body", "The webhook's body is not valid.", { errors: [{ pointer, detail }] });
+}
+
+function unknownKind(errors: readonly FieldError[]): Refusal {
+  return refuse("invalid-body", "The body is none of the known kinds.", { errors });
 }

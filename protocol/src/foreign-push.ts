@@ -1,0 +1,55 @@
+import * as z from "zod";
+
+/**
+ * Webhook bodies of others, as far as plumule reads them, with every variant that was met: Radicle Garden (its documentation, server and three
+ * receivers disagree about which fields are there) and GitHub (`push`). What they say is checked again as plumule's own `pushBodySchema`.
+ */
+const text = z.string().max(4_000);
+const person = z.looseObject({ id: text.nullish() }).nullish();
+
+/** Garden's repository; `id` comes with and without `rad:`. */
+export const gardenRepositorySchema = z.looseObject({
+  id: z.string().max(200),
+  default_branch: text.nullish(),
+  clone_url: text.nullish(),
+  http_url: text.nullish(),
+  seeder: text.nullish(),
+});
+export type GardenRepository = z.output<typeof gardenRepositorySchema>;
+
+/** Garden's push. `branch` comes as `main`, as a whole ref, and as a ref behind a node id. */
+export const gardenPushSchema = z.looseObject({
+  repository: gardenRepositorySchema,
+  author: person,
+  branch: text.nullish(),
+  before: text.nullish(),
+  after: text,
+  commits: z.array(z.looseObject({ id: text.nullish(), title: text.nullish() })).nullish(),
+});
+export type GardenPush = z.output<typeof gardenPushSchema>;
+
+/** Garden's patch. `action` comes in any case; without `after` the newest revision tells the commit. */
+export const gardenPatchSchema = z.looseObject({
+  repository: gardenRepositorySchema,
+  action: text.nullish(),
+  patch: z.looseObject({
+    id: z.string().max(64),
+    title: text.nullish(),
+    author: person,
+    before: text.nullish(),
+    after: text.nullish(),
+    revisions: z.array(z.looseObject({ oid: text.nullish() })).nullish(),
+  }),
+});
+export type GardenPatch = z.output<typeof gardenPatchSchema>;
+
+/** GitHub's push. */
+export const githubPushSchema = z.looseObject({
+  ref: text,
+  before: text.nullish(),
+  after: text,
+  repository: z.looseObject({ clone_url: text }),
+  sender: z.looseObject({ login: text.nullish() }).nullish(),
+  head_commit: z.looseObject({ message: z.string().nullish() }).nullish(),
+});
+export type GithubPush = z.output<typeof githubPushSchema>;
