@@ -17,6 +17,7 @@ export * from "./endpoints/index.ts";
 export * from "./client.ts";
 export * from "./json-schema.ts";
 export * from "./watch.ts";
+export * from "./follow-log.ts";
 export * from "./follow.ts";
 export * from "./result.ts";
 export * from "./did-key.ts";
