@@ -1,20 +1,45 @@
 import {
-  appendLog, type Assignment, call, type CallAnswer, type CallInput, type ClientDeps, createSession, type Endpoint, type HeartbeatAnswer, type HeartbeatBody, heartbeatRun, type PollBody, pollWork, postResult, type Problem,
-  type ResultAnswer, type ResultBody, type RunnerEventsBody, reportRunEvents, type Signer, signSession,
+  appendLog,
+  type Assignment,
+  call,
+  type CallAnswer,
+  type CallInput,
+  type ClientDeps,
+  createSession,
+  type Endpoint,
+  type HeartbeatAnswer,
+  type HeartbeatBody,
+  heartbeatRun,
+  type PollBody,
+  pollWork,
+  postResult,
+  type Problem,
+  type ResultAnswer,
+  type ResultBody,
+  type RunnerEventsBody,
+  reportRunEvents,
+  type Signer,
+  signSession,
 } from "@plumule/protocol";
 
 /** Which run a write belongs to, and the right to write it. */
 export type Lease = Pick<Assignment, "namespace" | "deployment" | "run" | "epoch" | "leaseToken">;
 
 /** An answer of the broker, or its problem. `retry` says whether the same request may succeed later. */
-export type BrokerAnswer<T> = { ok: true; value: T } | { ok: false; retry: boolean; problem: Problem; logSize: number | null };
+export type BrokerAnswer<T> =
+  | { ok: true; value: T }
+  | { ok: false; retry: boolean; problem: Problem; logSize: number | null };
 
 /** What a runner asks of a broker. Network faults are answers with `retry`, never exceptions. */
 export type Broker = {
   /** The pool that the session belongs to; asks for a session when there is none. */
   pool(): Promise<BrokerAnswer<string>>;
   poll(body: PollBody, signal: AbortSignal): Promise<BrokerAnswer<Assignment | null>>;
-  heartbeat(lease: Lease, body: Omit<HeartbeatBody, "epoch">, signal?: AbortSignal): Promise<BrokerAnswer<HeartbeatAnswer>>;
+  heartbeat(
+    lease: Lease,
+    body: Omit<HeartbeatBody, "epoch">,
+    signal?: AbortSignal,
+  ): Promise<BrokerAnswer<HeartbeatAnswer>>;
   report(lease: Lease, body: Omit<RunnerEventsBody, "epoch">): Promise<BrokerAnswer<{ number: number }>>;
   appendLog(lease: Lease, offset: number, bytes: Uint8Array): Promise<BrokerAnswer<{ bytes: number }>>;
   result(lease: Lease, body: ResultBody): Promise<BrokerAnswer<ResultAnswer>>;
@@ -28,10 +53,27 @@ const RENEW_EARLY_MS = 60_000;
 type Session = { token: string; pool: string; endsAt: number };
 
 /** A broker at `baseUrl`, spoken to as the runner that holds `signer`. */
-export function connectBroker({ baseUrl, namespace, runner, signer, fetch }: { baseUrl: string; namespace: string; runner: string; signer: Signer; fetch: ClientDeps["fetch"] }): Broker {
+export function connectBroker({
+  baseUrl,
+  namespace,
+  runner,
+  signer,
+  fetch,
+}: {
+  baseUrl: string;
+  namespace: string;
+  runner: string;
+  signer: Signer;
+  fetch: ClientDeps["fetch"];
+}): Broker {
   let session: Session | null = null;
 
-  const send = async <E extends Endpoint>(bearer: string | undefined, endpoint: E, input: CallInput<E>, holdMs = 0): Promise<CallAnswer<E>> => {
+  const send = async <E extends Endpoint>(
+    bearer: string | undefined,
+    endpoint: E,
+    input: CallInput<E>,
+    holdMs = 0,
+  ): Promise<CallAnswer<E>> => {
     const timeout = AbortSignal.timeout(holdMs + REQUEST_MS);
     const signal = input.signal === undefined ? timeout : AbortSignal.any([timeout, input.signal]);
     try {
@@ -46,17 +88,25 @@ export function connectBroker({ baseUrl, namespace, runner, signer, fetch }: { b
     const asked = await send(undefined, createSession, { params: { ns: namespace }, body: { runner } });
     if (!asked.ok) return failed(asked);
     if (asked.answer.status !== 200) return failed(unreachable("the broker answered a session without a challenge"));
-    const proof = await signSession({ audience: asked.answer.body.audience, challenge: asked.answer.body.challenge }, signer);
+    const proof = await signSession(
+      { audience: asked.answer.body.audience, challenge: asked.answer.body.challenge },
+      signer,
+    );
     const begun = await send(undefined, createSession, { params: { ns: namespace }, body: { runner, proof } });
     if (!begun.ok) return failed(begun);
     if (begun.answer.status !== 201) return failed(unreachable("the broker answered a proof with another challenge"));
     // The life of the session is measured here: this clock and the broker's need not agree.
-    const lifeMs = Date.parse(begun.answer.body.expiresAt) - Date.parse(begun.headers.get("date") ?? new Date().toISOString());
+    const lifeMs =
+      Date.parse(begun.answer.body.expiresAt) - Date.parse(begun.headers.get("date") ?? new Date().toISOString());
     session = { token: begun.answer.body.token, pool: begun.answer.body.pool, endsAt: performance.now() + lifeMs };
     return { ok: true, value: session };
   };
 
-  const target = (lease: Lease): { ns: string; deployment: string; run: string } => ({ ns: lease.namespace, deployment: lease.deployment, run: lease.run });
+  const target = (lease: Lease): { ns: string; deployment: string; run: string } => ({
+    ns: lease.namespace,
+    deployment: lease.deployment,
+    run: lease.run,
+  });
 
   return {
     async pool() {
@@ -66,21 +116,38 @@ export function connectBroker({ baseUrl, namespace, runner, signer, fetch }: { b
     async poll(body, signal) {
       const begun = await beginSession();
       if (!begun.ok) return begun;
-      const answer = await send(begun.value.token, pollWork, { params: { ns: namespace }, body, signal }, body.waitMs ?? 0);
+      const answer = await send(
+        begun.value.token,
+        pollWork,
+        { params: { ns: namespace }, body, signal },
+        body.waitMs ?? 0,
+      );
       // A broker that forgot the session (revoked, or another installation) gets a new one at the next poll.
       if (!answer.ok && answer.status === 401) session = null;
       return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer, answer.status === 401);
     },
     async heartbeat(lease, body, signal) {
-      const answer = await send(lease.leaseToken, heartbeatRun, { params: target(lease), body: { epoch: lease.epoch, ...body }, ...(signal === undefined ? {} : { signal }) }, body.waitMs ?? 0);
+      const answer = await send(
+        lease.leaseToken,
+        heartbeatRun,
+        { params: target(lease), body: { epoch: lease.epoch, ...body }, ...(signal === undefined ? {} : { signal }) },
+        body.waitMs ?? 0,
+      );
       return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
     },
     async report(lease, body) {
-      const answer = await send(lease.leaseToken, reportRunEvents, { params: target(lease), body: { epoch: lease.epoch, ...body } });
+      const answer = await send(lease.leaseToken, reportRunEvents, {
+        params: target(lease),
+        body: { epoch: lease.epoch, ...body },
+      });
       return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
     },
     async appendLog(lease, offset, bytes) {
-      const answer = await send(lease.leaseToken, appendLog, { params: target(lease), query: { offset, epoch: lease.epoch }, body: bytes });
+      const answer = await send(lease.leaseToken, appendLog, {
+        params: target(lease),
+        query: { offset, epoch: lease.epoch },
+        body: bytes,
+      });
       return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
     },
     async result(lease, body) {
@@ -93,12 +160,30 @@ export function connectBroker({ baseUrl, namespace, runner, signer, fetch }: { b
 type Failure = Extract<CallAnswer<Endpoint>, { ok: false }>;
 
 function unreachable(error: unknown): Failure {
-  const detail = error instanceof Error ? `${error.message}${error.cause instanceof Error ? `: ${error.cause.message}` : ""}` : String(error);
-  return { ok: false, status: 0, headers: new Headers(), problem: { type: "about:blank", title: "The broker cannot be reached", status: 0, code: "unavailable", detail, next: "Check the broker's URL and the network; the runner tries again by itself." } };
+  const detail =
+    error instanceof Error
+      ? `${error.message}${error.cause instanceof Error ? `: ${error.cause.message}` : ""}`
+      : String(error);
+  return {
+    ok: false,
+    status: 0,
+    headers: new Headers(),
+    problem: {
+      type: "about:blank",
+      title: "The broker cannot be reached",
+      status: 0,
+      code: "unavailable",
+      detail,
+      next: "Check the broker's URL and the network; the runner tries again by itself.",
+    },
+  };
 }
 
 /** A proxy's error page (status 502 here, even when it came with 200), a fault and a full queue may pass; a refusal will not. */
-function failed(answer: Failure, retry: boolean = answer.status === 0 || answer.status >= 500 || answer.status === 429 || answer.status === 408): Extract<BrokerAnswer<never>, { ok: false }> {
+function failed(
+  answer: Failure,
+  retry: boolean = answer.status === 0 || answer.status >= 500 || answer.status === 429 || answer.status === 408,
+): Extract<BrokerAnswer<never>, { ok: false }> {
   const size = answer.headers.get("plumule-log-size");
   return { ok: false, retry, problem: answer.problem, logSize: size === null ? null : Number(size) };
 }

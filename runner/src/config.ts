@@ -36,17 +36,34 @@ export const runnerConfigSchema = z.strictObject({
   /** Leave after one run. */
   once: z.boolean().default(false),
   /** Bytes of logs on disk per run; head and tail are kept beyond it. The broker's own limit holds too. */
-  logBytes: z.int().min(64 * 1024).optional(),
+  logBytes: z
+    .int()
+    .min(64 * 1024)
+    .optional(),
 });
 export type RunnerConfig = z.output<typeof runnerConfigSchema>;
 /** What a caller writes; the rest has defaults. */
 export type RunnerOptions = z.input<typeof runnerConfigSchema>;
 
 /** The folders below `state`. */
-export type RunnerFolders = { key: string; mirrors: string; workspaces: string; journal: string; spool: string; logs: string };
+export type RunnerFolders = {
+  key: string;
+  mirrors: string;
+  workspaces: string;
+  journal: string;
+  spool: string;
+  logs: string;
+};
 
 /** Where a runner keeps what. */
 export function runnerFolders(config: RunnerConfig): RunnerFolders {
   const at = (name: string): string => join(config.state, name);
-  return { key: config.key ?? at("key.pem"), mirrors: at("mirrors"), workspaces: at("workspaces"), journal: at("journal"), spool: at("spool"), logs: at("logs") };
+  return {
+    key: config.key ?? at("key.pem"),
+    mirrors: at("mirrors"),
+    workspaces: at("workspaces"),
+    journal: at("journal"),
+    spool: at("spool"),
+    logs: at("logs"),
+  };
 }

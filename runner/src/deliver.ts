@@ -17,7 +17,12 @@ export type Deliverer = {
  * Delivers results in order, each after the rest of its log, for as many days as it takes. A result leaves the spool with a 2xx or with a
  * refusal that will not change; then its log file goes too, since the broker has what it wanted of it.
  */
-export function createDeliverer(broker: Broker, spool: Spool<SpoolRecord>, stopped: AbortSignal, say: (line: string) => void): Deliverer {
+export function createDeliverer(
+  broker: Broker,
+  spool: Spool<SpoolRecord>,
+  stopped: AbortSignal,
+  say: (line: string) => void,
+): Deliverer {
   const backoff = createBackoff(500, 60_000);
   let working: Promise<void> | null = null;
 
@@ -49,19 +54,30 @@ export function createDeliverer(broker: Broker, spool: Spool<SpoolRecord>, stopp
 }
 
 /** True when nothing more can be done for this result. */
-async function deliver(broker: Broker, { assignment, result, logPath }: SpoolRecord, say: (line: string) => void): Promise<boolean> {
+async function deliver(
+  broker: Broker,
+  { assignment, result, logPath }: SpoolRecord,
+  say: (line: string) => void,
+): Promise<boolean> {
   const sent = await sendLog(broker, assignment, logPath, result.log.bytes);
   if (sent === "later") return false;
-  const body = sent === "refused" ? result : { ...result, logTail: await readTail(logPath, sent.offset, result.log.bytes) };
+  const body =
+    sent === "refused" ? result : { ...result, logTail: await readTail(logPath, sent.offset, result.log.bytes) };
   const answer = await broker.result(assignment, body);
   if (!answer.ok && answer.retry) return false;
   if (!answer.ok) say(`run ${assignment.run}: the broker refused the result: ${answer.problem.detail}`);
-  else if (answer.value.late) say(`run ${assignment.run}: the result came after the lease had ended; the broker kept it for the record`);
+  else if (answer.value.late)
+    say(`run ${assignment.run}: the result came after the lease had ended; the broker kept it for the record`);
   return true;
 }
 
 /** Uploads all but what can ride on the result. `refused`: the broker takes no more log of this run. */
-async function sendLog(broker: Broker, assignment: SpoolRecord["assignment"], logPath: string, bytes: number): Promise<{ offset: number } | "refused" | "later"> {
+async function sendLog(
+  broker: Broker,
+  assignment: SpoolRecord["assignment"],
+  logPath: string,
+  bytes: number,
+): Promise<{ offset: number } | "refused" | "later"> {
   if (bytes <= LIMITS.logTailBytes) return { offset: 0 };
   const file = await open(logPath, "r").catch(() => null);
   if (file === null) return "refused";

@@ -37,7 +37,11 @@ const FETCH_MS = 30 * 60_000;
  * spool and takes the run out of the journal. Nothing of the job starts before the broker has accepted the heartbeat, so that a lost answer
  * never runs twice. `leave` is aborted when the runner must go (second signal).
  */
-export async function executeRun(deps: RunDeps, assignment: Assignment, leave: AbortSignal): Promise<"spooled" | "dropped"> {
+export async function executeRun(
+  deps: RunDeps,
+  assignment: Assignment,
+  leave: AbortSignal,
+): Promise<"spooled" | "dropped"> {
   const { journal, machine, broker, config, folders } = deps;
   const first = await takeLease(deps, assignment, leave);
   if (first === null) {
@@ -46,31 +50,62 @@ export async function executeRun(deps: RunDeps, assignment: Assignment, leave: A
   }
   const startedAt = new Date().toISOString();
   await journal.put(assignment.run, { assignment, state: "running", startedAt });
-  const lease = keepLease({ heartbeat: (body, signal) => broker.heartbeat(assignment, body, signal), leaseMs: first.leaseMs, firstCommand: first.command, graceMs: machine.graceMs, clock: () => performance.now() });
+  const lease = keepLease({
+    heartbeat: (body, signal) => broker.heartbeat(assignment, body, signal),
+    leaseMs: first.leaseMs,
+    firstCommand: first.command,
+    graceMs: machine.graceMs,
+    clock: () => performance.now(),
+  });
   const logPath = join(folders.logs, `${assignment.run}.log`);
-  const file = await openLogFile(logPath, { limitBytes: Math.min(assignment.limits.logBytes, config.logBytes ?? Infinity), tailBytes: LOG_TAIL_BYTES });
+  const file = await openLogFile(logPath, {
+    limitBytes: Math.min(assignment.limits.logBytes, config.logBytes ?? Infinity),
+    tailBytes: LOG_TAIL_BYTES,
+  });
   const upload = createLogUpload(file, (offset, bytes) => broker.appendLog(assignment, offset, bytes));
-  const reporter = createReporter((batch) => broker.report(assignment, batch), () => new Date());
+  const reporter = createReporter(
+    (batch) => broker.report(assignment, batch),
+    () => new Date(),
+  );
   const stop = stopSwitch(assignment, [lease.stop, leave]);
   const survivors = { killedCount: 0, leftoverCount: 0 };
-  const end = await work(deps, assignment, { file, upload, reporter, stop, survivors }).catch((error: unknown): TaskEnd => {
-    deps.say(`run ${assignment.run}: ${String(error)}`);
-    return ended("refused", null, { code: "setup-failed", detail: `The runner failed: ${String(error)}`.slice(0, LIMITS.textCharacters) });
-  });
+  const end = await work(deps, assignment, { file, upload, reporter, stop, survivors }).catch(
+    (error: unknown): TaskEnd => {
+      deps.say(`run ${assignment.run}: ${String(error)}`);
+      return ended("refused", null, {
+        code: "setup-failed",
+        detail: `The runner failed: ${String(error)}`.slice(0, LIMITS.textCharacters),
+      });
+    },
+  );
   stop.clear();
   await upload.stop();
   const workspace = join(folders.workspaces, assignment.run);
-  const result = await concludeRun({ assignment, machine, end, file, reporter, startedAt, checkout: join(workspace, "checkout"), survivors });
+  const result = await concludeRun({
+    assignment,
+    machine,
+    end,
+    file,
+    reporter,
+    startedAt,
+    checkout: join(workspace, "checkout"),
+    survivors,
+  });
   const spooled = await deps.spool.put(assignment.run, { assignment, result, logPath });
   lease.release();
   if (!spooled.ok) deps.say(`run ${assignment.run}: its result could not be kept: ${spooled.detail}`);
   await journal.remove(assignment.run);
-  if (!(await removeWorkspace(folders.workspaces, assignment.run))) deps.say(`run ${assignment.run}: files of another user remain in ${workspace}`);
+  if (!(await removeWorkspace(folders.workspaces, assignment.run)))
+    deps.say(`run ${assignment.run}: files of another user remain in ${workspace}`);
   return "spooled";
 }
 
 /** The first heartbeat, tried until the acknowledge deadline has passed. Null: the run is not ours (any more). */
-async function takeLease({ broker, machine, say }: RunDeps, assignment: Assignment, leave: AbortSignal): Promise<HeartbeatAnswer | null> {
+async function takeLease(
+  { broker, machine, say }: RunDeps,
+  assignment: Assignment,
+  leave: AbortSignal,
+): Promise<HeartbeatAnswer | null> {
   const backoff = createBackoff(100, 2_000);
   const deadline = performance.now() + assignment.acknowledgeMs;
   while (performance.now() < deadline && !leave.aborted) {
@@ -96,11 +131,17 @@ function stopSwitch({ limits }: Assignment, [ordered, leave]: [AbortSignal, Abor
     if (next.graceMs === 0) kill.abort();
   };
   const own = (reason: Reason): void => order({ reason, graceMs: limits.graceMs, leaseLost: false });
-  const run = setTimeout(() => own({ code: "run-timeout", detail: `The run took longer than ${limits.runMs} ms.` }), limits.runMs);
+  const run = setTimeout(
+    () => own({ code: "run-timeout", detail: `The run took longer than ${limits.runMs} ms.` }),
+    limits.runMs,
+  );
   let silence: NodeJS.Timeout;
   const touch = (): void => {
     clearTimeout(silence);
-    silence = setTimeout(() => own({ code: "silence-timeout", detail: `The log was silent for ${limits.silenceMs} ms.` }), limits.silenceMs);
+    silence = setTimeout(
+      () => own({ code: "silence-timeout", detail: `The log was silent for ${limits.silenceMs} ms.` }),
+      limits.silenceMs,
+    );
   };
   touch();
   const obey = (): void => order(ordered.reason as StopOrder);
@@ -121,9 +162,19 @@ function stopSwitch({ limits }: Assignment, [ordered, leave]: [AbortSignal, Abor
   };
 }
 
-type RunParts = { file: LogFile; upload: LogUpload; reporter: Reporter; stop: StopSwitch; survivors: { killedCount: number; leftoverCount: number } };
+type RunParts = {
+  file: LogFile;
+  upload: LogUpload;
+  reporter: Reporter;
+  stop: StopSwitch;
+  survivors: { killedCount: number; leftoverCount: number };
+};
 
-async function work({ config, folders, machine }: RunDeps, assignment: Assignment, { file, upload, reporter, stop, survivors }: RunParts): Promise<TaskEnd> {
+async function work(
+  { config, folders, machine }: RunDeps,
+  assignment: Assignment,
+  { file, upload, reporter, stop, survivors }: RunParts,
+): Promise<TaskEnd> {
   const { spec } = assignment;
   const text = new TextEncoder();
   const log = (chunk: Uint8Array | string): void => {
@@ -132,36 +183,92 @@ async function work({ config, folders, machine }: RunDeps, assignment: Assignmen
     stop.touch();
   };
   reporter.phase("setup");
-  const made = await createWorkspace({ workspaces: folders.workspaces, mirrors: folders.mirrors, runId: assignment.run, source: spec.source ?? null, policy: { allowLocal: config.allowLocal }, timeoutMs: FETCH_MS, cancel: stop.signal });
+  const made = await createWorkspace({
+    workspaces: folders.workspaces,
+    mirrors: folders.mirrors,
+    runId: assignment.run,
+    source: spec.source ?? null,
+    policy: { allowLocal: config.allowLocal },
+    timeoutMs: FETCH_MS,
+    cancel: stop.signal,
+  });
   if (!made.ok) {
     if (stop.signal.aborted) return stopEnd(orderOf(stop.signal), null);
     log(`[plumule] the source cannot be had: ${made.detail}\n`);
     // What another runner may reach is not the job's failure.
     const passing = made.reason === "unreachable" || made.reason === "git-failed" || made.reason === "refused-url";
-    return ended(passing ? "refused" : "failed", null, { code: "source-unavailable", detail: made.detail.slice(0, LIMITS.textCharacters) });
+    return ended(passing ? "refused" : "failed", null, {
+      code: "source-unavailable",
+      detail: made.detail.slice(0, LIMITS.textCharacters),
+    });
   }
   const env = environmentOf(assignment, machine, made.workspace);
   if (!env.ok) return ended("failed", null, { code: "task-invalid", detail: `env.${env.name}: ${env.detail}` });
-  const context: TaskContext = { machine, workspace: made.workspace, commit: spec.source?.commit ?? null, env: env.env, reporter, log, stop: stop.signal, kill: stop.kill, survivors, silenceMs: assignment.limits.silenceMs };
+  const context: TaskContext = {
+    machine,
+    workspace: made.workspace,
+    commit: spec.source?.commit ?? null,
+    env: env.env,
+    reporter,
+    log,
+    stop: stop.signal,
+    kill: stop.kill,
+    survivors,
+    silenceMs: assignment.limits.silenceMs,
+  };
   return runSteps(context, spec.task);
 }
 
-function environmentOf({ spec, ...ids }: Assignment, machine: Machine, workspace: Workspace): ReturnType<typeof jobEnvironment> {
+function environmentOf(
+  { spec, ...ids }: Assignment,
+  machine: Machine,
+  workspace: Workspace,
+): ReturnType<typeof jobEnvironment> {
   return jobEnvironment({
     path: machine.path,
     home: workspace.home,
     temporary: workspace.temporary,
     machine: machine.variables,
-    facts: { NAMESPACE: ids.namespace, DEPLOYMENT: ids.deployment, JOB: ids.job, RUN: ids.run, ATTEMPT: String(ids.attempt), REPOSITORY: spec.source?.repository, COMMIT: spec.source?.commit, REF: spec.source?.ref },
+    facts: {
+      NAMESPACE: ids.namespace,
+      DEPLOYMENT: ids.deployment,
+      JOB: ids.job,
+      RUN: ids.run,
+      ATTEMPT: String(ids.attempt),
+      REPOSITORY: spec.source?.repository,
+      COMMIT: spec.source?.commit,
+      REF: spec.source?.ref,
+    },
     ...(spec.env === undefined ? {} : { job: spec.env }),
   });
 }
 
-type Ending = { assignment: Assignment; machine: Machine; end: TaskEnd; file: LogFile; reporter: Reporter; startedAt: string; checkout: string; survivors: { killedCount: number; leftoverCount: number } };
+type Ending = {
+  assignment: Assignment;
+  machine: Machine;
+  end: TaskEnd;
+  file: LogFile;
+  reporter: Reporter;
+  startedAt: string;
+  checkout: string;
+  survivors: { killedCount: number; leftoverCount: number };
+};
 
 /** Seals the log and signs the result. Left-over processes are said aloud: they need a person. */
-async function concludeRun({ assignment, machine, end, file, reporter, startedAt, checkout, survivors }: Ending): Promise<ResultBody> {
-  if (survivors.leftoverCount > 0) file.append(new TextEncoder().encode(`[plumule] ${survivors.leftoverCount} processes of this run could not be killed\n`));
+async function concludeRun({
+  assignment,
+  machine,
+  end,
+  file,
+  reporter,
+  startedAt,
+  checkout,
+  survivors,
+}: Ending): Promise<ResultBody> {
+  if (survivors.leftoverCount > 0)
+    file.append(
+      new TextEncoder().encode(`[plumule] ${survivors.leftoverCount} processes of this run could not be killed\n`),
+    );
   reporter.phase("signing");
   const log = file.seal();
   const ran = end.outcome !== "refused";
@@ -187,14 +294,28 @@ async function concludeRun({ assignment, machine, end, file, reporter, startedAt
  * The result of a run that a crash of this runner ended: its processes died with it. The broker sends the job elsewhere, or asks a person when
  * its apply phase had begun.
  */
-export async function abandonRun({ machine, folders, spool }: RunDeps, { assignment, startedAt }: { assignment: Assignment; startedAt: string | null }): Promise<void> {
+export async function abandonRun(
+  { machine, folders, spool }: RunDeps,
+  { assignment, startedAt }: { assignment: Assignment; startedAt: string | null },
+): Promise<void> {
   const logPath = join(folders.logs, `${assignment.run}.log`);
   const file = await openLogFile(logPath, { limitBytes: assignment.limits.logBytes, tailBytes: LOG_TAIL_BYTES });
   file.append(new TextEncoder().encode("[plumule] the runner was restarted while this run was at work\n"));
-  const end = ended("refused", null, { code: "runner-stopped", detail: "The runner was restarted while this run was at work." });
+  const end = ended("refused", null, {
+    code: "runner-stopped",
+    detail: "The runner was restarted while this run was at work.",
+  });
   const silent: Reporter = { phase() {}, progress() {}, plan() {}, derivations() {}, finish: async () => undefined };
-  const result = await concludeRun({ assignment, machine, end, file, reporter: silent, startedAt: startedAt ?? new Date().toISOString(), checkout: "/nonexistent", survivors: { killedCount: 0, leftoverCount: 0 } });
+  const result = await concludeRun({
+    assignment,
+    machine,
+    end,
+    file,
+    reporter: silent,
+    startedAt: startedAt ?? new Date().toISOString(),
+    checkout: "/nonexistent",
+    survivors: { killedCount: 0, leftoverCount: 0 },
+  });
   await spool.put(assignment.run, { assignment, result, logPath });
   await removeWorkspace(folders.workspaces, assignment.run);
 }
-

@@ -10,7 +10,10 @@ export type KeptLease = { stop: AbortSignal; stopOrder(): StopOrder | null; rele
 
 /** What keeping a lease needs. `leaseMs` is what the accepted first heartbeat granted. */
 export type LeaseDeps = {
-  heartbeat: (body: { seenCommand: number; waitMs: number; isolation?: IsolationLevel }, signal: AbortSignal) => Promise<BrokerAnswer<HeartbeatAnswer>>;
+  heartbeat: (
+    body: { seenCommand: number; waitMs: number; isolation?: IsolationLevel },
+    signal: AbortSignal,
+  ) => Promise<BrokerAnswer<HeartbeatAnswer>>;
   leaseMs: number;
   firstCommand: Command | null;
   graceMs: number;
@@ -41,7 +44,8 @@ export function keepLease(deps: LeaseDeps): KeptLease {
     seenCommand = command.number;
     giveOrder({ reason: command.reason, graceMs: command.force ? 0 : command.graceMs, leaseLost: false });
   };
-  const lose = (detail: string): void => giveOrder({ reason: { code: "runner-lost", detail }, graceMs: deps.graceMs, leaseLost: true });
+  const lose = (detail: string): void =>
+    giveOrder({ reason: { code: "runner-lost", detail }, graceMs: deps.graceMs, leaseLost: true });
 
   const beat = async (): Promise<void> => {
     const backoff = createBackoff(200, 5_000);
@@ -61,7 +65,8 @@ export function keepLease(deps: LeaseDeps): KeptLease {
         // The lease counts from when the broker answered; what is known for sure is when this request was sent.
         endsAt = Math.max(endsAt, sentAt + answer.value.leaseMs);
         obey(answer.value.command);
-      } else if (answer.retry) await pause(Math.min(backoff.next(), Math.max(endsAt - deps.clock(), 0)), released.signal);
+      } else if (answer.retry)
+        await pause(Math.min(backoff.next(), Math.max(endsAt - deps.clock(), 0)), released.signal);
       else return lose(answer.problem.detail);
     }
   };

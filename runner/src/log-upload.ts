@@ -19,7 +19,10 @@ const FIRST_GATHER_MS = 100;
  * Sends the log by offset, one request at a time. It is only for those who watch: the result brings whatever is missing, so a broker that is
  * away costs the job nothing.
  */
-export function createLogUpload(file: LogFile, send: (offset: number, bytes: Uint8Array) => Promise<BrokerAnswer<{ bytes: number }>>): LogUpload {
+export function createLogUpload(
+  file: LogFile,
+  send: (offset: number, bytes: Uint8Array) => Promise<BrokerAnswer<{ bytes: number }>>,
+): LogUpload {
   const stopped = new AbortController();
   const backoff = createBackoff(500, 15_000);
   let offset = 0;

@@ -27,10 +27,17 @@ export const RUNNER_VERSION = "0.1.0";
 const GRACE_MS = 10_000;
 
 /** Finds out what this machine can do. The second part says in words what was found, for the person who started the runner. */
-export async function probeMachine(config: RunnerConfig, signer: Signer, runner: string): Promise<{ machine: Machine; findings: string[] } | { refused: string }> {
+export async function probeMachine(
+  config: RunnerConfig,
+  signer: Signer,
+  runner: string,
+): Promise<{ machine: Machine; findings: string[] } | { refused: string }> {
   const report = probeIsolation();
   const isolation = config.isolation ?? report.level;
-  if (!isOffered(isolation, report.available)) return { refused: `The isolation level ${isolation} cannot be had here: ${report.unavailable.get(isolation as RunnerIsolationLevel) ?? "this runner does not know it"}.` };
+  if (!isOffered(isolation, report.available))
+    return {
+      refused: `The isolation level ${isolation} cannot be had here: ${report.unavailable.get(isolation as RunnerIsolationLevel) ?? "this runner does not know it"}.`,
+    };
   const path = config.path ?? process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin";
   const variables = config.nixStore === undefined ? {} : await privateStore(config.nixStore);
   const env = jobEnvironment({ path, home: config.state, temporary: config.state, facts: {}, machine: variables });
@@ -38,10 +45,32 @@ export async function probeMachine(config: RunnerConfig, signer: Signer, runner:
   const nix = await findNix({ cwd: config.state, env: env.env, run: probeRun(isolation) });
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
   const features = [...new Set([...("version" in nix ? ["nix"] : []), ...config.features])];
-  const offer: Offer = { name: config.name, systems, features, labels: config.labels, isolation, version: RUNNER_VERSION, capacity: config.capacity };
+  const offer: Offer = {
+    name: config.name,
+    systems,
+    features,
+    labels: config.labels,
+    isolation,
+    version: RUNNER_VERSION,
+    capacity: config.capacity,
+  };
   return {
-    machine: { signer, runner, version: RUNNER_VERSION, isolation, nix: "version" in nix ? nix : null, variables, path, offer, graceMs: GRACE_MS },
-    findings: ["version" in nix ? `Nix ${nix.version} for ${nix.system}` : `no Nix (${nix.why}): only shell jobs`, `isolation ${isolation}`, `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`],
+    machine: {
+      signer,
+      runner,
+      version: RUNNER_VERSION,
+      isolation,
+      nix: "version" in nix ? nix : null,
+      variables,
+      path,
+      offer,
+      graceMs: GRACE_MS,
+    },
+    findings: [
+      "version" in nix ? `Nix ${nix.version} for ${nix.system}` : `no Nix (${nix.why}): only shell jobs`,
+      `isolation ${isolation}`,
+      `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
+    ],
   };
 }
 
@@ -55,7 +84,9 @@ function isOffered(level: string, available: readonly RunnerIsolationLevel[]): l
   return (available as readonly string[]).includes(level);
 }
 
-async function findNix(context: NixContext): Promise<{ version: string; system: string; sandbox: boolean } | { why: string }> {
+async function findNix(
+  context: NixContext,
+): Promise<{ version: string; system: string; sandbox: boolean } | { why: string }> {
   const probe = await probeNix(context);
   if (!probe.present) return { why: probe.why };
   if (!probe.flakes) return { why: `Nix ${probe.version} has no flakes` };
@@ -75,7 +106,16 @@ async function hasSandbox(context: NixContext): Promise<boolean> {
 
 function probeRun(level: RunnerIsolationLevel): NixContext["run"] {
   return async (argv, { cwd, env, onStdout, onStderr }) => {
-    const result = await runProcess({ argv, cwd, env, level, merged: false, graceMs: 0, limits: { runMs: 30_000 }, onOutput: (chunk, stream) => (stream === "stdout" ? onStdout(chunk) : onStderr(chunk)) });
+    const result = await runProcess({
+      argv,
+      cwd,
+      env,
+      level,
+      merged: false,
+      graceMs: 0,
+      limits: { runMs: 30_000 },
+      onOutput: (chunk, stream) => (stream === "stdout" ? onStdout(chunk) : onStderr(chunk)),
+    });
     if (result.reason === "not-started") throw new Error(result.detail ?? `${argv[0]} could not be started`);
     return { exitCode: result.exitCode, signal: result.signal };
   };

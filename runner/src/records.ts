@@ -13,7 +13,11 @@ export type JournalRecord = z.output<typeof journalRecordSchema>;
 export type RunRecord = Extract<JournalRecord, { assignment: unknown }>;
 
 /** A finished run that the broker has not acknowledged: the result, and the log that goes before it. A persisted contract. */
-export const spoolRecordSchema = z.object({ assignment: assignmentSchema, result: resultBodySchema, logPath: z.string() });
+export const spoolRecordSchema = z.object({
+  assignment: assignmentSchema,
+  result: resultBodySchema,
+  logPath: z.string(),
+});
 export type SpoolRecord = z.output<typeof spoolRecordSchema>;
 
 /** Reads a record of a schema, or null for anything else. */

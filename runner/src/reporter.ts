@@ -1,4 +1,11 @@
-import { type Derivation, LIMITS, type Phase, type Progress, type RunnerEvent, type RunnerEventsBody } from "@plumule/protocol";
+import {
+  type Derivation,
+  LIMITS,
+  type Phase,
+  type Progress,
+  type RunnerEvent,
+  type RunnerEventsBody,
+} from "@plumule/protocol";
 import type { BrokerAnswer } from "./broker.ts";
 
 /** A batch of what happened in a run; the broker applies each number once. */
@@ -34,7 +41,8 @@ export function createReporter(send: (batch: EventBatch) => Promise<BrokerAnswer
   const gather = (): EventBatch | null => {
     if (unsent !== null) return unsent;
     const events: RunnerEvent[] = [...ordered];
-    if (changed.size > 0) events.push({ type: "derivations", derivations: [...changed.values()].slice(0, LIMITS.derivations) });
+    if (changed.size > 0)
+      events.push({ type: "derivations", derivations: [...changed.values()].slice(0, LIMITS.derivations) });
     if (progress !== null) events.push({ type: "progress", progress });
     if (events.length === 0) return null;
     ordered = [];
@@ -49,7 +57,8 @@ export function createReporter(send: (batch: EventBatch) => Promise<BrokerAnswer
     const answer = await send(batch);
     // A refusal for good (stale lease, too large) is not repeated: the heartbeat tells the run to stop when it must.
     if (answer.ok || !answer.retry) unsent = null;
-    if (!finished && (unsent !== null || ordered.length > 0 || changed.size > 0 || progress !== null)) schedule(unsent === null ? GATHER_MS : 2_000);
+    if (!finished && (unsent !== null || ordered.length > 0 || changed.size > 0 || progress !== null))
+      schedule(unsent === null ? GATHER_MS : 2_000);
   };
   const schedule = (delayMs: number = GATHER_MS): void => {
     if (finished || timer !== null) return;
@@ -69,7 +78,11 @@ export function createReporter(send: (batch: EventBatch) => Promise<BrokerAnswer
       schedule();
     },
     plan(derivations, edges) {
-      ordered.push({ type: "plan", derivations: derivations.slice(0, LIMITS.derivations), edges: edges.slice(0, LIMITS.derivationEdges) });
+      ordered.push({
+        type: "plan",
+        derivations: derivations.slice(0, LIMITS.derivations),
+        edges: edges.slice(0, LIMITS.derivationEdges),
+      });
       schedule();
     },
     derivations(next) {

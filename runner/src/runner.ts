@@ -8,7 +8,14 @@ import { createDeliverer, type Deliverer } from "./deliver.ts";
 import { abandonRun, executeRun, type RunDeps } from "./execute.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { probeMachine } from "./machine.ts";
-import { type JournalRecord, journalRecordSchema, recordReader, type RunRecord, type SpoolRecord, spoolRecordSchema } from "./records.ts";
+import {
+  type JournalRecord,
+  journalRecordSchema,
+  recordReader,
+  type RunRecord,
+  type SpoolRecord,
+  spoolRecordSchema,
+} from "./records.ts";
 import { openSigner, register } from "./register.ts";
 import { openSpool } from "./spool.ts";
 import { listWorkspaces, removeWorkspace } from "./workspace.ts";
@@ -35,9 +42,13 @@ const POLL_KEY = "poll";
 type Phase = "working" | "draining" | "stopping" | "leaving";
 
 /** Starts a runner: key, registration, machine, what an earlier process left behind, then the poll loop. A refusal says what to do. */
-export async function startRunner(options: RunnerOptions, { fetch, say }: RunnerEnvironment): Promise<RunningRunner | { refused: string }> {
+export async function startRunner(
+  options: RunnerOptions,
+  { fetch, say }: RunnerEnvironment,
+): Promise<RunningRunner | { refused: string }> {
   const parsed = runnerConfigSchema.safeParse(options);
-  if (!parsed.success) return { refused: parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; ") };
+  if (!parsed.success)
+    return { refused: parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; ") };
   const config = parsed.data;
   const folders = runnerFolders(config);
   await mkdir(config.state, { recursive: true, mode: 0o700 });
@@ -46,11 +57,20 @@ export async function startRunner(options: RunnerOptions, { fetch, say }: Runner
   const runner = didKeyOf(opened.signer.publicKey);
   if (config.registration !== undefined) {
     const registered = await register(config, config.registration, opened.signer, fetch);
-    if (!registered.ok) return { refused: `The broker did not register this runner: ${registered.problem.detail} ${registered.problem.next}` };
+    if (!registered.ok)
+      return {
+        refused: `The broker did not register this runner: ${registered.problem.detail} ${registered.problem.next}`,
+      };
   }
   const probed = await probeMachine(config, opened.signer, runner);
   if ("refused" in probed) return probed;
-  const broker = connectBroker({ baseUrl: config.url, namespace: config.namespace, runner, signer: opened.signer, fetch });
+  const broker = connectBroker({
+    baseUrl: config.url,
+    namespace: config.namespace,
+    runner,
+    signer: opened.signer,
+    fetch,
+  });
   const journal = await openJournal<JournalRecord>(folders.journal, recordReader(journalRecordSchema));
   const spool = await openSpool<SpoolRecord>(folders.spool, recordReader(spoolRecordSchema), SPOOL_BYTES);
   for (const path of [...journal.setAside, ...spool.setAside]) say(`set aside a record that cannot be read: ${path}`);
@@ -88,7 +108,10 @@ class Runner {
     await Promise.all(this.#active.values());
     // A result that the broker cannot take now stays in the spool for the next start.
     await this.#deliverer.drained(AbortSignal.timeout(10_000));
-    if (spool.pending().length > 0) say(`${spool.pending().length} results wait in ${folders.spool} for the broker; start the runner again to deliver them`);
+    if (spool.pending().length > 0)
+      say(
+        `${spool.pending().length} results wait in ${folders.spool} for the broker; start the runner again to deliver them`,
+      );
     return code;
   }
 
@@ -102,7 +125,8 @@ class Runner {
     }
     for (const record of left.filter((one) => one.state === "assigned")) this.#begin(record.assignment);
     const kept = new Set(left.filter((one) => one.state === "assigned").map((one) => one.assignment.run));
-    for (const run of await listWorkspaces(folders.workspaces)) if (!kept.has(run)) await removeWorkspace(folders.workspaces, run);
+    for (const run of await listWorkspaces(folders.workspaces))
+      if (!kept.has(run)) await removeWorkspace(folders.workspaces, run);
   }
 
   async #poll(): Promise<number> {
@@ -122,7 +146,17 @@ class Runner {
       const pool = await broker.pool();
       const requestKey = await this.#requestKey();
       const answer = pool.ok
-        ? await broker.poll({ requestKey, protocol: PROTOCOL_VERSION, pool: pool.value, offer: machine.offer, busy: this.#active.size, waitMs: LIMITS.pollHoldMs }, this.#drain.signal)
+        ? await broker.poll(
+            {
+              requestKey,
+              protocol: PROTOCOL_VERSION,
+              pool: pool.value,
+              offer: machine.offer,
+              busy: this.#active.size,
+              waitMs: LIMITS.pollHoldMs,
+            },
+            this.#drain.signal,
+          )
         : pool;
       if (this.#drain.signal.aborted && !answer.ok) break;
       if (!answer.ok && !answer.retry) {
@@ -189,7 +223,17 @@ class Runner {
     if (known === undefined || !("requestKey" in known)) return;
     const pool = await broker.pool();
     if (!pool.ok) return;
-    const answer = await broker.poll({ requestKey: known.requestKey, protocol: PROTOCOL_VERSION, pool: pool.value, offer: machine.offer, busy: this.#active.size, waitMs: 0 }, AbortSignal.timeout(2_000));
+    const answer = await broker.poll(
+      {
+        requestKey: known.requestKey,
+        protocol: PROTOCOL_VERSION,
+        pool: pool.value,
+        offer: machine.offer,
+        busy: this.#active.size,
+        waitMs: 0,
+      },
+      AbortSignal.timeout(2_000),
+    );
     if (answer.ok && answer.value !== null) {
       await abandonRun(this.#deps, { assignment: answer.value, startedAt: null });
       this.#deliverer.wake();
@@ -202,7 +246,11 @@ class Runner {
     switch (this.#phase) {
       case "working":
         this.#phase = "draining";
-        say(this.#active.size === 0 ? "leaving" : `no new work; waiting for ${this.#active.size} runs (stop again to end them)`);
+        say(
+          this.#active.size === 0
+            ? "leaving"
+            : `no new work; waiting for ${this.#active.size} runs (stop again to end them)`,
+        );
         return this.#drain.abort();
       case "draining":
         this.#phase = "stopping";
@@ -220,4 +268,3 @@ class Runner {
     return new Promise((resolve) => this.#exit.signal.addEventListener("abort", () => resolve(1), { once: true }));
   }
 }
-

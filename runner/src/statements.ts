@@ -1,13 +1,29 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type Assignment, draftJobResult, draftProvenance, type Envelope, signEnvelope, STATEMENT_PAYLOAD_TYPE } from "@plumule/protocol";
+import {
+  type Assignment,
+  draftJobResult,
+  draftProvenance,
+  type Envelope,
+  signEnvelope,
+  STATEMENT_PAYLOAD_TYPE,
+} from "@plumule/protocol";
 import type { SealedLog } from "./log-file.ts";
 import type { Machine } from "./machine.ts";
 import type { BuiltTarget, TaskEnd } from "./tasks/task.ts";
 
 /** Everything that the statements of a finished run say. Times are RFC 3339. */
-export type RunFacts = { assignment: Assignment; machine: Machine; end: TaskEnd; log: SealedLog; startedAt: string; finishedAt: string; checkout: string | null; ran: boolean };
+export type RunFacts = {
+  assignment: Assignment;
+  machine: Machine;
+  end: TaskEnd;
+  log: SealedLog;
+  startedAt: string;
+  finishedAt: string;
+  checkout: string | null;
+  ran: boolean;
+};
 
 /**
  * Signs what happened: first the job's result about the commit, then, for a success, provenance of each built attribute. Outputs that do not
@@ -27,7 +43,13 @@ export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
     configurationSha256: assignment.configurationSha256,
     startedAt: facts.startedAt,
     finishedAt: facts.finishedAt,
-    runner: { did: machine.runner, version: machine.version, isolation: facts.ran ? machine.isolation : null, system: machine.offer.systems[0] ?? "unknown", ...(machine.nix === null ? {} : { nix: machine.nix.version }) },
+    runner: {
+      did: machine.runner,
+      version: machine.version,
+      isolation: facts.ran ? machine.isolation : null,
+      system: machine.offer.systems[0] ?? "unknown",
+      ...(machine.nix === null ? {} : { nix: machine.nix.version }),
+    },
     log: logOf(facts.log),
     outputs: end.targets.flatMap((target) => target.outputs),
     flakeLockSha256,
@@ -39,17 +61,33 @@ export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
   return envelopes;
 }
 
-async function signProvenance({ assignment, machine, log, startedAt, finishedAt }: RunFacts, target: BuiltTarget, flakeLockSha256: string | undefined): Promise<Envelope> {
+async function signProvenance(
+  { assignment, machine, log, startedAt, finishedAt }: RunFacts,
+  target: BuiltTarget,
+  flakeLockSha256: string | undefined,
+): Promise<Envelope> {
   const drvSha256 = await digestOfFile(target.drv);
   const { source } = assignment.spec;
   const draft = draftProvenance({
     attribute: target.attribute,
     outputs: target.outputs,
-    source: source === undefined ? null : { repository: source.repository, commit: source.commit, ...(source.ref === undefined ? {} : { ref: source.ref }) },
+    source:
+      source === undefined
+        ? null
+        : {
+            repository: source.repository,
+            commit: source.commit,
+            ...(source.ref === undefined ? {} : { ref: source.ref }),
+          },
     ...identityOf(assignment),
     system: machine.nix?.system ?? "unknown",
     sandbox: machine.nix?.sandbox ?? false,
-    runner: { did: machine.runner, version: machine.version, isolation: machine.isolation, nix: machine.nix?.version ?? "unknown" },
+    runner: {
+      did: machine.runner,
+      version: machine.version,
+      isolation: machine.isolation,
+      nix: machine.nix?.version ?? "unknown",
+    },
     startedAt,
     finishedAt,
     log: logOf(log),
@@ -60,7 +98,13 @@ async function signProvenance({ assignment, machine, log, startedAt, finishedAt 
   return signEnvelope(STATEMENT_PAYLOAD_TYPE, draft.value.bytes, machine.signer);
 }
 
-function identityOf({ namespace, deployment, job, run, epoch }: Assignment): { namespace: string; deployment: string; job: string; run: string; epoch: number } {
+function identityOf({ namespace, deployment, job, run, epoch }: Assignment): {
+  namespace: string;
+  deployment: string;
+  job: string;
+  run: string;
+  epoch: number;
+} {
   return { namespace, deployment, job, run, epoch };
 }
 

@@ -18,7 +18,11 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
   const result = await buildInstallables(
     nixContext,
     {
-      source: { directory: context.workspace.checkout, kind: context.commit === null ? "files" : "git", ...(context.commit === null ? {} : { commit: context.commit }) },
+      source: {
+        directory: context.workspace.checkout,
+        kind: context.commit === null ? "files" : "git",
+        ...(context.commit === null ? {} : { commit: context.commit }),
+      },
       system: nix.system,
       ...(installables === null ? {} : { installables }),
       silenceMs: context.silenceMs,
@@ -30,10 +34,18 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
   if (result.outcome === "failed") {
     const { code, detail, derivation } = result.failure;
     context.log(`error: ${detail}\n`);
-    return ended("failed", 1, { code, detail: detail.slice(0, 2_000), ...(derivation === undefined ? {} : { derivation: derivation.slice(0, 300) }) });
+    return ended("failed", 1, {
+      code,
+      detail: detail.slice(0, 2_000),
+      ...(derivation === undefined ? {} : { derivation: derivation.slice(0, 300) }),
+    });
   }
   const outputs = await signOutputs(context, result.outputs);
-  const targets = result.targets.map((target) => ({ attribute: target.label, drv: target.drv, outputs: outputs.filter((output) => output.drvPath === target.drv) }));
+  const targets = result.targets.map((target) => ({
+    attribute: target.label,
+    drv: target.drv,
+    outputs: outputs.filter((output) => output.drvPath === target.drv),
+  }));
   return { outcome: "succeeded", exitCode: 0, reason: null, targets };
 }
 
@@ -69,7 +81,11 @@ function report({ reporter, log }: TaskContext, event: NixBuildEvent): void {
       return reporter.derivations([wireDerivation(event.derivation)]);
     case "plan":
       return reporter.plan(
-        event.plan.nodes.map((node) => ({ drv: node.drv, name: node.name, state: node.need === "cached" ? "cached" : "planned" })),
+        event.plan.nodes.map((node) => ({
+          drv: node.drv,
+          name: node.name,
+          state: node.need === "cached" ? "cached" : "planned",
+        })),
         event.plan.edges.map(([user, dependency]) => [user, dependency]),
       );
   }
@@ -77,7 +93,16 @@ function report({ reporter, log }: TaskContext, event: NixBuildEvent): void {
 
 function wireDerivation({ drv, name, state, phase, exitCode, reason, startedAt, endedAt }: NixDerivation): Derivation {
   const time = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
-  return { drv, name, state, phase: phase ?? null, exitCode: exitCode ?? null, reason: reason?.slice(0, 2_000) ?? null, startedAt: time(startedAt), endedAt: time(endedAt) };
+  return {
+    drv,
+    name,
+    state,
+    phase: phase ?? null,
+    exitCode: exitCode ?? null,
+    reason: reason?.slice(0, 2_000) ?? null,
+    startedAt: time(startedAt),
+    endedAt: time(endedAt),
+  };
 }
 
 /** Adds the runner's Nix-native signature to each output, which `nix store verify` checks with the runner's public key. */

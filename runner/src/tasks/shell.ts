@@ -23,7 +23,11 @@ function shellCommand(context: TaskContext, task: ShellTask): { argv: string[] }
   const script = ["bash", "-euo", "pipefail", "-c", task.script];
   if (task.develop === undefined && task.packages === undefined) return { argv: script };
   if (context.machine.nix === null) return { refused: "The task needs Nix, and this runner has none." };
-  const source: NixSource = { directory: context.workspace.checkout, kind: context.commit === null ? "files" : "git", ...(context.commit === null ? {} : { commit: context.commit }) };
+  const source: NixSource = {
+    directory: context.workspace.checkout,
+    kind: context.commit === null ? "files" : "git",
+    ...(context.commit === null ? {} : { commit: context.commit }),
+  };
   const references: string[] = [];
   for (const installable of task.packages ?? [task.develop ?? "."]) {
     const parsed = parseInstallable(installable, source);
@@ -41,11 +45,20 @@ function endOf(context: TaskContext, result: ProcessResult): TaskEnd {
   switch (result.reason) {
     case "exit":
       if (result.exitCode === 0) return ended("succeeded", 0, null);
-      return ended("failed", result.exitCode, { code: "exit-code", detail: `The script ended with ${result.signal ?? `exit code ${result.exitCode}`}.` });
+      return ended("failed", result.exitCode, {
+        code: "exit-code",
+        detail: `The script ended with ${result.signal ?? `exit code ${result.exitCode}`}.`,
+      });
     case "not-started":
-      return ended("refused", null, { code: "setup-failed", detail: result.detail ?? "The process could not be started." });
+      return ended("refused", null, {
+        code: "setup-failed",
+        detail: result.detail ?? "The process could not be started.",
+      });
     case "lost":
-      return ended("refused", null, { code: "runner-lost", detail: result.detail ?? "The end of the process could not be observed." });
+      return ended("refused", null, {
+        code: "runner-lost",
+        detail: result.detail ?? "The end of the process could not be observed.",
+      });
     case "cancelled":
     case "timeout":
     case "silence":

@@ -14,7 +14,7 @@ export type TaskContext = {
   env: Readonly<Record<string, string>>;
   reporter: Reporter;
   /** Adds to the run's log. */
-  log(chunk: Uint8Array | string): void;
+  log: (chunk: Uint8Array | string) => void;
   /** Aborted when the run must stop, with a {@link StopOrder} as reason; `kill` when the grace is over at once. */
   stop: AbortSignal;
   kill: AbortSignal;
@@ -56,7 +56,14 @@ export function orderOf(stop: AbortSignal): StopOrder {
 export async function runTaskProcess(
   context: TaskContext,
   argv: readonly string[],
-  options: { env?: Readonly<Record<string, string>>; cwd?: string; merged: boolean; firstSignal?: NodeJS.Signals; cancel?: AbortSignal; onOutput: (chunk: Uint8Array, stream: "merged" | "stdout" | "stderr") => void },
+  options: {
+    env?: Readonly<Record<string, string>>;
+    cwd?: string;
+    merged: boolean;
+    firstSignal?: NodeJS.Signals;
+    cancel?: AbortSignal;
+    onOutput: (chunk: Uint8Array, stream: "merged" | "stdout" | "stderr") => void;
+  },
 ): Promise<ProcessResult> {
   const order = context.stop.aborted ? orderOf(context.stop) : null;
   const result = await runProcess({
