@@ -4,8 +4,7 @@ import { isRefusal, LIMITS, makeJobId, runIdOf } from "@plumule/protocol";
 import type { Assignment, JobId, Offer, PollBody, Refusal, SubmitBody, Waiting } from "@plumule/protocol";
 import { expect, it, vi } from "vitest";
 import type { PoolCalls, Ticket } from "../../durable-objects/pool/calls.ts";
-import type { Pool } from "../../durable-objects/pool/pool.ts";
-import { deploymentObject, poolObject } from "../../durable-objects/shared/names.ts";
+import { deploymentObject, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
 
 type Stub = ReturnType<typeof poolObject>;
 
@@ -38,6 +37,13 @@ function bodyOf(over: Partial<PollBody> = {}, offer: Partial<Offer> = {}): PollB
   return { requestKey: crypto.randomUUID(), protocol: 1, pool: "default", offer: full, busy: 0, ...over };
 }
 
+/** A namespace that takes part for real: its deployments publish to it. */
+async function openNamespace(): Promise<{ namespace: string; pool: Stub }> {
+  const namespace = newNamespace();
+  await namespaceObject(env, namespace).open({ id: namespace });
+  return { namespace, pool: poolObject(env, namespace, "default") };
+}
+
 /** Parks a poll and comes back when it is parked. */
 async function park(pool: Stub, runner: string, body: PollBody): Promise<{ answer: ReturnType<PoolCalls["poll"]> }> {
   const answer = pool.poll({ runner, body }) as ReturnType<PoolCalls["poll"]>;
@@ -65,7 +71,7 @@ function assignmentOf(ticket: Ticket, requestKey: string): Assignment {
 function rowsWritten(pool: Stub): Promise<number> {
   return runInDurableObject(
     pool,
-    (_: Pool, state) => state.storage.sql.exec<{ rows: number }>("SELECT total_changes() AS rows").one().rows,
+    (_, state) => state.storage.sql.exec<{ rows: number }>("SELECT total_changes() AS rows").one().rows,
   );
 }
 
@@ -216,8 +222,7 @@ it("keeps tickets, runners and drains over an eviction", async () => {
 });
 
 it("gives a drained runner nothing until it is let back", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   await pool.setDrained({ runner: KING, drained: true });
   const { answer } = await park(pool, KING, bodyOf());
   const job = await submit(namespace, "web");
@@ -241,7 +246,7 @@ it("ends the polls of a runner that is forgotten", async () => {
 it("refuses what goes beyond its limit of tickets, and stores nothing of it", async () => {
   const pool = newPool();
   await pool.listQueue({ limit: 1 });
-  await runInDurableObject(pool, (_: Pool, state) => {
+  await runInDurableObject(pool, (_, state) => {
     state.storage.sql.exec(
       `INSERT INTO tickets (job, deployment, number, priority, needs, queued_at, avoid)
        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
@@ -258,8 +263,7 @@ it("refuses what goes beyond its limit of tickets, and stores nothing of it", as
 }, 30_000);
 
 it("hands a queued job to the next runner that fits, for two rows", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   await pool.poll({ runner: KING, body: bodyOf({ waitMs: 0 }) });
   const before = await rowsWritten(pool);
   const job = await submit(namespace, "web");
@@ -273,8 +277,7 @@ it("hands a queued job to the next runner that fits, for two rows", async () => 
 });
 
 it("gives a poll that comes after an eviction the job whose ticket was kept", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   const job = await submit(namespace, "web");
   await untilQueued(pool, 1);
   await evictDurableObject(pool);
@@ -282,8 +285,7 @@ it("gives a poll that comes after an eviction the job whose ticket was kept", as
 });
 
 it("drops a ticket that its deployment does not know, and takes the next one", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   await pool.put({ ticket: ticketOf({ priority: "urgent", queuedAt: 0 }) });
   const job = await submit(namespace, "api");
   await untilQueued(pool, 2);
@@ -292,8 +294,7 @@ it("drops a ticket that its deployment does not know, and takes the next one", a
 });
 
 it("keeps a ticket whose deployment cannot be reached, and lets the poll take other work", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   // A name beyond 1,024 bytes is not handed to the object, so that its constructor throws: a deployment that fails for real.
   const broken = ticketOf({ deployment: "x".repeat(1_100), priority: "urgent" });
   await pool.put({ ticket: broken });
@@ -304,8 +305,7 @@ it("keeps a ticket whose deployment cannot be reached, and lets the poll take ot
 });
 
 it("does not let a job overtake an older one that the same runner could take", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   const [first, second] = [await submit(namespace, "one"), await submit(namespace, "two")];
   await untilQueued(pool, 2);
   expect(await pool.explain(second)).toMatchObject({ position: 1 });
@@ -314,12 +314,11 @@ it("does not let a job overtake an older one that the same runner could take", a
 });
 
 it("tells a deployment when the reason of its job changes", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   const deployment = deploymentObject(env, namespace, "web");
   const job = await submit(namespace, "web", { ...SHELL, requires: { labels: ["host:king"] } });
   const becomes = (reason: string): Promise<void> =>
-    vi.waitFor(async () => expect(await deployment.job(job)).toMatchObject({ waiting: { reason } }), {
+    vi.waitFor(async () => expect(await deployment.job(job)).toMatchObject({ job: { waiting: { reason } } }), {
       timeout: 5_000,
     });
   await becomes("no-runner");
@@ -332,8 +331,7 @@ it("tells a deployment when the reason of its job changes", async () => {
 });
 
 it("wakes up once to notice that the last runner fell silent, and then sleeps", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   await pool.poll({ runner: KING, body: bodyOf({ busy: 1, waitMs: 0 }) });
   const job = await submit(namespace, "web");
   await untilQueued(pool, 1);
@@ -349,8 +347,7 @@ it("wakes up once to notice that the last runner fell silent, and then sleeps", 
 });
 
 it("delivers each of 200 jobs exactly once to 50 runners that poll at the same time", async () => {
-  const namespace = newNamespace();
-  const pool = poolObject(env, namespace, "default");
+  const { namespace, pool } = await openNamespace();
   const delivered: JobId[] = [];
   const work = async (index: number): Promise<void> => {
     const runner = `did:key:z6Mk${String(index + 11).repeat(22)}`;
