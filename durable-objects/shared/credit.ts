@@ -30,16 +30,17 @@ export function roomIn({ marks, characters }: Credit, share: number): number {
   return marks.length === 0 ? Math.max(1, room) : room;
 }
 
-/** Counts a frame. `mark` is the number of the mark that has to follow it, or null. */
+/** Counts a frame. `mark` is the number of the mark that has to follow it, or null. `mint` makes one when it is needed. */
 export function spend(
   { marks, characters }: Credit,
   frame: string,
   share: number,
-  next: Pick<Mark, "number" | "at">,
+  mint: () => Pick<Mark, "number" | "at">,
 ): { credit: Credit; mark: number | null } {
   const sent = characters + frame.length;
   if (sent < share / MARKS) return { credit: { marks, characters: sent }, mark: null };
-  return { credit: { marks: [...marks, { ...next, characters: sent }], characters: 0 }, mark: next.number };
+  const mark = { ...mint(), characters: sent };
+  return { credit: { marks: [...marks, mark], characters: 0 }, mark: mark.number };
 }
 
 /** A mark came back, and with it all before it; null when it was not under way. */

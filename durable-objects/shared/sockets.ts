@@ -1,4 +1,4 @@
-import { CLOSE_CODES } from "@plumule/protocol";
+import { CLOSE_CODES, type Millis } from "@plumule/protocol";
 import { isStalled, roomIn, shareOf, spend } from "./credit.ts";
 import { encodeFrame } from "./feed.ts";
 import { decodeSession, encodeSession, type Session } from "./subscription.ts";
@@ -47,9 +47,7 @@ export function createSockets(host: SocketHost): Sockets {
       let { credit } = session;
       for (const frame of frames) {
         ws.send(frame);
-        // The number is random: only who has read so far can send it back.
-        const [number = 0] = crypto.getRandomValues(new Uint32Array(1));
-        const spent = spend(credit, frame, share, { number, at: Date.now() });
+        const spent = spend(credit, frame, share, mintMark);
         credit = spent.credit;
         if (spent.mark !== null) ws.send(encodeFrame({ op: "mark", number: spent.mark }));
       }
@@ -79,6 +77,12 @@ export function createSockets(host: SocketHost): Sockets {
     },
   };
   return sockets;
+}
+
+/** The number is random: only who has read so far can send it back. */
+function mintMark(): { number: number; at: Millis } {
+  const [number = 0] = crypto.getRandomValues(new Uint32Array(1));
+  return { number, at: Date.now() };
 }
 
 function isOpen(ws: WebSocket): boolean {
