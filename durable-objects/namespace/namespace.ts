@@ -205,17 +205,14 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     this.#parts?.watchers.closed(ws);
   }
 
-  /** What is due: hand-overs and retention. Never throws, since the platform gives up on an alarm that does; a failed step is tried later. */
+  /** What is due: retention and hand-overs. Neither throws, because the platform gives up on an alarm that does; what failed is due later. */
   override async alarm(): Promise<void> {
     const parts = this.#parts;
     if (parts === null) return;
     parts.alarm.forget();
-    try {
-      parts.sweeper.sweepIfDue(Date.now());
-    } finally {
-      await parts.outbox.flush();
-      parts.alarm.arm();
-    }
+    parts.sweeper.sweepIfDue(Date.now());
+    await parts.outbox.flush();
+    parts.alarm.arm();
   }
 
   #flushLater(): void {

@@ -13,6 +13,12 @@ export type Courier = {
   park(payload: string, reason: string): void;
 };
 
+/** For a kind that this code does not know: a newer version wrote it, and may be back before the attempts are used up. */
+const NO_COURIER: Courier = {
+  deliver: () => Promise.reject(new Error("this kind of row is not known")),
+  park: () => undefined,
+};
+
 /** Rows handed over at a time. */
 const BATCH = 16;
 
@@ -27,8 +33,7 @@ export function createOutbox(context: NamespaceContext, couriers: Readonly<Recor
   let running: Promise<void> = Promise.resolve();
 
   const attempt = async ({ number, kind, payload, attempts }: OutboxRow): Promise<void> => {
-    const courier = couriers[kind];
-    if (courier === undefined) throw new Error(`the outbox row ${number} is of the unknown kind ${kind}`);
+    const courier = couriers[kind] ?? NO_COURIER;
     let outcome: Delivered | { failed: string };
     try {
       outcome = await courier.deliver(payload);

@@ -6,7 +6,7 @@ import { planSweep, SWEEP_MS, sweepAt } from "./store/wake.ts";
 
 /** Forgets what retention does not keep, in steps. */
 export type Sweeper = {
-  /** One step, when one is due; plans the next. The caller arms the alarm. */
+  /** One step, when one is due; plans the next, also when the step failed. The caller arms the alarm. */
   sweepIfDue(now: Millis): void;
 };
 
@@ -19,11 +19,16 @@ export function createSweeper(storage: DurableObjectStorage, log: EventLog): Swe
     sweepIfDue(now) {
       const due = sweepAt(storage.sql);
       if (due === null || due > now) return;
-      transact(storage, () => {
-        const { more, later } = sweep(storage.sql, now);
-        log.prune(LIMITS.eventsKept);
-        planSweep(storage.sql, more ? now + STEP_PAUSE_MS : later ? now + SWEEP_MS : null);
-      });
+      try {
+        transact(storage, () => {
+          const { more, later } = sweep(storage.sql, now);
+          log.prune(LIMITS.eventsKept);
+          planSweep(storage.sql, more ? now + STEP_PAUSE_MS : later ? now + SWEEP_MS : null);
+        });
+      } catch {
+        // Retention is not worth an alarm that fails again and again, and with it the hand-overs.
+        planSweep(storage.sql, now + SWEEP_MS);
+      }
     },
   };
 }
