@@ -1,5 +1,5 @@
 import { Hono } from "hono";
-import { refuse } from "@plumule/protocol";
+import { ENDPOINTS, refuse, type Refusal } from "@plumule/protocol";
 import { docsPage } from "./docs.ts";
 import type { App } from "./implement.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -10,7 +10,8 @@ import { runRoutes } from "./routes/runs.ts";
 import { settingsRoutes } from "./routes/settings.ts";
 import { streamRoutes } from "./routes/streams.ts";
 
-const EXPOSED = "ETag, Location, Link, Retry-After, Date, Plumule-Request-Id, Plumule-Log-Size, Plumule-Log-Complete, Plumule-Log-Sha256, Content-Range";
+const EXPOSED =
+  "ETag, Location, Link, Retry-After, Date, Plumule-Request-Id, Plumule-Log-Size, Plumule-Log-Complete, Plumule-Log-Sha256, Content-Range";
 
 /**
  * The edge: authenticate, validate, route. It decides nothing about jobs.
@@ -38,16 +39,35 @@ export function createApp(): App {
     return;
   });
   app.onError((error, c) => faultResponse(error, c.get("instance"), c.req.path));
-  app.notFound((c) => problemResponse(refuse("not-found", `There is nothing at ${c.req.method} ${c.req.path.slice(0, 200)}.`, { next: "See /openapi.json for what there is." }), c.get("instance")));
+  app.notFound((c) => problemResponse(nothingAt(c.req.method, c.req.path), c.get("instance")));
   settingsRoutes(app);
   jobRoutes(app);
   runRoutes(app);
   streamRoutes(app);
   pageRoutes(app);
   app.get("/openapi.json", (c) => c.json(openApiDocument(), 200, { "cache-control": "public, max-age=300" }));
-  app.get("/docs", (c) => c.html(docsPage(), 200, { "cache-control": "public, max-age=300", "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'" }));
+  app.get("/docs", (c) =>
+    c.html(docsPage(), 200, {
+      "cache-control": "public, max-age=300",
+      "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+    }),
+  );
   return app;
 }
+
+/** A path that has other methods is told from one that has none: 405 with `Allow`, or 404. */
+function nothingAt(method: string, path: string): Refusal {
+  const allowed = PATHS.filter(({ pattern }) => pattern.test(path)).map((one) => one.method);
+  const detail = `There is nothing at ${method} ${path.slice(0, 200)}.`;
+  return allowed.length === 0
+    ? refuse("not-found", detail, { next: "See /openapi.json for what there is." })
+    : refuse("method-not-allowed", detail, { headers: { allow: allowed.join(", ") } });
+}
+
+const PATHS = Object.values(ENDPOINTS).map(({ method, path }) => ({
+  method: method.toUpperCase(),
+  pattern: new RegExp(`^${path.replaceAll(/:[a-z]+/g, "[^/]+")}$`),
+}));
 
 function preflight(): Response {
   return new Response(null, {
@@ -55,7 +75,8 @@ function preflight(): Response {
     headers: {
       "access-control-allow-origin": "*",
       "access-control-allow-methods": "GET, POST, PUT, DELETE",
-      "access-control-allow-headers": "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, range",
+      "access-control-allow-headers":
+        "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, range",
       "access-control-max-age": "86400",
     },
   });

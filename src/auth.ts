@@ -16,13 +16,20 @@ export function bearerOf(request: Request): string | null {
 }
 
 /** Finds out who calls a namespace. The credential is looked up in that namespace's own object, so a token of another one is unknown there. */
-export async function authenticate(env: Env, namespace: string, credential: string | null): Promise<Principal | Refusal> {
+export async function authenticate(
+  env: Env,
+  namespace: string,
+  credential: string | null,
+): Promise<Principal | Refusal> {
   if (credential === null) return refuse("unauthenticated", "This needs `Authorization: Bearer …`.");
-  if (namespace === "" && !(await isAdmin(env, credential))) return refuse("unauthenticated", "This needs the installation's admin token.");
+  if (namespace === "" && !(await isAdmin(env, credential)))
+    return refuse("unauthenticated", "This needs the installation's admin token.");
   const key = `${namespace} ${credential}`;
   const cached = known.get(key);
   if (cached !== undefined && cached.until > Date.now()) return cached.principal;
-  const answer = (await isAdmin(env, credential)) ? await admin(env, namespace) : await namespaceObject(env, namespace).authenticate({ credential });
+  const answer = (await isAdmin(env, credential))
+    ? await admin(env, namespace)
+    : await namespaceObject(env, namespace).authenticate({ credential });
   if (isRefusal(answer)) return answer;
   if (known.size >= KNOWN_MAX) known.clear();
   known.set(key, { principal: answer.principal, until: Math.min(answer.until, Date.now() + LIMITS.credentialCacheMs) });
@@ -31,8 +38,12 @@ export async function authenticate(env: Env, namespace: string, credential: stri
 
 /** Whether a caller may use an endpoint. Says which scope is missing, since the caller is known. */
 export function authorize(principal: Principal, access: Access): Refusal | null {
-  if (access === "installation") return principal.kind === "admin" ? null : refuse("forbidden", "This needs the installation's admin token.");
-  if (access === "runner") return principal.kind === "runner" ? null : refuse("forbidden", "This needs a runner's session.", { next: "Start a runner: `plumule runner start`." });
+  if (access === "installation")
+    return principal.kind === "admin" ? null : refuse("forbidden", "This needs the installation's admin token.");
+  if (access === "runner")
+    return principal.kind === "runner"
+      ? null
+      : refuse("forbidden", "This needs a runner's session.", { next: "Start a runner: `plumule runner start`." });
   if (access === "read" || access === "submit" || access === "operate" || access === "admin")
     return allowsScope(principal.scopes, access) ? null : refuse("forbidden", `This needs the scope \`${access}\`.`);
   return null;
@@ -44,13 +55,18 @@ async function isAdmin(env: Env, credential: string): Promise<boolean> {
 
 /** The admin token opens every namespace that exists; `namespace` is empty for calls about the installation. */
 async function admin(env: Env, namespace: string): Promise<{ principal: Principal; until: number } | Refusal> {
-  if (namespace !== "" && !(await namespaceObject(env, namespace).isOpen())) return refuse("not-found", `There is no namespace ${namespace}.`, { next: "Create it: POST /v1/namespaces." });
-  return { principal: { kind: "admin", actor: "admin", namespace: null, scopes: ["admin"] }, until: Date.now() + LIMITS.credentialCacheMs };
+  if (namespace !== "" && !(await namespaceObject(env, namespace).isOpen()))
+    return refuse("not-found", `There is no namespace ${namespace}.`, { next: "Create it: POST /v1/namespaces." });
+  return {
+    principal: { kind: "admin", actor: "admin", namespace: null, scopes: ["admin"] },
+    until: Date.now() + LIMITS.credentialCacheMs,
+  };
 }
 
 /** Compares two secrets through their digests: equal lengths, and no early exit that tells how much was right. */
 async function sameSecret(a: string, b: string): Promise<boolean> {
-  const digest = (text: string): Promise<ArrayBuffer> => crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  const digest = (text: string): Promise<ArrayBuffer> =>
+    crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
   const [left, right] = await Promise.all([digest(a), digest(b)]);
   return crypto.subtle.timingSafeEqual(left, right);
 }

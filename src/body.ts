@@ -6,7 +6,8 @@ import { refuse, type Refusal } from "@plumule/protocol";
  */
 export async function readBody(request: Request, limitBytes: number): Promise<Uint8Array | Refusal> {
   const encoding = request.headers.get("content-encoding");
-  if (encoding !== null && encoding !== "identity") return refuse("unsupported-media-type", `Content-Encoding ${encoding.slice(0, 40)} is not accepted.`);
+  if (encoding !== null && encoding !== "identity")
+    return refuse("unsupported-media-type", `Content-Encoding ${encoding.slice(0, 40)} is not accepted.`);
   const announced = Number(request.headers.get("content-length") ?? 0);
   if (announced > limitBytes) return tooLarge(limitBytes);
   if (request.body === null) return new Uint8Array(0);
@@ -17,7 +18,8 @@ export async function readBody(request: Request, limitBytes: number): Promise<Ui
     if (size > limitBytes) return tooLarge(limitBytes);
     parts.push(part);
   }
-  if (parts.length === 1) return parts[0]!;
+  const [only] = parts;
+  if (only !== undefined && parts.length === 1) return only;
   const whole = new Uint8Array(size);
   let at = 0;
   for (const part of parts) {

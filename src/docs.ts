@@ -5,7 +5,10 @@ import { refusalsOf } from "./openapi.ts";
 export function docsPage(): string {
   const rows = Object.values(ENDPOINTS).map(endpointSection).join("\n");
   const errors = Object.entries(ERRORS)
-    .map(([code, entry]) => `<tr id="error-${code}"><td><code>${code}</code></td><td>${entry.status}</td><td>${escapeHtml(entry.title)}</td><td>${escapeHtml(entry.next)}</td></tr>`)
+    .map(
+      ([code, entry]) =>
+        `<tr id="error-${code}"><td><code>${code}</code></td><td>${entry.status}</td><td>${escapeHtml(entry.title)}</td><td>${escapeHtml(entry.next)}</td></tr>`,
+    )
     .join("\n");
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>plumule: API</title><link rel="stylesheet" href="/style.css"></head>
@@ -18,7 +21,9 @@ ${rows}
 
 function endpointSection(endpoint: Endpoint): string {
   const answers = Object.keys(endpoint.answers).join(", ");
-  const refusals = refusalsOf(endpoint).map((code) => `<a href="#error-${code}">${code}</a>`).join(", ");
+  const refusals = refusalsOf(endpoint)
+    .map((code) => `<a href="#error-${code}">${code}</a>`)
+    .join(", ");
   return `<section id="${endpoint.name}"><h2><code>${endpoint.method.toUpperCase()} ${escapeHtml(endpoint.path)}</code></h2>
 <p>${escapeHtml(endpoint.summary)}.</p>
 <dl><dt>access</dt><dd>${endpoint.access}</dd><dt>answers</dt><dd>${answers}</dd>${endpoint.idempotent ? "<dt>idempotency</dt><dd>takes <code>Idempotency-Key</code></dd>" : ""}<dt>refusals</dt><dd>${refusals}</dd></dl></section>`;

@@ -9,10 +9,21 @@ export async function guardOf(request: Request, bytes: Uint8Array): Promise<Guar
   const key = request.headers.get("idempotency-key");
   const idempotencyKey = key === null ? null : key.replace(/^"(.*)"$/, "$1");
   if (idempotencyKey !== null && !new RegExp(`^[\\x21-\\x7e]{1,${LIMITS.keyCharacters}}$`).test(idempotencyKey))
-    return refuse("invalid-parameter", `An Idempotency-Key has 1 to ${LIMITS.keyCharacters} visible ASCII characters.`, { errors: [{ pointer: "Idempotency-Key", detail: "not a key" }] });
+    return refuse(
+      "invalid-parameter",
+      `An Idempotency-Key has 1 to ${LIMITS.keyCharacters} visible ASCII characters.`,
+      { errors: [{ pointer: "Idempotency-Key", detail: "not a key" }] },
+    );
   const ifMatch = request.headers.get("if-match");
   const revision = ifMatch === null ? null : /^"r(\d{1,15})(?:-\d{1,15})?"$/.exec(ifMatch);
-  if (ifMatch !== null && revision === null) return refuse("invalid-parameter", 'If-Match is an ETag of this deployment, like "r17-42".', { errors: [{ pointer: "If-Match", detail: "not an ETag of a deployment" }] });
+  if (ifMatch !== null && revision === null)
+    return refuse("invalid-parameter", 'If-Match is an ETag of this deployment, like "r17-42".', {
+      errors: [{ pointer: "If-Match", detail: "not an ETag of a deployment" }],
+    });
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return { idempotencyKey, bodySha256: Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join(""), ifMatch: revision === null ? null : `"r${revision![1]}"` };
+  return {
+    idempotencyKey,
+    bodySha256: Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join(""),
+    ifMatch: revision === null ? null : `"r${revision[1]}"`,
+  };
 }

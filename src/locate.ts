@@ -13,7 +13,11 @@ export function rememberPlace(namespace: string, job: JobId, deployment: Deploym
 }
 
 /** The Deployment object of a job. */
-export async function deploymentOfJob(env: Env, namespace: string, job: JobId): Promise<ReturnType<typeof deploymentObject> | Refusal> {
+export async function deploymentOfJob(
+  env: Env,
+  namespace: string,
+  job: JobId,
+): Promise<ReturnType<typeof deploymentObject> | Refusal> {
   const known = places.get(`${namespace} ${job}`);
   if (known !== undefined) return deploymentObject(env, namespace, known);
   const found = await namespaceObject(env, namespace).locate(job);

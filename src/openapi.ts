@@ -1,23 +1,45 @@
-import * as z from "zod";
-import { type Endpoint, ENDPOINTS, ERRORS, type ErrorCode, problemSchema, PROTOCOL_VERSION } from "@plumule/protocol";
+import {
+  type Endpoint,
+  ENDPOINTS,
+  ERRORS,
+  type ErrorCode,
+  type JsonSchema,
+  jsonSchemaOf,
+  problemSchema,
+  PROTOCOL_VERSION,
+} from "@plumule/protocol";
 
 type Json = Record<string, unknown>;
+type Named = Record<string, JsonSchema>;
+type Schema = Endpoint["params"] | NonNullable<Endpoint["body"]>;
 
 /** OpenAPI 3.1 of the broker, generated from the endpoint data; a test compares it with the routes. */
 export function openApiDocument(): Json {
   const paths: Record<string, Json> = {};
+  const named: Named = {};
+  schemaOf(problemSchema, "sent", named);
   for (const endpoint of Object.values(ENDPOINTS)) {
     const path = endpoint.path.replace(/:([a-z]+)/g, "{$1}");
-    paths[path] = { ...paths[path], [endpoint.method]: operation(endpoint) };
+    paths[path] = { ...paths[path], [endpoint.method]: operation(endpoint, named) };
   }
   return {
     openapi: "3.1.0",
-    info: { title: "plumule", version: String(PROTOCOL_VERSION), summary: "A serverless, event-driven job broker for Radicle and Nix", license: { name: "MIT OR Apache-2.0", identifier: "MIT OR Apache-2.0" } },
+    info: {
+      title: "plumule",
+      version: String(PROTOCOL_VERSION),
+      summary: "A serverless, event-driven job broker for Radicle and Nix",
+      license: { name: "MIT OR Apache-2.0", identifier: "MIT OR Apache-2.0" },
+    },
     paths,
     components: {
-      schemas: { Problem: schemaOf(problemSchema, "output") },
+      schemas: named,
       securitySchemes: {
-        token: { type: "http", scheme: "bearer", bearerFormat: "plm_<id>_<secret>", description: "A token of the namespace, with scopes" },
+        token: {
+          type: "http",
+          scheme: "bearer",
+          bearerFormat: "plm_<id>_<secret>",
+          description: "A token of the namespace, with scopes",
+        },
         installation: { type: "http", scheme: "bearer", description: "The installation's admin token" },
         session: { type: "http", scheme: "bearer", bearerFormat: "pls_…", description: "A runner's 15-minute session" },
         lease: { type: "http", scheme: "bearer", description: "The lease token of the run in the path" },
@@ -26,14 +48,18 @@ export function openApiDocument(): Json {
   };
 }
 
-function operation(endpoint: Endpoint): Json {
+function operation(endpoint: Endpoint, named: Named): Json {
   const security = securityOf(endpoint);
   return {
     operationId: endpoint.name,
     summary: endpoint.summary,
-    parameters: [...parameters(endpoint.params, "path"), ...(endpoint.query === null ? [] : parameters(endpoint.query, "query")), ...headerParameters(endpoint)],
-    ...(requestBody(endpoint) ?? {}),
-    responses: { ...answers(endpoint), ...refusals(endpoint) },
+    parameters: [
+      ...parameters(endpoint.params, "path", named),
+      ...(endpoint.query === null ? [] : parameters(endpoint.query, "query", named)),
+      ...headerParameters(endpoint),
+    ],
+    ...requestBody(endpoint, named),
+    responses: { ...answers(endpoint, named), ...refusals(endpoint) },
     security,
   };
 }
@@ -57,31 +83,87 @@ function securityOf(endpoint: Endpoint): Json[] {
   }
 }
 
-function parameters(schema: z.ZodObject, place: "path" | "query"): Json[] {
-  return Object.entries(schema.shape).map(([name, field]) => ({ name, in: place, required: place === "path", schema: schemaOf(field as z.ZodType, "input") }));
+function parameters(schema: Endpoint["params"], place: "path" | "query", named: Named): Json[] {
+  return Object.entries(schema.shape).map(([name, field]) => ({
+    name,
+    in: place,
+    required: place === "path",
+    schema: schemaOf(field as Schema, "read", named),
+  }));
 }
 
 function headerParameters(endpoint: Endpoint): Json[] {
-  const header = (name: string, description: string): Json => ({ name, in: "header", required: false, description, schema: { type: "string" } });
+  const header = (name: string, description: string): Json => ({
+    name,
+    in: "header",
+    required: false,
+    description,
+    schema: { type: "string" },
+  });
   return [
-    ...(endpoint.idempotent ? [header("Idempotency-Key", "The same key and body get the same answer for 24 h; another body is refused with 422.")] : []),
-    ...(endpoint.refusals.includes("revision-conflict") ? [header("If-Match", "The ETag that the change was decided on.")] : []),
+    ...(endpoint.idempotent
+      ? [
+          header(
+            "Idempotency-Key",
+            "The same key and body get the same answer for 24 h; another body is refused with 422.",
+          ),
+        ]
+      : []),
+    ...(endpoint.refusals.includes("revision-conflict")
+      ? [header("If-Match", "The ETag that the change was decided on.")]
+      : []),
   ];
 }
 
-function requestBody(endpoint: Endpoint): Json | null {
-  if (endpoint.bodyMedium === "octets") return { requestBody: { required: true, content: { "application/octet-stream": { schema: { type: "string", format: "binary", maxLength: endpoint.bodyLimitBytes } } } } };
-  return endpoint.body === null ? null : { requestBody: { required: true, content: { "application/json": { schema: schemaOf(endpoint.body, "input") } } } };
+function requestBody(endpoint: Endpoint, named: Named): Json {
+  if (endpoint.bodyMedium === "octets")
+    return {
+      requestBody: {
+        required: true,
+        content: {
+          "application/octet-stream": {
+            schema: { type: "string", format: "binary", maxLength: endpoint.bodyLimitBytes },
+          },
+        },
+      },
+    };
+  return endpoint.body === null
+    ? {}
+    : {
+        requestBody: {
+          required: true,
+          content: { "application/json": { schema: schemaOf(endpoint.body, "sent", named) } },
+        },
+      };
 }
 
-const MEDIA = { octets: "text/plain", jsonl: "application/vnd.in-toto.bundle", stream: "application/json", json: "application/json", none: "application/json" } as const;
+const MEDIA = {
+  octets: "text/plain",
+  jsonl: "application/vnd.in-toto.bundle",
+  stream: "application/json",
+  json: "application/json",
+  none: "application/json",
+} as const;
 
-function answers(endpoint: Endpoint): Json {
+function answers(endpoint: Endpoint, named: Named): Json {
   return Object.fromEntries(
     Object.entries(endpoint.answers).map(([status, schema]) => {
-      if (schema !== null) return [status, { description: endpoint.summary, content: { "application/json": { schema: schemaOf(schema, "output") } } }];
+      if (schema !== null)
+        return [
+          status,
+          {
+            description: endpoint.summary,
+            content: { "application/json": { schema: schemaOf(schema, "sent", named) } },
+          },
+        ];
       const hasBody = endpoint.answerMedium === "octets" || endpoint.answerMedium === "jsonl";
-      return [status, { description: endpoint.summary, ...(hasBody ? { content: { [MEDIA[endpoint.answerMedium]]: { schema: { type: "string" } } } } : {}) }];
+      return [
+        status,
+        {
+          description: endpoint.summary,
+          ...(hasBody ? { content: { [MEDIA[endpoint.answerMedium]]: { schema: { type: "string" } } } } : {}),
+        },
+      ];
     }),
   );
 }
@@ -91,7 +173,8 @@ export function refusalsOf(endpoint: Endpoint): ErrorCode[] {
   const codes = new Set<ErrorCode>(["invalid-parameter", "internal", "unavailable", ...endpoint.refusals]);
   if (endpoint.access !== "none" && endpoint.access !== "signed") codes.add("unauthenticated").add("forbidden");
   if (endpoint.body !== null) codes.add("invalid-body").add("invalid-json");
-  if (endpoint.body !== null || endpoint.bodyMedium === "octets") codes.add("payload-too-large").add("unsupported-media-type");
+  if (endpoint.body !== null || endpoint.bodyMedium === "octets")
+    codes.add("payload-too-large").add("unsupported-media-type");
   if (endpoint.path.includes("/:ns")) codes.add("not-found");
   return [...codes];
 }
@@ -101,12 +184,14 @@ function refusals(endpoint: Endpoint): Json {
   return Object.fromEntries(
     [...byStatus].map(([status, codes]) => [
       String(status),
-      { description: codes.map((code) => `\`${code}\`: ${ERRORS[code].title}`).join("; "), content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } } },
+      {
+        description: codes.map((code) => `\`${code}\`: ${ERRORS[code].title}`).join("; "),
+        content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } },
+      },
     ]),
   );
 }
 
-function schemaOf(schema: z.ZodType, io: "input" | "output"): Json {
-  const { $schema: _, ...json } = z.toJSONSchema(schema, { io, unrepresentable: "any", reused: "inline" }) as Json;
-  return json;
+function schemaOf(schema: Schema, side: "sent" | "read", named: Named): JsonSchema {
+  return jsonSchemaOf(schema, side, "#/components/schemas/", named);
 }

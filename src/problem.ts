@@ -18,7 +18,20 @@ export function problemResponse(refusal: Refusal, instance: string): Response {
 export function faultResponse(error: unknown, instance: string, path: string): Response {
   const platform = error as { retryable?: boolean; overloaded?: boolean } | null;
   const passing = platform?.retryable === true || platform?.overloaded === true;
-  logLine(passing ? "warn" : "error", "request failed", { instance, path, error: String(error), stack: error instanceof Error ? error.stack : undefined });
+  logLine(passing ? "warn" : "error", "request failed", {
+    instance,
+    path,
+    error: String(error),
+    stack: error instanceof Error ? error.stack : undefined,
+  });
   const code: ErrorCode = passing ? "unavailable" : "internal";
-  return problemResponse(refuse(code, passing ? "The object that holds this is restarting or overloaded." : "The broker failed while it handled this request; nothing of it was kept."), instance);
+  return problemResponse(
+    refuse(
+      code,
+      passing
+        ? "The object that holds this is restarting or overloaded."
+        : "The broker failed while it handled this request; nothing of it was kept.",
+    ),
+    instance,
+  );
 }

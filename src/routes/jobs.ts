@@ -1,10 +1,28 @@
 import {
-  approveJob, cancelDeployment, cancelJob, deleteDeployment, getCommitRuns, getDeployment, getDerivations, getJob, getRun, getStatements, isRefusal, type JobView, LIMITS, listDeployments, listJobs, refuse, type Refusal,
-  rerunJob, resolveJob, submitJob, type SubmitAnswer,
+  approveJob,
+  cancelDeployment,
+  cancelJob,
+  deleteDeployment,
+  getCommitRuns,
+  getDeployment,
+  getDerivations,
+  getJob,
+  getRun,
+  getStatements,
+  isRefusal,
+  type JobView,
+  LIMITS,
+  listDeployments,
+  listJobs,
+  type Refusal,
+  rerunJob,
+  resolveJob,
+  submitJob,
+  type SubmitAnswer,
 } from "@plumule/protocol";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
 import { guardOf } from "../guard.ts";
-import { type App, implement } from "../implement.ts";
+import { type Answer, type App, implement } from "../implement.ts";
 import { deploymentOfJob, deploymentOfRun, rememberPlace } from "../locate.ts";
 
 /** Deployments and their jobs: submit, read, list, act. */
@@ -12,27 +30,42 @@ export function jobRoutes(app: App): void {
   implement(app, submitJob, async ({ params, query, body, bytes, principal, request, env }) => {
     const guard = await guardOf(request, bytes);
     if (isRefusal(guard)) return guard;
-    const answer = await deploymentObject(env, params.ns, params.deployment).submit({ actor: principal.actor, body, guard, dryRun: query.dryRun === "1" });
-    return isRefusal(answer) ? answer : submitted(params.ns, params.deployment, answer);
+    const answer = await deploymentObject(env, params.ns, params.deployment).submit({
+      actor: principal.actor,
+      body,
+      guard,
+      dryRun: query.dryRun === "1",
+    });
+    return isRefusal(answer) ? answer : submitted(params.ns, answer);
   });
   implement(app, rerunJob, async ({ params, bytes, principal, request, env }) => {
     const [guard, object] = await Promise.all([guardOf(request, bytes), deploymentOfJob(env, params.ns, params.job)]);
     if (isRefusal(guard)) return guard;
     if (isRefusal(object)) return object;
     const answer = await object.rerun({ actor: principal.actor, job: params.job, guard });
-    return isRefusal(answer) ? answer : submitted(params.ns, answer.job.deployment, answer);
+    return isRefusal(answer) ? answer : submitted(params.ns, answer);
   });
   implement(app, deleteDeployment, async ({ params, body, bytes, principal, request, env }) => {
     const guard = await guardOf(request, bytes);
     if (isRefusal(guard)) return guard;
-    const answer = await deploymentObject(env, params.ns, params.deployment).remove({ actor: principal.actor, body, guard });
+    const answer = await deploymentObject(env, params.ns, params.deployment).remove({
+      actor: principal.actor,
+      body,
+      guard,
+    });
     if (isRefusal(answer)) return answer;
-    return "job" in answer ? submitted(params.ns, params.deployment, answer) : { status: 200, body: answer };
+    return "job" in answer
+      ? { status: 202, body: answer, headers: locationOf(params.ns, answer) }
+      : { status: 200, body: answer };
   });
   implement(app, cancelDeployment, async ({ params, body, bytes, principal, request, env }) => {
     const guard = await guardOf(request, bytes);
     if (isRefusal(guard)) return guard;
-    const answer = await deploymentObject(env, params.ns, params.deployment).cancelAll({ actor: principal.actor, body, guard });
+    const answer = await deploymentObject(env, params.ns, params.deployment).cancelAll({
+      actor: principal.actor,
+      body,
+      guard,
+    });
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
   implement(app, cancelJob, async ({ params, body, bytes, principal, request, env }) => {
@@ -50,15 +83,63 @@ export function jobRoutes(app: App): void {
   implement(app, resolveJob, async ({ params, body, principal, env }) => {
     const object = await deploymentOfJob(env, params.ns, params.job);
     if (isRefusal(object)) return object;
-    return ok(await object.resolve({ actor: principal.actor, job: params.job, outcome: body.outcome, reason: body.reason ?? null }));
+    return ok(
+      await object.resolve({
+        actor: principal.actor,
+        job: params.job,
+        outcome: body.outcome,
+        reason: body.reason ?? null,
+      }),
+    );
   });
+  listRoutes(app);
   readRoutes(app);
 }
 
-function readRoutes(app: App): void {
+function listRoutes(app: App): void {
   implement(app, listDeployments, async ({ params, query, env }) =>
-    ok(await namespaceObject(env, params.ns).listDeployments({ state: query.state ?? null, prefix: query.prefix ?? null, cursor: query.cursor ?? null, limit: query.limit ?? 50 })),
+    ok(
+      await namespaceObject(env, params.ns).listDeployments({
+        state: query.state ?? null,
+        prefix: query.prefix ?? null,
+        cursor: query.cursor ?? null,
+        limit: query.limit ?? 50,
+      }),
+    ),
   );
+  implement(app, listJobs, async ({ params, query, env }) =>
+    ok(
+      await namespaceObject(env, params.ns).listJobs({
+        state: query.state ?? null,
+        deployment: query.deployment ?? null,
+        commit: query.commit ?? null,
+        cursor: query.cursor ?? null,
+        limit: query.limit ?? 50,
+      }),
+    ),
+  );
+  implement(app, getCommitRuns, async ({ params, query, env }) => {
+    const page = await namespaceObject(env, params.ns).listJobs({
+      state: null,
+      deployment: null,
+      commit: params.commit,
+      cursor: null,
+      limit: LIMITS.listPage,
+    });
+    if (isRefusal(page)) return page;
+    const all = page.items
+      .filter((job) => job.run !== null)
+      .map((job) => ({ job, node: job.runner, run: job.run, status: commitStatus(job) }));
+    const wanted = all.filter(
+      (one) =>
+        (query.status === undefined || one.status === query.status) &&
+        (query.node === undefined || one.node === query.node),
+    );
+    return { status: 200, body: { items: query.latest === "1" ? wanted.slice(0, 1) : wanted } };
+  });
+}
+
+function readRoutes(app: App): void {
   implement(app, getDeployment, async ({ params, request, env }) => {
     const snapshot = await deploymentObject(env, params.ns, params.deployment).read();
     if (isRefusal(snapshot)) return snapshot;
@@ -66,9 +147,6 @@ function readRoutes(app: App): void {
     if (request.headers.get("if-none-match") === etag) return { status: 304, body: null, headers: { etag } };
     return { status: 200, body: snapshot, headers: { etag } };
   });
-  implement(app, listJobs, async ({ params, query, env }) =>
-    ok(await namespaceObject(env, params.ns).listJobs({ state: query.state ?? null, deployment: query.deployment ?? null, commit: query.commit ?? null, cursor: query.cursor ?? null, limit: query.limit ?? 50 })),
-  );
   implement(app, getJob, async ({ params, env }) => {
     const object = await deploymentOfJob(env, params.ns, params.job);
     return isRefusal(object) ? object : ok(await object.job(params.job));
@@ -83,18 +161,16 @@ function readRoutes(app: App): void {
     const envelopes = await object.statements(params.job);
     if (isRefusal(envelopes)) return envelopes;
     const lines = envelopes.map((envelope) => `${JSON.stringify(envelope)}\n`).join("");
-    return new Response(lines, { headers: { "content-type": "application/vnd.in-toto.bundle", "content-disposition": `attachment; filename="${params.job}.intoto.jsonl"` } });
+    return new Response(lines, {
+      headers: {
+        "content-type": "application/vnd.in-toto.bundle",
+        "content-disposition": `attachment; filename="${params.job}.intoto.jsonl"`,
+      },
+    });
   });
   implement(app, getRun, async ({ params, env }) => {
     const object = await deploymentOfRun(env, params.ns, params.run);
     return isRefusal(object) ? object : ok(await object.run(params.run));
-  });
-  implement(app, getCommitRuns, async ({ params, query, env }) => {
-    const page = await namespaceObject(env, params.ns).listJobs({ state: null, deployment: null, commit: params.commit, cursor: null, limit: LIMITS.listPage });
-    if (isRefusal(page)) return page;
-    const all = page.items.filter((job) => job.run !== null).map((job) => ({ job, node: job.runner, run: job.run, status: commitStatus(job) }));
-    const wanted = all.filter((one) => (query.status === undefined || one.status === query.status) && (query.node === undefined || one.node === query.node));
-    return { status: 200, body: { items: query.latest === "1" ? wanted.slice(0, 1) : wanted } };
   });
 }
 
@@ -105,11 +181,17 @@ function commitStatus(job: JobView): "started" | "succeeded" | "failed" {
 }
 
 function ok<T>(answer: T | Refusal): { status: 200; body: T } | Refusal {
-  return isRefusal(answer) ? answer : { status: 200, body: answer as T };
+  return isRefusal(answer) ? answer : { status: 200, body: answer };
 }
 
-function submitted(ns: string, deployment: string, answer: SubmitAnswer): { status: 200 | 202; body: SubmitAnswer; headers: Record<string, string> } | Refusal {
-  if (answer.job.deployment !== deployment) return refuse("internal", "The deployment answered for another one.");
-  if (!answer.dryRun) rememberPlace(ns, answer.job.id, deployment);
-  return { status: answer.dryRun || answer.joined ? 200 : 202, body: answer, headers: { location: `/v1/${ns}/jobs/${answer.job.id}` } };
+function submitted(ns: string, answer: SubmitAnswer): Answer<typeof submitJob> {
+  const headers = locationOf(ns, answer);
+  return answer.dryRun || answer.joined
+    ? { status: 200, body: answer, headers }
+    : { status: 202, body: answer, headers };
+}
+
+function locationOf(ns: string, { job, dryRun }: SubmitAnswer): { location: string } {
+  if (!dryRun) rememberPlace(ns, job.id, job.deployment);
+  return { location: `/v1/${ns}/jobs/${job.id}` };
 }

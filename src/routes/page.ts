@@ -12,8 +12,18 @@ export function pageRoutes(app: App): void {
   app.get("/.well-known/plumule-page.json", (c) => {
     const { PAGE_TOKEN: token, PAGE_NAMESPACE: namespace } = c.env;
     const site = c.req.header("sec-fetch-site") ?? "same-origin";
-    if (token === undefined || namespace === undefined || !LOOPBACK.has(new URL(c.req.url).hostname) || site !== "same-origin")
-      return problemResponse(refuse("not-found", "This broker gives the page no token of its own.", { next: "Open the page with a token: /#ns=<namespace>&token=plm_…" }), c.get("instance"));
+    if (
+      token === undefined ||
+      namespace === undefined ||
+      !LOOPBACK.has(new URL(c.req.url).hostname) ||
+      site !== "same-origin"
+    )
+      return problemResponse(
+        refuse("not-found", "This broker gives the page no token of its own.", {
+          next: "Open the page with a token: /#ns=<namespace>&token=plm_…",
+        }),
+        c.get("instance"),
+      );
     return c.json({ namespace, token });
   });
 }

@@ -1,4 +1,15 @@
-import { appendLog, getLog, heartbeatRun, isRefusal, LIMITS, pollWork, postResult, refuse, type Refusal, reportRunEvents } from "@plumule/protocol";
+import {
+  appendLog,
+  getLog,
+  heartbeatRun,
+  isRefusal,
+  LIMITS,
+  pollWork,
+  postResult,
+  refuse,
+  type Refusal,
+  reportRunEvents,
+} from "@plumule/protocol";
 import { deploymentObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { type App, type AppContext, implement } from "../implement.ts";
 import { deploymentOfRun } from "../locate.ts";
@@ -10,22 +21,27 @@ export function runRoutes(app: App): void {
   implement(app, pollWork, async ({ params, body, principal, env }) => {
     if (principal.kind !== "runner") return refuse("forbidden", "Only a runner's session may poll.");
     // The session says which pool; the body repeats it so that a runner notices when it was moved.
-    if (body.pool !== principal.pool) return refuse("forbidden", `This runner belongs to the pool \`${principal.pool}\`.`, { next: "Begin a new session; its answer names the pool." });
+    if (body.pool !== principal.pool)
+      return refuse("forbidden", `This runner belongs to the pool \`${principal.pool}\`.`, {
+        next: "Begin a new session; its answer names the pool.",
+      });
     const assignment = await poolObject(env, params.ns, principal.pool).poll({ runner: principal.runner, body });
     return assignment === null ? { status: 204, body: null } : ok(assignment);
   });
-  implement(app, heartbeatRun, async ({ params, body, bearer, env }) =>
-    bearer === null ? NO_LEASE : ok(await deploymentObject(env, params.ns, params.deployment).heartbeat({ run: params.run, leaseToken: bearer, body })),
+  implement(app, heartbeatRun, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
+    leaseToken === null
+      ? NO_LEASE
+      : ok(await deploymentObject(env, ns, deployment).heartbeat({ run, leaseToken, body })),
   );
-  implement(app, reportRunEvents, async ({ params, body, bearer, env }) =>
-    bearer === null ? NO_LEASE : ok(await deploymentObject(env, params.ns, params.deployment).report({ run: params.run, leaseToken: bearer, body })),
+  implement(app, reportRunEvents, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
+    leaseToken === null ? NO_LEASE : ok(await deploymentObject(env, ns, deployment).report({ run, leaseToken, body })),
   );
-  implement(app, appendLog, async ({ params, query, bytes, bearer, env }) => {
-    if (bearer === null) return NO_LEASE;
-    return ok(await deploymentObject(env, params.ns, params.deployment).appendLog({ run: params.run, leaseToken: bearer, epoch: query.epoch, offset: query.offset, bytes }));
+  implement(app, appendLog, async ({ params: { ns, deployment, run }, query, bytes, bearer: leaseToken, env }) => {
+    if (leaseToken === null) return NO_LEASE;
+    return ok(await deploymentObject(env, ns, deployment).appendLog({ run, leaseToken, ...query, bytes }));
   });
-  implement(app, postResult, async ({ params, body, bearer, env }) =>
-    bearer === null ? NO_LEASE : ok(await deploymentObject(env, params.ns, params.deployment).result({ run: params.run, leaseToken: bearer, body })),
+  implement(app, postResult, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
+    leaseToken === null ? NO_LEASE : ok(await deploymentObject(env, ns, deployment).result({ run, leaseToken, body })),
   );
   implement(app, getLog, async ({ params, query, env, c }) => {
     const range = rangeOf(c, query);
@@ -42,22 +58,36 @@ export function runRoutes(app: App): void {
       "content-security-policy": "sandbox; default-src 'none'",
     });
     if (slice.sha256 !== null) headers.set("plumule-log-sha256", slice.sha256);
-    if (range.partial && slice.bytes.byteLength > 0) headers.set("content-range", `bytes ${slice.offset}-${slice.offset + slice.bytes.byteLength - 1}/${slice.complete ? slice.size : "*"}`);
-    return new Response(slice.bytes as Uint8Array<ArrayBuffer>, { status: range.partial && slice.bytes.byteLength > 0 ? 206 : 200, headers });
+    if (range.partial && slice.bytes.byteLength > 0)
+      headers.set(
+        "content-range",
+        `bytes ${slice.offset}-${slice.offset + slice.bytes.byteLength - 1}/${slice.complete ? slice.size : "*"}`,
+      );
+    return new Response(slice.bytes as Uint8Array<ArrayBuffer>, {
+      status: range.partial && slice.bytes.byteLength > 0 ? 206 : 200,
+      headers,
+    });
   });
 }
 
 /** One range: `Range: bytes=a-b` or `a-`, else the query. Suffix ranges and lists are not served; the size is in the headers. */
-function rangeOf(c: AppContext, query: { offset?: number | undefined; limit?: number | undefined }): { offset: number; limit: number; partial: boolean } | Refusal {
+function rangeOf(
+  c: AppContext,
+  query: { offset?: number | undefined; limit?: number | undefined },
+): { offset: number; limit: number; partial: boolean } | Refusal {
   const header = c.req.header("range");
-  if (header === undefined) return { offset: query.offset ?? 0, limit: query.limit ?? LIMITS.logReadBytes, partial: false };
+  if (header === undefined)
+    return { offset: query.offset ?? 0, limit: query.limit ?? LIMITS.logReadBytes, partial: false };
   const match = /^bytes=(\d{1,12})-(\d{1,12})?$/.exec(header);
   const from = Number(match?.[1]);
   const to = match?.[2] === undefined ? from + LIMITS.logReadBytes - 1 : Number(match[2]);
-  if (match === null || to < from) return refuse("invalid-parameter", "Only one range of the form `bytes=first-last` or `bytes=first-` is served.", { errors: [{ pointer: "Range", detail: "not a range" }] });
+  if (match === null || to < from)
+    return refuse("invalid-parameter", "Only one range of the form `bytes=first-last` or `bytes=first-` is served.", {
+      errors: [{ pointer: "Range", detail: "not a range" }],
+    });
   return { offset: from, limit: Math.min(to - from + 1, LIMITS.logReadBytes), partial: true };
 }
 
 function ok<T>(answer: T | Refusal): { status: 200; body: T } | Refusal {
-  return isRefusal(answer) ? answer : { status: 200, body: answer as T };
+  return isRefusal(answer) ? answer : { status: 200, body: answer };
 }

@@ -1,26 +1,71 @@
 import {
-  createNamespace, createRegistration, createSession, createTicket, createToken, drainRunner, getCapabilities, getHealth, getQueue, getTriggers, getTrust, isRefusal, LIMITS, listDeliveries, listNamespaces, listRunners, listTokens,
-  PROTOCOL_VERSION, PROTOCOL_VERSION_FLOOR, putTriggers, putTrust, receiveHook, receiveNamedHook, redeliver, type Refusal, registerRunner, revokeRunner, revokeToken, STREAM_SUBPROTOCOL, undrainRunner,
+  createNamespace,
+  createRegistration,
+  createSession,
+  createTicket,
+  createToken,
+  drainRunner,
+  getCapabilities,
+  getHealth,
+  getQueue,
+  getTriggers,
+  getTrust,
+  isRefusal,
+  LIMITS,
+  listDeliveries,
+  listNamespaces,
+  listRunners,
+  listTokens,
+  PROTOCOL_VERSION,
+  PROTOCOL_VERSION_FLOOR,
+  putTriggers,
+  putTrust,
+  receiveHook,
+  receiveNamedHook,
+  redeliver,
+  type Refusal,
+  registerRunner,
+  revokeRunner,
+  revokeToken,
+  STREAM_SUBPROTOCOL,
+  undrainRunner,
 } from "@plumule/protocol";
 import type { Env } from "../../durable-objects/env.ts";
 import { DIRECTORY, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
-import { type App, implement } from "../implement.ts";
+import { type Answer, type App, type Call, implement } from "../implement.ts";
 
 const PAGE = 50;
+const DOORS: string[] = ["http", "sse", `websocket ${STREAM_SUBPROTOCOL}`];
 
 /** What is configured: namespaces, tokens, runners, trust, triggers, webhooks. All of it lives in the Namespace object. */
 export function settingsRoutes(app: App): void {
   implement(app, getHealth, async () => ({ status: 200, body: { ok: true } }));
   implement(app, getCapabilities, async () => ({
     status: 200,
-    body: { name: "plumule", protocol: PROTOCOL_VERSION, protocolFloor: PROTOCOL_VERSION_FLOOR, limits: { ...LIMITS }, doors: ["http", "sse", `websocket ${STREAM_SUBPROTOCOL}`], brokerKey: null },
+    body: {
+      name: "plumule",
+      protocol: PROTOCOL_VERSION,
+      protocolFloor: PROTOCOL_VERSION_FLOOR,
+      limits: { ...LIMITS },
+      doors: DOORS,
+      brokerKey: null,
+    },
   }));
   implement(app, createNamespace, async ({ body, env }) => {
     const answer = await namespaceObject(env, DIRECTORY).createNamespace({ id: body.id });
     return answer.created ? { status: 201, body: answer.namespace } : { status: 200, body: answer.namespace };
   });
-  implement(app, listNamespaces, async ({ query, env }) => ok(await namespaceObject(env, DIRECTORY).listNamespaces({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })));
-  implement(app, createToken, async ({ params, body, principal, env }) => created(await namespaceObject(env, params.ns).createToken({ actor: principal.actor, body })));
+  implement(app, listNamespaces, async ({ query, env }) =>
+    ok(
+      await namespaceObject(env, DIRECTORY).listNamespaces({
+        cursor: query.cursor ?? null,
+        limit: query.limit ?? PAGE,
+      }),
+    ),
+  );
+  implement(app, createToken, async ({ params, body, principal, env }) =>
+    created(await namespaceObject(env, params.ns).createToken({ actor: principal.actor, body })),
+  );
   implement(app, listTokens, async ({ params, env }) => {
     const items = await namespaceObject(env, params.ns).listTokens();
     return isRefusal(items) ? items : { status: 200, body: { items } };
@@ -30,7 +75,13 @@ export function settingsRoutes(app: App): void {
     return isRefusal(answer) ? answer : { status: 204, body: null };
   });
   implement(app, createTicket, async ({ params, principal, request, env }) =>
-    created(await namespaceObject(env, params.ns).createTicket({ actor: principal.actor, scopes: principal.scopes, origin: request.headers.get("origin") })),
+    created(
+      await namespaceObject(env, params.ns).createTicket({
+        actor: principal.actor,
+        scopes: principal.scopes,
+        origin: request.headers.get("origin"),
+      }),
+    ),
   );
   versionedRoutes(app);
   runnerRoutes(app);
@@ -38,20 +89,74 @@ export function settingsRoutes(app: App): void {
 }
 
 function versionedRoutes(app: App): void {
-  implement(app, getTrust, async ({ params, request, env }) => versioned(request, await namespaceObject(env, params.ns).getTrust()));
-  implement(app, putTrust, async ({ params, body, principal, request, env }) => tagged(await namespaceObject(env, params.ns).putTrust({ actor: principal.actor, policy: body, ifMatch: request.headers.get("if-match") })));
-  implement(app, getTriggers, async ({ params, request, env }) => versioned(request, await namespaceObject(env, params.ns).getTriggers()));
-  implement(app, putTriggers, async ({ params, body, principal, request, env }) => tagged(await namespaceObject(env, params.ns).putTriggers({ actor: principal.actor, body, ifMatch: request.headers.get("if-match") })));
+  implement(app, getTrust, async ({ params, request, env }) =>
+    versioned(request, await namespaceObject(env, params.ns).getTrust()),
+  );
+  implement(app, putTrust, async ({ params, body, principal, request, env }) =>
+    tagged(
+      await namespaceObject(env, params.ns).putTrust({
+        actor: principal.actor,
+        policy: body,
+        ifMatch: request.headers.get("if-match"),
+      }),
+    ),
+  );
+  implement(app, getTriggers, async ({ params, request, env }) =>
+    versioned(request, await namespaceObject(env, params.ns).getTriggers()),
+  );
+  implement(app, putTriggers, async ({ params, body, principal, request, env }) =>
+    tagged(
+      await namespaceObject(env, params.ns).putTriggers({
+        actor: principal.actor,
+        body,
+        ifMatch: request.headers.get("if-match"),
+      }),
+    ),
+  );
 }
 
 function runnerRoutes(app: App): void {
-  implement(app, getQueue, async ({ params, query, env }) => ({ status: 200, body: await poolObject(env, params.ns, query.pool ?? "default").listQueue({ limit: query.limit ?? PAGE }) }));
-  implement(app, listRunners, async ({ params, query, env }) => ok(await namespaceObject(env, params.ns).listRunners({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })));
-  implement(app, drainRunner, async ({ params, principal, env }) => ok(await namespaceObject(env, params.ns).drainRunner({ actor: principal.actor, runner: params.runner, drained: true })));
-  implement(app, undrainRunner, async ({ params, principal, env }) => ok(await namespaceObject(env, params.ns).drainRunner({ actor: principal.actor, runner: params.runner, drained: false })));
-  implement(app, revokeRunner, async ({ params, principal, env }) => ok(await namespaceObject(env, params.ns).revokeRunner({ actor: principal.actor, runner: params.runner })));
-  implement(app, createRegistration, async ({ params, body, principal, env }) => created(await namespaceObject(env, params.ns).createRegistration({ actor: principal.actor, pool: body.pool ?? "default" })));
-  implement(app, registerRunner, async ({ params, body, request, env }) => created(await namespaceObject(env, params.ns).registerRunner({ ...body, audience: audienceOf(env, request, params.ns) })));
+  implement(app, getQueue, async ({ params, query, env }) => ({
+    status: 200,
+    body: await poolObject(env, params.ns, query.pool ?? "default").listQueue({ limit: query.limit ?? PAGE }),
+  }));
+  implement(app, listRunners, async ({ params, query, env }) =>
+    ok(await namespaceObject(env, params.ns).listRunners({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })),
+  );
+  implement(app, drainRunner, async ({ params, principal, env }) =>
+    ok(
+      await namespaceObject(env, params.ns).drainRunner({
+        actor: principal.actor,
+        runner: params.runner,
+        drained: true,
+      }),
+    ),
+  );
+  implement(app, undrainRunner, async ({ params, principal, env }) =>
+    ok(
+      await namespaceObject(env, params.ns).drainRunner({
+        actor: principal.actor,
+        runner: params.runner,
+        drained: false,
+      }),
+    ),
+  );
+  implement(app, revokeRunner, async ({ params, principal, env }) =>
+    ok(await namespaceObject(env, params.ns).revokeRunner({ actor: principal.actor, runner: params.runner })),
+  );
+  implement(app, createRegistration, async ({ params, body, principal, env }) =>
+    created(
+      await namespaceObject(env, params.ns).createRegistration({
+        actor: principal.actor,
+        pool: body.pool ?? "default",
+      }),
+    ),
+  );
+  implement(app, registerRunner, async ({ params, body, request, env }) =>
+    created(
+      await namespaceObject(env, params.ns).registerRunner({ ...body, audience: audienceOf(env, request, params.ns) }),
+    ),
+  );
   implement(app, createSession, async ({ params, body, request, env }) => {
     const audience = audienceOf(env, request, params.ns);
     const object = namespaceObject(env, params.ns);
@@ -61,21 +166,34 @@ function runnerRoutes(app: App): void {
 }
 
 function hookRoutes(app: App): void {
-  const receive = async (env: Env, request: Request, ns: string, hook: string | null, body: Uint8Array): Promise<Awaited<ReturnType<ReturnType<typeof namespaceObject>["receiveHook"]>>> =>
-    namespaceObject(env, ns).receiveHook({ hook, headers: Object.fromEntries(request.headers), body, audience: audienceOf(env, request, ns) });
-  implement(app, receiveHook, async ({ params, bytes, request, env }) => {
-    const answer = await receive(env, request, params.ns, null, bytes);
-    return isRefusal(answer) ? answer : { status: answer.status, body: answer.delivery };
-  });
-  implement(app, receiveNamedHook, async ({ params, bytes, request, env }) => {
-    const answer = await receive(env, request, params.ns, params.hook, bytes);
-    return isRefusal(answer) ? answer : { status: answer.status, body: answer.delivery };
-  });
-  implement(app, listDeliveries, async ({ params, query, env }) => ok(await namespaceObject(env, params.ns).listDeliveries({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })));
+  implement(app, receiveHook, (call) => receive(call, null));
+  implement(app, receiveNamedHook, (call) => receive(call, call.params.hook));
+  implement(app, listDeliveries, async ({ params, query, env }) =>
+    ok(
+      await namespaceObject(env, params.ns).listDeliveries({
+        cursor: query.cursor ?? null,
+        limit: query.limit ?? PAGE,
+      }),
+    ),
+  );
   implement(app, redeliver, async ({ params, principal, env }) => {
     const answer = await namespaceObject(env, params.ns).redeliver({ actor: principal.actor, id: params.delivery });
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
+}
+
+async function receive(
+  { params, bytes, request, env }: Pick<Call<typeof receiveHook>, "params" | "bytes" | "request" | "env">,
+  hook: string | null,
+): Promise<Answer<typeof receiveHook>> {
+  const answer = await namespaceObject(env, params.ns).receiveHook({
+    hook,
+    headers: Object.fromEntries(request.headers),
+    body: bytes,
+    audience: audienceOf(env, request, params.ns),
+  });
+  if (isRefusal(answer)) return answer;
+  return answer.status === 202 ? { status: 202, body: answer.delivery } : { status: 200, body: answer.delivery };
 }
 
 /** What a signature must be made for: this broker and this namespace. `PUBLIC_URL` names the broker where a proxy hides it. */
@@ -84,19 +202,29 @@ function audienceOf(env: Env, request: Request, ns: string): string {
 }
 
 function ok<T>(answer: T | Refusal): { status: 200; body: T } | Refusal {
-  return isRefusal(answer) ? answer : { status: 200, body: answer as T };
+  return isRefusal(answer) ? answer : { status: 200, body: answer };
 }
 
 function created<T>(answer: T | Refusal): { status: 201; body: T } | Refusal {
-  return isRefusal(answer) ? answer : { status: 201, body: answer as T };
+  return isRefusal(answer) ? answer : { status: 201, body: answer };
 }
 
-function tagged<T extends { version: number }>(answer: T | Refusal): { status: 200; body: T; headers: Record<string, string> } | Refusal {
-  return isRefusal(answer) ? answer : { status: 200, body: answer as T, headers: { etag: `"v${(answer as T).version}"` } };
+function tagged<T extends { version: number }>(
+  answer: T | Refusal,
+): { status: 200; body: T; headers: Record<string, string> } | Refusal {
+  return isRefusal(answer) ? answer : { status: 200, body: answer, headers: { etag: `"v${answer.version}"` } };
 }
 
-function versioned<T extends { version: number }>(request: Request, answer: T | Refusal): { status: 200; body: T; headers: Record<string, string> } | { status: 304; body: null; headers: Record<string, string> } | Refusal {
+function versioned<T extends { version: number }>(
+  request: Request,
+  answer: T | Refusal,
+):
+  | { status: 200; body: T; headers: Record<string, string> }
+  | { status: 304; body: null; headers: Record<string, string> }
+  | Refusal {
   const current = tagged(answer);
   if (isRefusal(current)) return current;
-  return request.headers.get("if-none-match") === current.headers["etag"] ? { status: 304, body: null, headers: current.headers } : current;
+  return request.headers.get("if-none-match") === current.headers["etag"]
+    ? { status: 304, body: null, headers: current.headers }
+    : current;
 }

@@ -1,5 +1,16 @@
 import {
-  allowsScope, type EventsPage, getDeploymentEvents, getNamespaceEvents, isRefusal, LIMITS, type Principal, refuse, type Refusal, streamDeployment, streamNamespace, STREAM_SUBPROTOCOL,
+  allowsScope,
+  type EventsPage,
+  getDeploymentEvents,
+  getNamespaceEvents,
+  isRefusal,
+  LIMITS,
+  type Principal,
+  refuse,
+  type Refusal,
+  streamDeployment,
+  streamNamespace,
+  STREAM_SUBPROTOCOL,
 } from "@plumule/protocol";
 import type { Env } from "../../durable-objects/env.ts";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
@@ -29,7 +40,11 @@ export function streamRoutes(app: App): void {
 type HistoryCall = { since: string | null; limit: number; waitMs: number };
 type History = (call: HistoryCall) => Promise<EventsPage | Refusal>;
 
-async function historyAnswer(request: Request, query: { since?: string | undefined; limit?: number | undefined; wait?: number | undefined }, history: History): Promise<{ status: 200; body: EventsPage } | Refusal | Response> {
+async function historyAnswer(
+  request: Request,
+  query: { since?: string | undefined; limit?: number | undefined; wait?: number | undefined },
+  history: History,
+): Promise<{ status: 200; body: EventsPage } | Refusal | Response> {
   const limit = query.limit ?? LIMITS.eventsPage;
   if (request.headers.get("accept")?.includes("text/event-stream") === true) {
     const since = request.headers.get("last-event-id") ?? query.since ?? null;
@@ -54,8 +69,14 @@ function serverSentEvents(first: EventsPage, limit: number, signal: AbortSignal,
     let live = false;
     await send("retry: 1000");
     while (!signal.aborted) {
-      if (isRefusal(page)) return void (await send(`event: reset\ndata: ${JSON.stringify({ code: page.refused, detail: page.detail })}`));
-      for (const event of page.events) await send(`id: ${page.cursor.split(":")[0]}:${Number(event.sequence)}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}`);
+      if (isRefusal(page)) {
+        await send(`event: reset\ndata: ${JSON.stringify({ code: page.refused, detail: page.detail })}`);
+        return;
+      }
+      for (const event of page.events)
+        await send(
+          `id: ${page.cursor.split(":")[0]}:${Number(event.sequence)}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}`,
+        );
       if (!page.more && !live) {
         live = true;
         await send(`id: ${page.cursor}\nevent: live\ndata: {"cursor":"${page.cursor}"}`);
@@ -64,22 +85,33 @@ function serverSentEvents(first: EventsPage, limit: number, signal: AbortSignal,
     }
   };
   // A reader that left makes `write` fail; that is the normal end of a stream.
-  void pump()
-    .catch(() => undefined)
-    .finally(() => writer.close().catch(() => undefined));
-  return new Response(readable, { headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" } });
+  const end = (): Promise<void> => writer.close().catch(() => undefined);
+  pump().then(end, end);
+  return new Response(readable, {
+    headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" },
+  });
 }
 
 /** A watcher is admitted by a bearer with `read`, or by a ticket in the subprotocol list; a browser's ticket is bound to its origin. */
 async function admitWatcher(env: Env, ns: string, bearer: string | null, request: Request): Promise<Refusal | null> {
-  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") return refuse("upgrade-required", "This is a WebSocket.", { headers: { upgrade: "websocket" } });
+  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket")
+    return refuse("upgrade-required", "This is a WebSocket.", { headers: { upgrade: "websocket" } });
   const offered = offeredSubprotocols(request);
-  if (!offered.includes(STREAM_SUBPROTOCOL)) return refuse("upgrade-required", `The subprotocol must be ${STREAM_SUBPROTOCOL}.`, { headers: { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL } });
+  if (!offered.includes(STREAM_SUBPROTOCOL))
+    return refuse("upgrade-required", `The subprotocol must be ${STREAM_SUBPROTOCOL}.`, {
+      headers: { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL },
+    });
   const ticket = offered.find((one) => one.startsWith("ticket."));
   const origin = request.headers.get("origin");
   // A browser cannot set headers on a socket; one that has an Origin and no ticket is a page that tries its luck.
-  if (origin !== null && ticket === undefined) return refuse("unauthenticated", "A browser's socket needs a ticket.", { next: "POST …/tickets and connect with the subprotocols `plumule.v1`, `ticket.<ticket>`." });
-  const principal: Principal | Refusal = ticket === undefined ? await authenticate(env, ns, bearer) : await namespaceObject(env, ns).redeemTicket({ ticket: ticket.slice("ticket.".length), origin });
+  if (origin !== null && ticket === undefined)
+    return refuse("unauthenticated", "A browser's socket needs a ticket.", {
+      next: "POST …/tickets and connect with the subprotocols `plumule.v1`, `ticket.<ticket>`.",
+    });
+  const principal: Principal | Refusal =
+    ticket === undefined
+      ? await authenticate(env, ns, bearer)
+      : await namespaceObject(env, ns).redeemTicket({ ticket: ticket.slice("ticket.".length), origin });
   if (isRefusal(principal)) return principal;
   return allowsScope(principal.scopes, "read") ? null : authorize(principal, "read");
 }
