@@ -1,6 +1,29 @@
 import type {
-  Assignment, CancelAnswer, CancelBody, DeleteBody, DeploymentSnapshot, DeploymentView, Derivation, EventsPage, HeartbeatAnswer, HeartbeatBody, JobDetail, JobId, JobView, Offer, Refusal,
-  ResultAnswer, ResultBody, RunId, RunnerEventsBody, RunnerId, RunView, SubmitAnswer, SubmitBody, Waiting, WireEnvelope,
+  Assignment,
+  CancelAnswer,
+  CancelBody,
+  DeleteBody,
+  DeploymentSnapshot,
+  DeploymentView,
+  Derivation,
+  EventsPage,
+  HeartbeatAnswer,
+  HeartbeatBody,
+  JobDetail,
+  JobId,
+  JobView,
+  Offer,
+  Refusal,
+  ResultAnswer,
+  ResultBody,
+  RunId,
+  RunnerEventsBody,
+  RunnerId,
+  RunView,
+  SubmitAnswer,
+  SubmitBody,
+  Waiting,
+  WireEnvelope,
 } from "@plumule/protocol";
 
 /** Who acts: shown in events. `token:<id>`, a did:key, `hook:<id>` or `admin`. */
@@ -26,7 +49,12 @@ export type DeploymentCalls = {
   cancelAll(call: { actor: Actor; body: CancelBody; guard: Guard }): Promise<CancelAnswer | Refusal>;
   cancelJob(call: { actor: Actor; job: JobId; body: CancelBody; guard: Guard }): Promise<CancelAnswer | Refusal>;
   approve(call: { actor: Actor; job: JobId; commit: string | null }): Promise<JobView | Refusal>;
-  resolve(call: { actor: Actor; job: JobId; outcome: "succeeded" | "failed" | "cancelled"; reason: string | null }): Promise<JobView | Refusal>;
+  resolve(call: {
+    actor: Actor;
+    job: JobId;
+    outcome: "succeeded" | "failed" | "cancelled";
+    reason: string | null;
+  }): Promise<JobView | Refusal>;
   rerun(call: { actor: Actor; job: JobId; guard: Guard }): Promise<SubmitAnswer | Refusal>;
   job(id: JobId): Promise<JobDetail | Refusal>;
   run(id: RunId): Promise<RunView | Refusal>;
@@ -41,9 +69,14 @@ export type DeploymentCalls = {
   waiting(call: { changes: { job: JobId; waiting: Waiting }[] }): Promise<void>;
   heartbeat(call: { run: RunId; leaseToken: string; body: HeartbeatBody }): Promise<HeartbeatAnswer | Refusal>;
   report(call: { run: RunId; leaseToken: string; body: RunnerEventsBody }): Promise<{ number: number } | Refusal>;
-  appendLog(call: { run: RunId; leaseToken: string; epoch: number; offset: number; bytes: Uint8Array }): Promise<{ bytes: number } | Refusal>;
+  appendLog(call: {
+    run: RunId;
+    leaseToken: string;
+    epoch: number;
+    offset: number;
+    bytes: Uint8Array;
+  }): Promise<{ bytes: number } | Refusal>;
   result(call: { run: RunId; leaseToken: string; body: ResultBody }): Promise<ResultAnswer | Refusal>;
   /** WebSocket upgrades only; the edge has authenticated the caller. */
   fetch(request: Request): Promise<Response>;
 };
-

@@ -1,0 +1,126 @@
+import {
+  attemptOfRun,
+  isRefusal,
+  jobOfRun,
+  LIMITS,
+  refuse,
+  type DeploymentSnapshot,
+  type Derivation,
+  type JobDetail,
+  type JobId,
+  type Millis,
+  type Refusal,
+  type RunId,
+  type RunView,
+  type WireEnvelope,
+} from "@plumule/protocol";
+import { cursorAt } from "../shared/cursor.ts";
+import type { EventLog } from "../shared/event-log.ts";
+import type { LogSlice } from "./calls.ts";
+import type { Job, Run, State } from "./core/model.ts";
+import { foldDerivations } from "./core/report.ts";
+import { deploymentView, jobView, runView } from "./core/views.ts";
+import type { RunBytes } from "./run-bytes.ts";
+import type { Store } from "./store.ts";
+
+/** Ended jobs that a snapshot carries. */
+const SNAPSHOT_FINAL_JOBS = 50;
+
+/** A slice of a log with the state that the end of a watched log shows. */
+export type WatchedSlice = LogSlice & { state: RunView["log"]["state"] };
+
+/** A run with its job. */
+export type Found = { job: Job; run: Run };
+
+/** What may be asked of a deployment without changing it: answered from rows and from the state in memory. */
+export class Answers {
+  readonly #store: Store;
+  readonly #bytes: RunBytes;
+  readonly #log: EventLog;
+  readonly #state: () => State;
+
+  constructor(deps: { store: Store; bytes: RunBytes; log: EventLog; state: () => State }) {
+    this.#store = deps.store;
+    this.#bytes = deps.bytes;
+    this.#log = deps.log;
+    this.#state = deps.state;
+  }
+
+  /** Null when the deployment may be asked; `not-found` before its first job, `gone` after its removal. */
+  refusal(): Refusal | null {
+    const { createdAt, deployment, removedAt } = this.#state().lane;
+    if (removedAt !== null) return refuse("gone", `Deployment ${deployment} was removed.`);
+    return createdAt === null ? refuse("not-found", `There is no deployment ${deployment}.`) : null;
+  }
+
+  /** The deployment, its jobs that are not final and its newest final ones, oldest first. */
+  snapshot(now: Millis): DeploymentSnapshot {
+    const state = this.#state();
+    const jobs = [...this.#store.finalJobs(SNAPSHOT_FINAL_JOBS).toReversed(), ...state.jobs];
+    const cursor = cursorAt(this.#log, this.#log.head());
+    return { deployment: deploymentView(state), jobs: jobs.map((job) => jobView(state, job, now)), cursor };
+  }
+
+  /** A job, final or not. */
+  find(id: JobId): Job | Refusal {
+    const job = this.#state().jobs.find((one) => one.id === id) ?? this.#store.job(id);
+    return this.refusal() ?? job ?? refuse("not-found", `There is no job ${id} in this deployment.`);
+  }
+
+  /** A run, live or not. */
+  findRun(id: RunId): Found | Refusal {
+    const job = this.find(jobOfRun(id));
+    if (isRefusal(job)) return job;
+    const run = job.runs[attemptOfRun(id) - 1];
+    return run === undefined ? refuse("not-found", `Job ${job.id} has no run ${id}.`) : { job, run };
+  }
+
+  job(id: JobId, now: Millis): JobDetail | Refusal {
+    const job = this.find(id);
+    if (isRefusal(job)) return job;
+    const spec = this.#store.spec(id);
+    if (spec === null) return refuse("gone", `Job ${id} was removed by retention.`);
+    return { job: jobView(this.#state(), job, now), spec, runs: job.runs.map((run) => this.#viewRun({ job, run })) };
+  }
+
+  run(id: RunId): RunView | Refusal {
+    const found = this.findRun(id);
+    return isRefusal(found) ? found : this.#viewRun(found);
+  }
+
+  /** The graph of the job's newest run that has one. */
+  derivations(id: JobId): { nodes: Derivation[]; edges: [string, string][] } | Refusal {
+    const job = this.find(id);
+    if (isRefusal(job)) return job;
+    const run = job.runs.findLast(({ derivationCharacters }) => derivationCharacters > 0);
+    return foldDerivations(run === undefined ? [] : this.#bytes.batches(run.epoch));
+  }
+
+  /** What runners signed about the job, in results that counted. */
+  statements(id: JobId): WireEnvelope[] | Refusal {
+    const job = this.find(id);
+    if (isRefusal(job)) return job;
+    const counted = job.runs.filter(({ statementCount }) => statementCount > 0);
+    return counted.flatMap(({ epoch }) => this.#store.result(epoch)?.statements ?? []);
+  }
+
+  readLog(id: RunId, offset: number, limit: number): WatchedSlice | Refusal {
+    const found = this.findRun(id);
+    if (isRefusal(found)) return found;
+    const { log } = found.run;
+    if (log.state === "expired") return refuse("log-expired", `The log of run ${id} is no longer kept.`);
+    const size = log.state === "open" ? (this.#bytes.output(found.run.epoch)?.bytes ?? 0) : log.bytes;
+    if (offset > size)
+      return refuse("log-gap", `The log has ${size} bytes, ${offset} is beyond its end.`, {
+        headers: { "Plumule-Log-Size": String(size) },
+      });
+    const bytes = this.#bytes.read(found.run.epoch, offset, Math.min(limit, LIMITS.logReadBytes));
+    return { bytes, offset, size, complete: log.state !== "open", sha256: log.sha256, state: log.state };
+  }
+
+  #viewRun({ job, run }: Found): RunView {
+    const output = run.log.state === "open" ? this.#bytes.output(run.epoch) : null;
+    const result = run.statementCount === 0 ? null : this.#store.result(run.epoch);
+    return runView(this.#state().lane, job, run, output, result?.outputs ?? []);
+  }
+}

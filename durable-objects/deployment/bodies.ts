@@ -1,0 +1,83 @@
+import {
+  formatTime,
+  LIMITS,
+  sha256Hex,
+  utf8,
+  type Assignment,
+  type Millis,
+  type SubmitBody,
+  type Task,
+} from "@plumule/protocol";
+import type { Leased } from "./core/lease.ts";
+import { type Brief, type Lane, timeoutsOf } from "./core/model.ts";
+
+/** The part of a submit body that decisions see. */
+export function briefOf({ task, configuration: _configuration, env: _env, ...brief }: SubmitBody): Brief {
+  return { ...brief, kind: task.kind };
+}
+
+/**
+ * The digests that a runner signs: SHA-256 of the task, and of the configuration, as JSON without white space in the order of the accepted body.
+ * The assignment carries them, so nobody has to make those bytes again.
+ */
+export async function digestsOf({
+  task,
+  configuration,
+}: SubmitBody): Promise<{ taskSha256: string; configurationSha256: string | null }> {
+  const digest = (value: unknown): Promise<string> => sha256Hex(utf8(JSON.stringify(value)));
+  return {
+    taskSha256: await digest(task),
+    configurationSha256: configuration === undefined ? null : await digest(configuration),
+  };
+}
+
+/** The body of a rerun: the same work, once more, behind what is there. What was about the moment of the first submit is left out. */
+export function rerunBody({
+  mode: _mode,
+  hold: _hold,
+  debounce: _debounce,
+  dedupeKey: _dedupeKey,
+  ...body
+}: SubmitBody): SubmitBody {
+  return { ...body, mode: "queue" };
+}
+
+/** The body of a teardown: `task` on the source and the kind of runner that made what is live; it lets what runs end, and supersedes what waits. */
+export function teardownBody(task: Task, live: SubmitBody | null, summary: string | undefined): SubmitBody {
+  const { source, requires, configuration, env, labels } = live ?? ({} as Partial<SubmitBody>);
+  return {
+    task,
+    type: "teardown",
+    mode: "latest",
+    ...(source === undefined ? {} : { source }),
+    ...(requires === undefined ? {} : { requires }),
+    ...(configuration === undefined ? {} : { configuration }),
+    ...(env === undefined ? {} : { env }),
+    ...(labels === undefined ? {} : { labels }),
+    ...(summary === undefined ? {} : { summary: summary.slice(0, 200) }),
+  };
+}
+
+/** The assignment of a lease that was not acknowledged yet: afterwards its token is gone. */
+export function assignmentOf(lane: Lane, { job, run }: Leased, spec: SubmitBody, now: Millis): Assignment {
+  if (run.undelivered === null) throw new Error(`the lease token of run ${run.id} was delivered already`);
+  const { runMs, silenceMs, graceMs } = timeoutsOf(job.brief);
+  return {
+    namespace: lane.namespace,
+    deployment: lane.deployment,
+    job: job.id,
+    run: run.id,
+    attempt: run.attempt,
+    epoch: run.epoch,
+    leaseToken: run.undelivered,
+    leaseMs: LIMITS.leaseMs,
+    acknowledgeMs: Math.max(0, run.leaseUntil - now),
+    requestKey: run.requestKey,
+    spec,
+    teardown: job.teardown,
+    taskSha256: job.taskSha256,
+    configurationSha256: job.configurationSha256,
+    limits: { logBytes: LIMITS.logBytes, runMs, silenceMs, graceMs },
+    brokerTime: formatTime(now),
+  };
+}

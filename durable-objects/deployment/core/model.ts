@@ -1,0 +1,212 @@
+import {
+  LIMITS,
+  type Command,
+  type DeploymentId,
+  type IsolationLevel,
+  type JobId,
+  type JobState,
+  type Millis,
+  type NamespaceId,
+  type Phase,
+  type PoolName,
+  type Progress,
+  type Reason,
+  type RunId,
+  type RunnerId,
+  type RunState,
+  type RunView,
+  type SubmitBody,
+  type Task,
+  type Waiting,
+} from "@plumule/protocol";
+import type { Actor } from "../calls.ts";
+
+/**
+ * What is known of a deployment besides its jobs. A persisted contract: fields may be added with a default, never changed in meaning.
+ * `epoch` numbers grants, expiries, withdrawals and interruptions of the whole deployment; a run's epoch therefore also names its log.
+ * `revision` counts the decisions (submits, cancels, approvals, ends) that `If-Match` protects; progress does not move it.
+ */
+export type Lane = {
+  namespace: NamespaceId;
+  deployment: DeploymentId;
+  epoch: number;
+  revision: number;
+  /** Null until the first job was accepted. */
+  createdAt: Millis | null;
+  updatedAt: Millis;
+  /** When the newest job was made. The next one is made later, even within one millisecond: the time in its id is its place in the lane. */
+  lastJobAt: Millis;
+  /** The job whose success is live. */
+  currentJob: JobId | null;
+  lastResult: { job: JobId; state: JobState; at: Millis } | null;
+  /** The deployment goes as soon as nothing is left to do: its teardown succeeded, or somebody asked to do without one. */
+  removing: boolean;
+  removedAt: Millis | null;
+  /** Tickets to be taken out of their pools. */
+  drops: readonly Drop[];
+  /** Sequence of the last event that the namespace was told. */
+  published: number;
+  /** When retention looks next; null when there is nothing to look for. */
+  sweepAt: Millis | null;
+  /** Jobs that ended since retention looked. */
+  unsweptCount: number;
+};
+
+/** The bounded part of the truth that decisions see: the lane, and its jobs that are not final, in the order of their submission. */
+export type State = { readonly lane: Lane; readonly jobs: readonly Job[] };
+
+/** When and by whom. `output` is what the live run has logged: bytes, and when the last of them came. */
+export type Moment = { now: Millis; actor: Actor; output: Output | null };
+export type Output = { bytes: number; at: Millis };
+
+/** A submit body without its bulk: what decisions and views need. The whole body is stored beside it. */
+export type Brief = Omit<SubmitBody, "task" | "configuration" | "env"> & { kind: Task["kind"] };
+
+/** A message to a pool that is sent until it was answered. */
+export type Outgoing = { number: number; dueAt: Millis; tryCount: number };
+export type Ticket = Outgoing & { placed: boolean };
+export type Drop = Outgoing & { job: JobId; pool: PoolName };
+
+/** What a job that is being stopped becomes, and when its lease ends at the latest, whatever its runner says (P15). */
+export type Ending = { state: "cancelled" | "superseded" | "failed"; reason: Reason; until: Millis };
+
+/** A job. A persisted contract like `Lane`. */
+export type Job = {
+  id: JobId;
+  state: JobState;
+  phase: Phase | null;
+  brief: Brief;
+  taskSha256: string;
+  configurationSha256: string | null;
+  teardown: boolean;
+  actor: Actor;
+  createdAt: Millis;
+  startedAt: Millis | null;
+  finishedAt: Millis | null;
+  /** When it last entered the queue (or was held), and when that wait is over for good. */
+  queuedAt: Millis;
+  queueUntil: Millis;
+  /** Not before this: a burst settles, or a retry backs off. */
+  ready: { at: Millis; reason: "debounce" | "backoff" } | null;
+  /** When the burst began that this job's debounce waits for. */
+  burstAt: Millis | null;
+  /** All its runs, oldest first; the last one is live while the job is assigned, running or cancelling. */
+  runs: readonly Run[];
+  /** Runners that lost or refused it. */
+  avoid: readonly RunnerId[];
+  ticket: Ticket | null;
+  /** What the pool last said about why the job waits. */
+  waiting: Waiting | null;
+  progress: Progress | null;
+  reason: Reason | null;
+  supersededBy: JobId | null;
+  rerunOf: JobId | null;
+  ending: Ending | null;
+  command: Command | null;
+};
+
+/** A run. A persisted contract like `Lane`. */
+export type Run = {
+  id: RunId;
+  attempt: number;
+  epoch: number;
+  state: RunState;
+  phase: Phase | null;
+  runner: RunnerId;
+  requestKey: string;
+  /** SHA-256 (hex) of the lease token; the token itself is `undelivered` until the first heartbeat proves that it arrived, then gone. */
+  leaseSha256: string;
+  undelivered: string | null;
+  isolation: IsolationLevel | null;
+  assignedAt: Millis;
+  startedAt: Millis | null;
+  finishedAt: Millis | null;
+  /** While assigned: when the acknowledgement is overdue. Afterwards: when the lease ends. */
+  leaseUntil: Millis;
+  /** Highest number of a batch of events that was applied, and when it came. */
+  reportNumber: number;
+  reportedAt: Millis | null;
+  /** When progress was last told to watchers, and whether newer progress is still to be told. */
+  progressAt: Millis;
+  progressUntold: boolean;
+  /** Characters of derivation batches kept. */
+  derivationCharacters: number;
+  exitCode: number | null;
+  reason: Reason | null;
+  survivorsKilled: number | null;
+  log: RunView["log"];
+  statementCount: number;
+};
+
+/** A lease that may be given: who asks, and the token with its digest, made outside because this folder draws no randomness. */
+export type LeaseOffer = { runner: RunnerId; requestKey: string; leaseToken: string; leaseSha256: string };
+
+/** A deployment that nobody has submitted to. */
+export function emptyState(namespace: NamespaceId, deployment: DeploymentId): State {
+  const lane: Lane = {
+    namespace,
+    deployment,
+    epoch: 0,
+    revision: 0,
+    createdAt: null,
+    updatedAt: 0,
+    lastJobAt: 0,
+    currentJob: null,
+    lastResult: null,
+    removing: false,
+    removedAt: null,
+    drops: [],
+    published: 0,
+    sweepAt: null,
+    unsweptCount: 0,
+  };
+  return { lane, jobs: [] };
+}
+
+/** The run that holds the lease, or null. */
+export function liveRun(job: Job): Run | null {
+  return isOccupying(job) ? (job.runs.at(-1) ?? null) : null;
+}
+
+/** True for a job that has the lane to itself (P1). */
+export function isOccupying(job: Job): boolean {
+  return job.state === "assigned" || job.state === "running" || job.state === "cancelling";
+}
+
+/** The job that has the lane to itself, or null. */
+export function occupant(jobs: readonly Job[]): Job | null {
+  return jobs.find(isOccupying) ?? null;
+}
+
+/** The time-outs of a job, ms. */
+export function timeoutsOf(brief: Brief): {
+  queueMs: number;
+  acknowledgeMs: number;
+  runMs: number;
+  silenceMs: number;
+  graceMs: number;
+} {
+  const { queueMs, acknowledgeMs, runMs, silenceMs, graceMs } = brief.timeouts ?? {};
+  return {
+    queueMs: queueMs ?? LIMITS.queueMs,
+    acknowledgeMs: acknowledgeMs ?? LIMITS.acknowledgeMs,
+    runMs: runMs ?? LIMITS.runMs,
+    silenceMs: silenceMs ?? LIMITS.silenceMs,
+    graceMs: graceMs ?? LIMITS.graceMs,
+  };
+}
+
+/** Runs that infrastructure failures may cost the job. */
+export function attemptsOf(brief: Brief): number {
+  return brief.retry?.attempts ?? LIMITS.attempts;
+}
+
+/** The pool whose runners may take the job. */
+export function poolOf(brief: Brief): PoolName {
+  return brief.requires?.pool ?? "default";
+}
+
+/** Wait before the n-th try (from 1) of something that failed, ms: doubling from one second, at most five minutes. */
+export function backoffMs(count: number): number {
+  return Math.min(1_000 * 2 ** (count - 1), 300_000);
+}

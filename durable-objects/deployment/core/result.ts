@@ -1,0 +1,85 @@
+import type {
+  IsolationLevel,
+  JobState,
+  Outcome,
+  Output as BuildOutput,
+  Reason,
+  Refusal,
+  RunnerEvent,
+  RunState,
+  RunView,
+} from "@plumule/protocol";
+import { acknowledge, type LeaseProof, provenLease, requeue, retryElsewhere, tellRun, withRun } from "./lease.ts";
+import type { Job, Moment, Run, State } from "./model.ts";
+import { apply, type DerivationBatch, tellDerivations } from "./report.ts";
+import { outputsForEvent } from "./views.ts";
+import { type Decided, reason, Work } from "./work.ts";
+
+/** A result whose statement was verified, with the state of the log that it was compared with. */
+export type Reported = LeaseProof & {
+  outcome: Outcome;
+  exitCode: number | null;
+  reason: Reason | null;
+  isolation: IsolationLevel | null;
+  survivorsKilled: number;
+  outputs: readonly BuildOutput[];
+  statementCount: number;
+  log: RunView["log"];
+  events: { number: number; events: readonly RunnerEvent[] } | null;
+};
+
+/** What a result came to: the state of the job after it, and what is to be kept of its events. */
+export type Finished = { state: JobState; batch: DerivationBatch | null };
+
+const RUN_STATES: Readonly<Record<Outcome, RunState>> = {
+  succeeded: "succeeded",
+  skipped: "succeeded",
+  failed: "failed",
+  refused: "failed",
+  cancelled: "cancelled",
+  unknown: "lost",
+};
+
+/** Ends a run, and with it its job, or sends the job back to the queue. */
+export function finish(state: State, input: Reported, moment: Moment): Decided<Finished> | Refusal {
+  const work = new Work(state, moment);
+  const proven = provenLease(work.jobs, input);
+  if ("refused" in proven) return proven;
+  const leased = acknowledge(work, proven);
+  const applied =
+    input.events === null || input.events.number <= leased.run.reportNumber ? null : apply(work, leased, input.events);
+  if (applied !== null && "refused" in applied) return applied;
+  const { job, run } = applied ?? leased;
+  if (applied !== null) tellDerivations(work, job, applied.derivations);
+  const ended: Run = {
+    ...run,
+    state: RUN_STATES[input.outcome],
+    phase: null,
+    finishedAt: work.now,
+    progressUntold: false,
+    exitCode: input.exitCode,
+    reason: input.reason,
+    isolation: input.isolation ?? run.isolation,
+    survivorsKilled: input.survivorsKilled,
+    log: input.log,
+    statementCount: input.statementCount,
+  };
+  const done = work.put(withRun(job, ended));
+  tellRun(work, "run.finished", done, outputsForEvent(input.outputs));
+  conclude(work, done, input);
+  return work.done({ state: work.stateOf(job.id), batch: applied?.batch ?? null });
+}
+
+/**
+ * What becomes of the job. One that was being stopped is stopped, whatever its runner says (P4); only an effect whose end nobody saw stays
+ * unknown. A runner that refused the job or was stopped itself says nothing about the job: it is tried elsewhere.
+ */
+function conclude(work: Work, job: Job, { outcome, reason: why }: Reported): void {
+  if (outcome === "unknown") work.move(job, "reported", "unknown", { reason: why });
+  else if (job.ending !== null) work.move(job, "reported", job.ending.state, { reason: job.ending.reason });
+  else if (outcome === "refused" || (outcome === "cancelled" && why?.code === "runner-stopped"))
+    retryElsewhere(work, job, "refused", why ?? reason("refused", "The runner refused the job."));
+  else if (outcome === "failed" && job.brief.retry?.onFailure === true)
+    requeue(work, job, "reported", why ?? reason("exit-code", "The job failed."));
+  else work.move(job, "reported", outcome, { reason: why });
+}

@@ -1,0 +1,210 @@
+import {
+  LIMITS,
+  makeJobId,
+  refuse,
+  type Interrupt,
+  type JobId,
+  type Millis,
+  type Mode,
+  type Reason,
+  type Refusal,
+} from "@plumule/protocol";
+import type { Ticket as PoolTicket } from "../../pool/calls.ts";
+import type { Actor } from "../calls.ts";
+import { interrupt } from "./cancel.ts";
+import { grant, type Leased, revoke } from "./lease.ts";
+import {
+  type Brief,
+  isOccupying,
+  type Job,
+  type LeaseOffer,
+  type Moment,
+  poolOf,
+  type State,
+  timeoutsOf,
+} from "./model.ts";
+import { checkRevision } from "./revision.ts";
+import { offerable, poolTicket } from "./tickets.ts";
+import { waitingOf } from "./views.ts";
+import { type Decided, reason, Work } from "./work.ts";
+
+/** What a submit brings. `random`: eight bytes for the job's id. `lease`: a runner that was set aside for this very job, or null. */
+export type Submission = {
+  random: Uint8Array;
+  brief: Brief;
+  taskSha256: string;
+  configurationSha256: string | null;
+  rerunOf: JobId | null;
+  teardown: boolean;
+  ifMatch: string | null;
+  lease: (LeaseOffer & { job: JobId }) | null;
+};
+
+/**
+ * What a submit came to. `joined`: an equal job was there already. `offer`: the job could start now, if the pool sets a runner aside for this
+ * ticket and the submit is decided again with its lease. `granted`: it did.
+ */
+export type Submitted = {
+  job: JobId;
+  joined: boolean;
+  superseded: JobId[];
+  position: number;
+  offer: { pool: string; ticket: PoolTicket } | null;
+  granted: Leased | null;
+};
+
+/** Accepts a job into the lane, as its mode says. */
+export function submit(state: State, input: Submission, moment: Moment): Decided<Submitted> | Refusal {
+  const { lane } = state;
+  const { brief } = input;
+  if (lane.removedAt !== null) return refuse("gone", `Deployment ${lane.deployment} was removed.`);
+  const mismatch = checkRevision(state, input.ifMatch);
+  if (mismatch !== null) return mismatch;
+  const leaving = state.jobs.find((job) => job.teardown);
+  if (lane.removing || leaving !== undefined)
+    return refuse(
+      "busy",
+      `Deployment ${lane.deployment} is being torn down${leaving === undefined ? "" : ` by job ${leaving.id}`}.`,
+    );
+  const work = new Work(state, moment);
+  const equal = work.jobs.find(
+    (job) => brief.dedupeKey !== undefined && job.brief.dedupeKey === brief.dedupeKey && job.state !== "cancelling",
+  );
+  if (equal !== undefined) return join(work, equal);
+  const mode: Mode = brief.mode ?? "queue";
+  const [first] = work.jobs;
+  if (mode === "reject" && first !== undefined) return refuse("busy", `Job ${first.id} is ${first.state}.`);
+
+  const createdAt = Math.max(moment.now, lane.lastJobAt + 1);
+  const id = makeJobId(createdAt, input.random);
+  const before = work.jobs;
+  const superseded =
+    mode === "replace" || mode === "latest" ? supersede(work, id, mode, brief.interrupt ?? "before-apply") : [];
+  if (work.jobs.length >= LIMITS.pendingJobs)
+    return refuse(
+      "quota-exceeded",
+      `${LIMITS.pendingJobs} jobs of this deployment have not ended, which is the limit.`,
+    );
+  work.lane = {
+    ...work.lane,
+    lastJobAt: createdAt,
+    createdAt: lane.createdAt ?? moment.now,
+    sweepAt: lane.sweepAt ?? moment.now + LIMITS.idempotencyMs,
+  };
+  work.revise();
+  const replaced = before.filter((job) => superseded.includes(job.id));
+  const job = work.move(
+    newJob(input, id, createdAt, moment.actor, burstOf(brief, replaced, moment)),
+    "submitted",
+    brief.hold === true ? "held" : "queued",
+  );
+  const head = offerable(work.jobs, moment.now)?.id === job.id ? job : null;
+  const granted = head !== null && input.lease?.job === id ? grant(work, head, input.lease) : null;
+  const offer =
+    head === null || granted !== null
+      ? null
+      : { pool: poolOf(brief), ticket: poolTicket(lane.deployment, job, work.lane.epoch) };
+  return work.done({
+    job: id,
+    joined: false,
+    superseded,
+    position: waitingOf(work.jobs, granted?.job ?? job, moment.now)?.position ?? 0,
+    offer,
+    granted,
+  });
+}
+
+function join(work: Work, job: Job): Decided<Submitted> {
+  const { debounce } = job.brief;
+  if (debounce !== undefined && job.ready?.reason === "debounce" && job.ready.at > work.now)
+    work.put({ ...job, ready: settling(debounce, job.burstAt ?? job.createdAt, work.now) });
+  const position = waitingOf(work.jobs, job, work.now)?.position ?? 0;
+  return work.done({ job: job.id, joined: true, superseded: [], position, offer: null, granted: null });
+}
+
+/** A burst that goes on is one burst: its quiet begins again, its longest wait does not. */
+function settling(
+  debounce: { quietMs: number; maxMs: number },
+  burstAt: Millis,
+  now: Millis,
+): NonNullable<Job["ready"]> {
+  return { at: Math.min(now + debounce.quietMs, burstAt + debounce.maxMs), reason: "debounce" };
+}
+
+function burstOf(brief: Brief, replaced: readonly Job[], { now }: Moment): Pick<Job, "burstAt" | "ready"> {
+  if (brief.debounce === undefined) return { burstAt: null, ready: null };
+  const burstAt = Math.min(now, ...replaced.flatMap((job) => (job.burstAt === null ? [] : [job.burstAt])));
+  return { burstAt, ready: settling(brief.debounce, burstAt, now) };
+}
+
+/** Makes room for a newer job: what waits is superseded; what runs is interrupted by `replace`, as far as the newer job may. */
+function supersede(work: Work, by: JobId, mode: "replace" | "latest", how: Interrupt): JobId[] {
+  const why: Reason = reason("superseded", `Job ${by} took its place.`);
+  const superseded: JobId[] = [];
+  for (const job of work.jobs) {
+    if (!isOccupying(job))
+      work.move(revoke(work, job, why), "replaced", "superseded", { reason: why, supersededBy: by });
+    else if (
+      mode === "latest" ||
+      !interrupt(work, job, { cause: "replaced", state: "superseded", how, why, supersededBy: by })
+    )
+      continue;
+    superseded.push(job.id);
+  }
+  return superseded;
+}
+
+function newJob(
+  input: Submission,
+  id: JobId,
+  createdAt: Millis,
+  actor: Actor,
+  burst: Pick<Job, "burstAt" | "ready">,
+): Job {
+  return {
+    id,
+    state: "queued",
+    phase: input.brief.hold === true ? null : "queued",
+    brief: input.brief,
+    taskSha256: input.taskSha256,
+    configurationSha256: input.configurationSha256,
+    teardown: input.teardown,
+    actor,
+    createdAt,
+    startedAt: null,
+    finishedAt: null,
+    queuedAt: createdAt,
+    queueUntil: createdAt + timeoutsOf(input.brief).queueMs,
+    ...burst,
+    runs: [],
+    avoid: [],
+    ticket: null,
+    waiting: null,
+    progress: null,
+    reason: null,
+    supersededBy: null,
+    rerunOf: input.rerunOf,
+    ending: null,
+    command: null,
+  };
+}
+
+/**
+ * Asks for the deployment's removal without a teardown: what waits is cancelled, what runs may end, then it goes.
+ */
+export function remove(
+  state: State,
+  input: { ifMatch: string | null; why: Reason },
+  moment: Moment,
+): Decided<null> | Refusal {
+  const { lane } = state;
+  if (lane.removedAt !== null) return refuse("gone", `Deployment ${lane.deployment} was removed.`);
+  const mismatch = checkRevision(state, input.ifMatch);
+  if (mismatch !== null) return mismatch;
+  const work = new Work(state, moment);
+  for (const job of work.jobs)
+    if (!isOccupying(job)) work.move(revoke(work, job, input.why), "cancelled", "cancelled", { reason: input.why });
+  work.lane = { ...work.lane, removing: true };
+  work.revise();
+  return work.done(null);
+}

@@ -1,0 +1,74 @@
+import type { JobId, Millis, PoolName } from "@plumule/protocol";
+import type { Ticket as PoolTicket } from "../../pool/calls.ts";
+import { type Drop, type Job, occupant, poolOf, type State } from "./model.ts";
+import type { Work } from "./work.ts";
+
+/** A message that a pool has to get. `fresh`: the ticket was never sent, so no claim for it can be on its way. */
+export type Dispatch =
+  | { kind: "put"; pool: PoolName; ticket: PoolTicket; dueAt: Millis; fresh: boolean }
+  | { kind: "drop"; pool: PoolName; job: JobId; number: number; dueAt: Millis };
+
+/** The job that may be given to a runner now: the first in the queue, when the lane is free and nothing holds it back. */
+export function offerable(jobs: readonly Job[], now: Millis): Job | null {
+  if (occupant(jobs) !== null) return null;
+  const head = jobs.find((job) => job.state === "queued");
+  return head === undefined || (head.ready !== null && head.ready.at > now) ? null : head;
+}
+
+/** The ticket that offers a job, as its pool stores it. */
+export function poolTicket(deployment: string, job: Job, number: number): PoolTicket {
+  const { brief } = job;
+  return {
+    deployment,
+    job: job.id,
+    number,
+    priority: brief.priority ?? "normal",
+    needs: brief.requires ?? {},
+    queuedAt: job.queuedAt,
+    avoid: job.avoid,
+  };
+}
+
+/**
+ * Keeps tickets true: the offerable job has one, no other job has. A withdrawn ticket takes its number with it, so that a late
+ * `drop` cannot take out a ticket that is put again.
+ */
+export function settleTickets(work: Work): void {
+  const head = offerable(work.jobs, work.now);
+  for (const job of work.jobs) if (job.ticket !== null && job.id !== head?.id) withdraw(work, job);
+  if (head === null || head.ticket !== null) return;
+  work.put({ ...head, ready: null, ticket: { number: work.lane.epoch, placed: false, dueAt: work.now, tryCount: 0 } });
+}
+
+/** Takes a job's ticket back. A ticket that was never sent may have arrived all the same, so its pool is told too. */
+export function withdraw(work: Work, job: Job): Job {
+  if (job.ticket === null) return job;
+  const drop: Drop = { job: job.id, pool: poolOf(job.brief), number: job.ticket.number, dueAt: work.now, tryCount: 0 };
+  work.lane = { ...work.lane, epoch: work.lane.epoch + 1, drops: [...work.lane.drops, drop] };
+  return work.put({ ...job, ticket: null });
+}
+
+/** Everything that pools have still to be told, due or not. */
+export function dispatches({ lane, jobs }: State): Dispatch[] {
+  const puts = jobs.flatMap((job): Dispatch[] =>
+    job.ticket === null || job.ticket.placed
+      ? []
+      : [
+          {
+            kind: "put",
+            pool: poolOf(job.brief),
+            ticket: poolTicket(lane.deployment, job, job.ticket.number),
+            dueAt: job.ticket.dueAt,
+            fresh: job.ticket.tryCount === 0,
+          },
+        ],
+  );
+  const drops = lane.drops.map(({ job, pool, number, dueAt }): Dispatch => ({
+    kind: "drop",
+    pool,
+    job,
+    number,
+    dueAt,
+  }));
+  return [...drops, ...puts];
+}

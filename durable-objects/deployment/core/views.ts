@@ -1,0 +1,143 @@
+import {
+  formatTime,
+  formatTimeOrNull,
+  isFinalJobState,
+  type DeploymentState,
+  type DeploymentView,
+  type JobView,
+  type Millis,
+  type Output as BuildOutput,
+  type RunView,
+  type Waiting,
+} from "@plumule/protocol";
+import { isOccupying, type Job, type Lane, type Output, occupant, type Run, type State } from "./model.ts";
+
+/** What is live and what is going on: a teardown outranks work, work outranks what is live. */
+function deploymentState({ lane, jobs }: State): DeploymentState {
+  if (lane.removedAt === null && (lane.removing || jobs.some((job) => job.teardown))) return "destroying";
+  if (jobs.length > 0) return "deploying";
+  return lane.currentJob === null || lane.removedAt !== null ? "idle" : "active";
+}
+
+/** The deployment as answers and events show it. */
+export function deploymentView(state: State): DeploymentView {
+  const { lane, jobs } = state;
+  return {
+    id: lane.deployment,
+    namespace: lane.namespace,
+    state: deploymentState(state),
+    revision: lane.revision,
+    activeJob: occupant(jobs)?.id ?? null,
+    currentJob: lane.currentJob,
+    pendingCount: jobs.filter((job) => !isOccupying(job)).length,
+    lastResult: lane.lastResult === null ? null : { ...lane.lastResult, at: formatTime(lane.lastResult.at) },
+    createdAt: formatTime(lane.createdAt ?? lane.updatedAt),
+    updatedAt: formatTime(lane.updatedAt),
+  };
+}
+
+/** A job as answers and events show it. */
+export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
+  const { brief } = job;
+  const run = job.runs.at(-1);
+  return {
+    id: job.id,
+    namespace: lane.namespace,
+    deployment: lane.deployment,
+    state: job.state,
+    phase: job.phase,
+    kind: brief.kind,
+    type: brief.type ?? null,
+    mode: brief.mode ?? "queue",
+    interrupt: brief.interrupt ?? "before-apply",
+    priority: brief.priority ?? "normal",
+    teardown: job.teardown,
+    summary: brief.summary ?? null,
+    labels: brief.labels ?? {},
+    source: brief.source ?? null,
+    actor: job.actor,
+    createdAt: formatTime(job.createdAt),
+    startedAt: formatTimeOrNull(job.startedAt),
+    finishedAt: formatTimeOrNull(job.finishedAt),
+    attempt: job.runs.length,
+    run: run?.id ?? null,
+    runner: run?.runner ?? null,
+    reason: job.reason,
+    supersededBy: job.supersededBy,
+    rerunOf: job.rerunOf,
+    waiting: waitingOf(jobs, job, now),
+    progress: job.progress,
+  };
+}
+
+/** A run as answers and events show it. `output` is what it has logged so far, for a run whose log is open. */
+export function runView(
+  lane: Lane,
+  job: Job,
+  run: Run,
+  output: Output | null,
+  outputs: readonly BuildOutput[],
+): RunView {
+  return {
+    id: run.id,
+    job: job.id,
+    deployment: lane.deployment,
+    attempt: run.attempt,
+    epoch: run.epoch,
+    state: run.state,
+    phase: run.phase,
+    runner: run.runner,
+    isolation: run.isolation,
+    assignedAt: formatTime(run.assignedAt),
+    startedAt: formatTimeOrNull(run.startedAt),
+    finishedAt: formatTimeOrNull(run.finishedAt),
+    exitCode: run.exitCode,
+    reason: run.reason,
+    survivorsKilled: run.survivorsKilled,
+    log: run.log.state === "open" ? { ...run.log, bytes: output?.bytes ?? 0 } : run.log,
+    outputs: [...outputs],
+    statementCount: run.statementCount,
+  };
+}
+
+/**
+ * Why a job has not started. The lane's reasons are decided here: approval, debounce, backoff, its place behind others. The head's
+ * reason is what its pool last said. `position` counts the jobs before it that are not final.
+ */
+export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting | null {
+  if (job.state !== "held" && job.state !== "queued") return null;
+  const ahead = jobs.filter((other) => other.id < job.id && other.state !== "held");
+  const waiting = { needs: job.brief.requires ?? null, nearest: null, position: ahead.length, etaMs: null };
+  if (job.state === "held") return { ...waiting, reason: "approval", detail: "A person has to approve this job." };
+  const [first] = ahead;
+  if (first !== undefined) {
+    if (ahead.length === 1 && first.state === "cancelling")
+      return { ...waiting, reason: "stopping-previous", detail: `Job ${first.id} is being stopped.` };
+    return { ...waiting, reason: "position", detail: `${ahead.length} job(s) of this deployment come first.` };
+  }
+  // An approved job may stand before the one that is running.
+  const running = occupant(jobs);
+  if (running !== null) return { ...waiting, reason: "position", position: 1, detail: `Job ${running.id} is running.` };
+  if (job.ready !== null && job.ready.at > now)
+    return {
+      ...waiting,
+      reason: job.ready.reason,
+      etaMs: job.ready.at - now,
+      detail:
+        job.ready.reason === "debounce" ? "Waiting for further submits to settle." : "Waiting before the next attempt.",
+    };
+  return job.waiting ?? { ...waiting, reason: "no-runner", detail: "Being offered to the runners of its pool." };
+}
+
+/** Characters of outputs that an event carries; a longer list is read from the run. */
+const EVENT_OUTPUT_CHARACTERS = 32 * 1024;
+
+/** The outputs as an event carries them: all, or none when they would make the event large. */
+export function outputsForEvent(outputs: readonly BuildOutput[]): readonly BuildOutput[] {
+  return JSON.stringify(outputs).length <= EVENT_OUTPUT_CHARACTERS ? outputs : [];
+}
+
+/** True when nothing more happens to the job by itself. */
+export function isFinal(job: Job): boolean {
+  return isFinalJobState(job.state);
+}

@@ -1,0 +1,212 @@
+import {
+  isRefusal,
+  refuse,
+  type CancelAnswer,
+  type CancelBody,
+  type DeploymentView,
+  type JobId,
+  type JobView,
+  type Refusal,
+  type SubmitAnswer,
+  type SubmitBody,
+} from "@plumule/protocol";
+import { cursorAt } from "../shared/cursor.ts";
+import { assignmentOf, briefOf, digestsOf, rerunBody, teardownBody } from "./bodies.ts";
+import type { DeploymentCalls } from "./calls.ts";
+import { approve, cancel, resolve } from "./core/cancel.ts";
+import type { Job, Moment, State } from "./core/model.ts";
+import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";
+import { deploymentView, jobView } from "./core/views.ts";
+import { type Decided, reason } from "./core/work.ts";
+import type { Parts } from "./parts.ts";
+import type { Request as Asked } from "./requests.ts";
+
+type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
+
+/** What people, and triggers in their name, ask of a deployment. */
+export class Decisions {
+  readonly #parts: Parts;
+  readonly #waitUntil: (work: Promise<unknown>) => void;
+
+  constructor(parts: Parts, waitUntil: (work: Promise<unknown>) => void) {
+    this.#parts = parts;
+    this.#waitUntil = waitUntil;
+  }
+
+  submit({ actor, body, guard, dryRun }: CallOf<"submit">): Promise<SubmitAnswer | Refusal> {
+    return this.#enqueue({ actor, guard, operation: "submit" }, body, { teardown: false, rerunOf: null }, dryRun);
+  }
+
+  async rerun({ actor, job: id, guard }: CallOf<"rerun">): Promise<SubmitAnswer | Refusal> {
+    const job = this.#parts.answers.find(id);
+    if (isRefusal(job)) return job;
+    const spec = this.#parts.store.spec(id);
+    if (spec === null || job.teardown)
+      return refuse("wrong-state", `Job ${id} is a teardown: delete the deployment again.`);
+    return this.#enqueue(
+      { actor, guard, operation: `rerun ${id}` },
+      rerunBody(spec),
+      { teardown: false, rerunOf: id },
+      false,
+    );
+  }
+
+  async remove({ actor, body, guard }: CallOf<"remove">): Promise<SubmitAnswer | DeploymentView | Refusal> {
+    const { answers, ledger, requests, store } = this.#parts;
+    const asked: Asked = { actor, guard, operation: "remove" };
+    const moment = ledger.moment(actor);
+    const known = requests.recall<SubmitAnswer | DeploymentView>(asked, moment.now) ?? answers.refusal();
+    if (known !== null) return known;
+    if (body.task !== undefined) {
+      const { currentJob } = ledger.state().lane;
+      const live = currentJob === null ? null : store.spec(currentJob);
+      return this.#enqueue(asked, teardownBody(body.task, live, body.reason), { teardown: true, rerunOf: null }, false);
+    }
+    const why = reason("deleted", body.reason ?? "The deployment was deleted.");
+    const decided = remove(ledger.state(), { ifMatch: guard.ifMatch, why }, moment);
+    return this.#answerOnce(asked, moment, decided, (_, state) => deploymentView(state));
+  }
+
+  /** Cancels one job, or all that are not final (null). */
+  cancel({ actor, guard, body }: CallOf<"cancelAll">, id: JobId | null): CancelAnswer | Refusal {
+    const { answers, ledger, requests } = this.#parts;
+    const asked: Asked = { actor, guard, operation: `cancel ${id ?? "all"}` };
+    const moment = ledger.moment(actor);
+    const known = requests.recall<CancelAnswer>(asked, moment.now) ?? answers.refusal();
+    if (known !== null) return known;
+    const job = id === null ? null : answers.find(id);
+    if (isRefusal(job)) return job;
+    if (job !== null && !ledger.state().jobs.includes(job))
+      return refuse("already-final", `Job ${job.id} is ${job.state}.`);
+    return this.#answerOnce(
+      asked,
+      moment,
+      cancel(ledger.state(), cancellation(asked, id, body), moment),
+      (cancelled, state) => ({
+        cancelled,
+        alreadyFinal: [],
+        deployment: deploymentView(state),
+      }),
+    );
+  }
+
+  approve({ actor, job: id, commit }: CallOf<"approve">): JobView | Refusal {
+    const { answers, ledger } = this.#parts;
+    const job = answers.find(id);
+    if (isRefusal(job)) return job;
+    const moment = ledger.moment(actor);
+    return this.#commitJob(approve(ledger.state(), { job: id, commit }, moment), moment);
+  }
+
+  resolve({ actor, job: id, outcome, reason: why }: CallOf<"resolve">): JobView | Refusal {
+    const { answers, ledger } = this.#parts;
+    const job = answers.find(id);
+    if (isRefusal(job)) return job;
+    const moment = ledger.moment(actor);
+    return this.#commitJob(
+      resolve(ledger.state(), { job, outcome, detail: why ?? `${actor} says that it ${outcome}.` }, moment),
+      moment,
+    );
+  }
+
+  /**
+   * Takes a job in. When it could start at once, its pool is asked for a parked runner first, so that the job is born assigned in one
+   * commit; others may be served meanwhile, so the decision is taken again after it.
+   */
+  async #enqueue(
+    asked: Asked,
+    spec: SubmitBody,
+    origin: Pick<Submission, "teardown" | "rerunOf">,
+    dryRun: boolean,
+  ): Promise<SubmitAnswer | Refusal> {
+    const { dispatcher, ledger, pools, requests } = this.#parts;
+    const random = crypto.getRandomValues(new Uint8Array(8));
+    const submission: Submission = {
+      random,
+      brief: briefOf(spec),
+      ...(await digestsOf(spec)),
+      ...origin,
+      ifMatch: asked.guard.ifMatch,
+      lease: null,
+    };
+    const first = ledger.moment(asked.actor);
+    const known = dryRun ? null : requests.recall<SubmitAnswer>(asked, first.now);
+    if (known !== null) return known;
+    const planned = submit(ledger.state(), submission, first);
+    if (isRefusal(planned)) return planned;
+    if (dryRun) return this.#submitAnswer(planned, first, true);
+    const { offer } = planned.answer;
+    if (offer === null) return this.#accept(asked, spec, planned, first);
+
+    const reserved = await pools.reserve(offer.pool, offer.ticket);
+    const moment = ledger.moment(asked.actor);
+    const again = requests.recall<SubmitAnswer>(asked, moment.now);
+    const lease = reserved === null ? null : { ...reserved.lease, job: planned.answer.job };
+    const decided = again === null ? submit(ledger.state(), { ...submission, lease }, moment) : null;
+    const taken = decided === null || isRefusal(decided) ? null : decided;
+    if (reserved === null && taken !== null) dispatcher.nobodyParked(taken.answer.job);
+    const answer = taken === null ? null : this.#accept(asked, spec, taken, moment);
+    const granted = taken?.answer.granted ?? null;
+    if (reserved !== null)
+      this.#waitUntil(
+        granted === null
+          ? pools.release(reserved)
+          : pools.deliver(reserved, assignmentOf(ledger.state().lane, granted, spec, moment.now)),
+      );
+    return answer ?? again ?? (decided as Refusal);
+  }
+
+  /** The answer is kept with the job, so that the same key gets it again; a job that was joined is not stored again. */
+  #accept(asked: Asked, spec: SubmitBody, decided: Decided<Submitted>, moment: Moment): SubmitAnswer {
+    const { ledger, requests } = this.#parts;
+    const { job, joined } = decided.answer;
+    const answer = this.#submitAnswer(decided, moment, false);
+    const rows = (): void => requests.remember(asked, answer, moment.now);
+    ledger.commit(decided, moment, joined ? { rows } : { rows, body: { job, spec } });
+    return answer;
+  }
+
+  /** The cursor is the place after this submit's own events: the job in the answer tells them already. */
+  #submitAnswer({ state, jobs, events, answer }: Decided<Submitted>, { now }: Moment, dryRun: boolean): SubmitAnswer {
+    const { log } = this.#parts;
+    const job = jobs.find(({ id }) => id === answer.job) ?? state.jobs.find(({ id }) => id === answer.job);
+    if (job === undefined) throw new Error(`job ${answer.job} is not part of its own submit`);
+    const { joined, position, superseded } = answer;
+    const cursor = cursorAt(log, log.head() + (dryRun ? 0 : events.length));
+    return { job: jobView(state, job, now), superseded, position, cursor, joined, dryRun };
+  }
+
+  /** Commits a decision with the answer that its idempotency key gets from now on. */
+  #answerOnce<Decision, Answer>(
+    asked: Asked,
+    moment: Moment,
+    decided: Decided<Decision> | Refusal,
+    answerOf: (decision: Decision, state: State) => Answer,
+  ): Answer | Refusal {
+    if (isRefusal(decided)) return decided;
+    const answer = answerOf(decided.answer, decided.state);
+    this.#parts.ledger.commit(decided, moment, {
+      rows: () => this.#parts.requests.remember(asked, answer, moment.now),
+    });
+    return answer;
+  }
+
+  #commitJob(decided: Decided<Job> | Refusal, moment: Moment): JobView | Refusal {
+    if (isRefusal(decided)) return decided;
+    const job = this.#parts.ledger.commit(decided, moment);
+    return jobView(decided.state, job, moment.now);
+  }
+}
+
+function cancellation(
+  { actor, guard }: Asked,
+  job: JobId | null,
+  { reason: why, force }: CancelBody,
+): Parameters<typeof cancel>[1] {
+  return {
+    job,
+    force: force ?? false,
+    why: reason("cancelled", why ?? `Cancelled by ${actor}.`),
+    ifMatch: guard.ifMatch,
+  };
+}

@@ -1,0 +1,104 @@
+import { deploymentSource, type Event } from "@plumule/protocol";
+import type { Env } from "../env.ts";
+import { createEventLog, type EventLog } from "../shared/event-log.ts";
+import { createHistory, type History } from "../shared/history.ts";
+import { migrate } from "../shared/migrate.ts";
+import { namespaceObject, poolObject } from "../shared/names.ts";
+import { createWatchers, type Watchers } from "../shared/watchers.ts";
+import { Answers } from "./answers.ts";
+import { createDispatcher, type Dispatcher } from "./dispatcher.ts";
+import { createHeldHeartbeats, type HeldHeartbeats } from "./held-heartbeats.ts";
+import { createLedger, isPublished, type Ledger } from "./ledger.ts";
+import { MIGRATIONS } from "./migrations.ts";
+import { createPools, type Pools } from "./pools.ts";
+import { createPublisher, type Publisher } from "./publisher.ts";
+import { createRequests, type Requests } from "./requests.ts";
+import { RunBytes } from "./run-bytes.ts";
+import { Store } from "./store.ts";
+
+/** What a deployment is made of. */
+export type Parts = {
+  store: Store;
+  bytes: RunBytes;
+  log: EventLog;
+  ledger: Ledger;
+  answers: Answers;
+  requests: Requests;
+  history: History;
+  watchers: Watchers;
+  held: HeldHeartbeats;
+  pools: Pools;
+  dispatcher: Dispatcher;
+  publisher: Publisher;
+};
+
+/** Wires a deployment together. The object's name is `namespace/deployment`; both ids were checked at the edge, and neither holds a slash. */
+export function openParts(ctx: DurableObjectState, env: Env): Parts {
+  const [namespace, deployment] = ctx.id.name?.split("/") ?? [];
+  if (namespace === undefined || deployment === undefined)
+    throw new Error("a deployment object is named namespace/deployment");
+  const { storage } = ctx;
+  migrate(storage, MIGRATIONS);
+  const store = new Store(storage.sql);
+  const bytes = new RunBytes(storage.sql);
+  const log = createEventLog(storage, deploymentSource(namespace, deployment));
+  const waitUntil = (work: Promise<unknown>): void => ctx.waitUntil(work);
+  const now = (): number => Date.now();
+
+  const pools = createPools((pool) => poolObject(env, namespace, pool));
+  const namespaceCalls = namespaceObject(env, namespace);
+
+  const committed = (events: readonly Event[]): void => {
+    watchers.published(events);
+    history.wake();
+    held.wake();
+    if (events.some(({ type }) => isPublished(type))) publisher.schedule();
+    dispatcher.send();
+  };
+  const publisher = createPublisher({
+    log,
+    waitUntil,
+    now,
+    ledger: () => ledger,
+    publish: (call) => namespaceCalls.publish(call),
+  });
+  const ledger = createLedger({
+    state: store.load(namespace, deployment),
+    storage,
+    store,
+    bytes,
+    log,
+    now,
+    publishAt: (more) => publisher.dueAt(more),
+    committed,
+  });
+  const answers = new Answers({ store, bytes, log, state: () => ledger.state() });
+  const history = createHistory(log);
+  const held = createHeldHeartbeats();
+  const watchers = createWatchers({
+    ctx,
+    log,
+    snapshot: () => answers.snapshot(now()),
+    readLog: (run, offset, limit) => answers.readLog(run, offset, limit),
+  });
+  const dispatcher = createDispatcher({ ledger: () => ledger, pools, spec: (job) => store.spec(job), waitUntil });
+
+  void ctx.blockConcurrencyWhile(async () => {
+    ledger.wokenWith(await storage.getAlarm());
+    if (log.head() > ledger.state().lane.published) publisher.schedule();
+  });
+  return {
+    store,
+    bytes,
+    log,
+    ledger,
+    answers,
+    requests: createRequests(store),
+    history,
+    watchers,
+    held,
+    pools,
+    dispatcher,
+    publisher,
+  };
+}

@@ -1,0 +1,110 @@
+import { LIMITS, type Event, type JobView, type Millis } from "@plumule/protocol";
+import type { PublishCall } from "../namespace/calls.ts";
+import type { EventLog } from "../shared/event-log.ts";
+import { backoffMs } from "./core/model.ts";
+import { deploymentView } from "./core/views.ts";
+import { BROKER, isPublished, type Ledger } from "./ledger.ts";
+
+/** How long events are collected before they are told, so that a short job costs one or two calls. */
+const COLLECT_MS = 250;
+/** When the alarm tells what a broken instance did not. */
+const HEAL_MS = 10_000;
+
+/** What publishing needs of the object. */
+export type PublisherDeps = {
+  log: EventLog;
+  waitUntil: (work: Promise<unknown>) => void;
+  now: () => Millis;
+  ledger: () => Ledger;
+  publish: (call: PublishCall) => Promise<unknown>;
+};
+
+/** Tells a namespace what its deployment did. The event log is the outbox, the cursor in the lane is where it stands. */
+export type Publisher = {
+  /** Call it after a commit that appended events, and when the object comes into memory. */
+  schedule(): void;
+  /** Call it from the alarm: tells what is overdue. */
+  heal(): void;
+  /** When an alarm has to see to it, or null. `more`: events to tell are being committed just now. */
+  dueAt(more: boolean): Millis | null;
+};
+
+/**
+ * Tells events in order and in batches. A batch
+ * that is sent twice carries the same range of sequences, and the namespace applies a range once.
+ */
+export function createPublisher({ log, waitUntil, now, ledger, publish }: PublisherDeps): Publisher {
+  let running = false;
+  let failureCount = 0;
+  let dueAt: Millis | null = null;
+  /** Up to here there is nothing to tell; it may be ahead of what is stored. */
+  let scanned = 0;
+
+  const published = (): number => ledger().state().lane.published;
+  const told = (through: number): void => {
+    const { lane, jobs } = ledger().state();
+    const state = { lane: { ...lane, published: through }, jobs };
+    ledger().commit({ state, jobs: [], events: [], answer: null }, ledger().moment(BROKER));
+  };
+
+  const tellNext = async (): Promise<boolean> => {
+    const after = Math.max(published(), scanned);
+    const page = log.page(after, LIMITS.eventsPage);
+    const last = page.events.at(-1);
+    if (last === undefined) return false;
+    const through = Number(last.sequence);
+    const events = page.events.filter(({ type }) => isPublished(type));
+    if (events.length > 0) {
+      const state = ledger().state();
+      const removed = state.lane.removedAt !== null;
+      await publish({
+        deployment: deploymentView(state),
+        removed,
+        jobs: newestJobs(events),
+        events,
+        after: published(),
+        through,
+      });
+      told(through);
+    }
+    scanned = through;
+    return page.more;
+  };
+
+  const run = async (): Promise<void> => {
+    try {
+      await scheduler.wait(COLLECT_MS);
+      while (await tellNext());
+      failureCount = 0;
+      dueAt = null;
+    } catch {
+      failureCount += 1;
+      dueAt = now() + backoffMs(failureCount);
+    } finally {
+      running = false;
+    }
+    // What was committed while the last page was on its way.
+    if (failureCount === 0 && log.head() > Math.max(published(), scanned)) schedule();
+  };
+
+  const schedule = (): void => {
+    if (running) return;
+    running = true;
+    // A try that is under way has its own deadline; if it dies with this instance, the alarm comes to it.
+    dueAt = now() + HEAL_MS;
+    waitUntil(run());
+  };
+
+  const heal = (): void => {
+    if (dueAt !== null && dueAt <= now()) schedule();
+  };
+
+  return { schedule, heal, dueAt: (more) => dueAt ?? (more ? now() + HEAL_MS : null) };
+}
+
+/** The newest view of each job that the events are about. */
+function newestJobs(events: readonly Event[]): JobView[] {
+  const jobs = new Map<string, JobView>();
+  for (const { data } of events) if (data.job !== undefined) jobs.set(data.job.id, data.job);
+  return [...jobs.values()];
+}

@@ -1,0 +1,89 @@
+import {
+  JOB_RESULT_PREDICATE_TYPE,
+  parseBase64,
+  refuse,
+  sha256Hex,
+  utf8,
+  verifyStatement,
+  type Refusal,
+  type ResultBody,
+  type RunView,
+} from "@plumule/protocol";
+import { placeBytes, sealLog } from "./core/log.ts";
+import type { Job, Lane, Run } from "./core/model.ts";
+import type { RunBytes } from "./run-bytes.ts";
+
+/** Checks a result against the run that it claims to end: who signed it, what about, and that it says what its body says. Null when it holds. */
+export async function refuseResult(lane: Lane, job: Job, run: Run, body: ResultBody): Promise<Refusal | null> {
+  const verification = await verifyStatement(body.statements[0], {
+    signers: [run.runner],
+    expected: {
+      namespace: lane.namespace,
+      deployment: lane.deployment,
+      job: job.id,
+      run: run.id,
+      epoch: run.epoch,
+      commit: job.brief.source?.commit ?? null,
+      taskSha256: job.taskSha256,
+      logSha256: body.log.sha256,
+      logBytes: body.log.bytes,
+      outputs: body.outputs,
+    },
+  });
+  if (!verification.ok) {
+    const failed = verification.checks.find((check) => !check.ok);
+    const code =
+      failed?.name === "signature" || failed?.name === "key-admission" ? "bad-signature" : "invalid-statement";
+    return refuseStatement(
+      code,
+      `${failed?.name ?? "statement"}: ${failed?.detail ?? "not verified"}${failed?.expected === undefined ? "" : ` (expected ${failed.expected}, found ${failed.actual ?? "nothing"})`}`,
+    );
+  }
+  const { claims, statement } = verification;
+  if (claims.predicateType !== JOB_RESULT_PREDICATE_TYPE)
+    return refuseStatement(
+      "invalid-statement",
+      `predicate-type: the first statement has to be a ${JOB_RESULT_PREDICATE_TYPE}`,
+    );
+  if (claims.result !== body.outcome)
+    return refuseStatement("invalid-statement", `result: signed as ${claims.result}, sent as ${body.outcome}`);
+  if (statement.predicate["exitCode"] !== body.exitCode)
+    return refuseStatement("invalid-statement", "exitCode: signed and sent differ");
+  return null;
+}
+
+function refuseStatement(code: "bad-signature" | "invalid-statement", detail: string): Refusal {
+  return refuse(code, `The result is not accepted. ${detail}`, { errors: [{ pointer: "/statements/0", detail }] });
+}
+
+/** A log compared with what was signed, and the bytes that the result brought for it. `size` is what was stored while it was compared. */
+export type Sealed = { log: RunView["log"]; size: number; rest: Uint8Array };
+
+/**
+ * Compares a run's log with the signed length and digest. A tail that does not fit is left out and shows in the state of the log: a
+ * result is not lost because of its log (P9).
+ */
+export async function sealRun(bytes: RunBytes, run: Run, body: ResultBody): Promise<Sealed> {
+  const size = bytes.output(run.epoch)?.bytes ?? 0;
+  const tail = readTail(body);
+  const placed = tail === null ? null : placeBytes(size, tail.offset, tail.bytes.length);
+  let rest = new Uint8Array();
+  let sound = true;
+  if (tail !== null && placed !== null) {
+    sound = !("refused" in placed) && bytes.holds(run.epoch, tail.offset, tail.bytes.subarray(0, placed.repeatedBytes));
+    if (sound && !("refused" in placed)) rest = tail.bytes.subarray(placed.repeatedBytes);
+    else sound = "refused" in placed && placed.refused === "log-gap";
+  }
+  const sha256 = size === 0 ? await sha256Hex(rest) : await bytes.digest(run.epoch, rest);
+  return { log: sealLog({ bytes: size + rest.length, sha256, sound }, body.log), size, rest };
+}
+
+function readTail({ logTail }: ResultBody): { offset: number; bytes: Uint8Array<ArrayBuffer> } | null {
+  const bytes = logTail === undefined ? null : parseBase64(logTail.base64);
+  return logTail === undefined || bytes === null ? null : { offset: logTail.offset, bytes };
+}
+
+/** What identifies a result that is sent again. */
+export function digestOfResult(body: ResultBody): Promise<string> {
+  return sha256Hex(utf8(JSON.stringify(body)));
+}

@@ -1,0 +1,104 @@
+import { equalBytes, toHex, type Millis } from "@plumule/protocol";
+import type { Output, Run } from "./core/model.ts";
+import type { DerivationBatch } from "./core/report.ts";
+
+/**
+ * A position is `epoch × 2^27 + offset`: beyond the limit of a log (2^26 bytes) and of a run's derivations (2^24 characters), and below
+ * 2^53 for the first 67 million epochs. So one integer key orders the bytes of every run without an index.
+ */
+const SPAN = 2 ** 27;
+
+/** The first position of a run, and the first behind it. */
+const spanOf = (epoch: number): [number, number] => [epoch * SPAN, (epoch + 1) * SPAN];
+
+/** Bytes that are hashed at a time. */
+const DIGEST_BYTES = 1024 * 1024;
+
+/** Logs and derivation batches of runs, as rows that are found by the run's epoch. Nothing here decides. */
+export class RunBytes {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+  }
+
+  /** How many bytes of a run's log are stored, and when the last came; null when there are none. */
+  output(epoch: number): Output | null {
+    const [first, end] = spanOf(epoch);
+    const [row] = this.#sql
+      .exec<{ size: number; at: number }>(
+        "SELECT position - ?1 + length(bytes) AS size, at FROM log_chunks WHERE position >= ?1 AND position < ?2 ORDER BY position DESC LIMIT 1",
+        first,
+        end,
+      )
+      .toArray();
+    return row === undefined ? null : { bytes: row.size, at: row.at };
+  }
+
+  append(epoch: number, offset: number, bytes: Uint8Array, at: Millis): void {
+    // A view of a larger buffer would be stored with everything around it.
+    this.#sql.exec(
+      "INSERT INTO log_chunks (position, at, bytes) VALUES (?, ?, ?)",
+      epoch * SPAN + offset,
+      at,
+      new Uint8Array(bytes).buffer,
+    );
+  }
+
+  /** True when these very bytes are stored at the offset. */
+  holds(epoch: number, offset: number, bytes: Uint8Array): boolean {
+    return bytes.length === 0 || equalBytes(this.read(epoch, offset, bytes.length), bytes);
+  }
+
+  /** At most `limit` bytes from an offset, fewer at the end. */
+  read(epoch: number, offset: number, limit: number): Uint8Array {
+    const bytes = new Uint8Array(Math.max(0, Math.min(limit, (this.output(epoch)?.bytes ?? 0) - offset)));
+    const [first] = spanOf(epoch);
+    const [from, to] = [first + offset, first + offset + bytes.length];
+    const rows = this.#sql.exec<{ position: number; bytes: ArrayBuffer }>(
+      "SELECT position, bytes FROM log_chunks WHERE position >= coalesce((SELECT max(position) FROM log_chunks WHERE position <= ?1), ?1) AND position < ?2 ORDER BY position",
+      from,
+      to,
+    );
+    for (const row of rows) {
+      const chunk = new Uint8Array(row.bytes).subarray(Math.max(0, from - row.position), to - row.position);
+      bytes.set(chunk, Math.max(0, row.position - from));
+    }
+    return bytes;
+  }
+
+  /** SHA-256 (hex) of the stored bytes followed by `rest`. Other events may come meanwhile: compare `output` before and after. */
+  async digest(epoch: number, rest: Uint8Array): Promise<string> {
+    const stream = new crypto.DigestStream("SHA-256");
+    const writer = stream.getWriter();
+    let offset = 0;
+    let bytes = this.read(epoch, 0, DIGEST_BYTES);
+    while (bytes.length > 0) {
+      offset += bytes.length;
+      await writer.write(bytes);
+      bytes = this.read(epoch, offset, DIGEST_BYTES);
+    }
+    if (rest.length > 0) await writer.write(rest);
+    await writer.close();
+    return toHex(new Uint8Array(await stream.digest));
+  }
+
+  addBatch({ epoch, offset, text }: DerivationBatch): void {
+    this.#sql.exec("INSERT INTO derivation_batches (position, changes) VALUES (?, ?)", epoch * SPAN + offset, text);
+  }
+
+  /** The derivation batches of a run, oldest first. */
+  batches(epoch: number): string[] {
+    const rows = this.#sql.exec<{ changes: string }>(
+      "SELECT changes FROM derivation_batches WHERE position >= ? AND position < ? ORDER BY position",
+      ...spanOf(epoch),
+    );
+    return rows.toArray().map(({ changes }) => changes);
+  }
+
+  /** Forgets a run's log and derivations. */
+  forget({ epoch }: Run): void {
+    this.#sql.exec("DELETE FROM log_chunks WHERE position >= ? AND position < ?", ...spanOf(epoch));
+    this.#sql.exec("DELETE FROM derivation_batches WHERE position >= ? AND position < ?", ...spanOf(epoch));
+  }
+}

@@ -1,0 +1,176 @@
+import {
+  isRefusal,
+  jobOfRun,
+  refuse,
+  type Assignment,
+  type HeartbeatAnswer,
+  type Refusal,
+  type ResultAnswer,
+  type ResultBody,
+  type RunId,
+} from "@plumule/protocol";
+import { assignmentOf } from "./bodies.ts";
+import type { DeploymentCalls } from "./calls.ts";
+import { type Beat, claim, heartbeat, type LeaseProof, liveLease } from "./core/lease.ts";
+import { differingBytes, placeBytes } from "./core/log.ts";
+import type { Moment } from "./core/model.ts";
+import { flushProgress, PROGRESS_MS, report } from "./core/report.ts";
+import { finish } from "./core/result.ts";
+import { BROKER } from "./ledger.ts";
+import type { Parts } from "./parts.ts";
+import { digestToken, mintLease } from "./pools.ts";
+import { digestOfResult, refuseResult, type Sealed, sealRun } from "./results.ts";
+
+type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
+
+/** What runners write with a lease, and the claim that gives one. */
+export class Runs {
+  readonly #parts: Parts;
+  readonly #waitUntil: (work: Promise<unknown>) => void;
+  #flushing = false;
+
+  constructor(parts: Parts, waitUntil: (work: Promise<unknown>) => void) {
+    this.#parts = parts;
+    this.#waitUntil = waitUntil;
+  }
+
+  async claim({ job, runner, requestKey, ticket }: CallOf<"claim">): Promise<Assignment | null> {
+    const { ledger, store } = this.#parts;
+    const lease = await mintLease(runner, requestKey);
+    const moment = ledger.moment(BROKER);
+    const leased = ledger.commit(claim(ledger.state(), { job, ticket, lease }, moment), moment);
+    const spec = leased === null ? null : store.spec(job);
+    return leased === null || spec === null ? null : assignmentOf(ledger.state().lane, leased, spec, moment.now);
+  }
+
+  /** A long poll for commands. The first heartbeat of a run is answered at once: its runner waits for it before it begins. */
+  async heartbeat({ run, leaseToken, body }: CallOf<"heartbeat">): Promise<HeartbeatAnswer | Refusal> {
+    const { held, ledger } = this.#parts;
+    const proof = { run, leaseSha256: await digestToken(leaseToken), epoch: body.epoch };
+    const moment = this.#moment(run);
+    const beat = heartbeat(ledger.state(), { ...proof, isolation: body.isolation ?? null }, moment);
+    if (isRefusal(beat)) return beat;
+    const { first } = ledger.commit(beat, moment);
+    const newest = (): Beat | Refusal => liveLease(ledger.state().jobs, proof, body.seenCommand ?? 0);
+    const hasNews = (): boolean => {
+      const lease = newest();
+      return isRefusal(lease) || lease.command !== null;
+    };
+    if (!first && !hasNews()) await held.hold(run, body.waitMs ?? 0, hasNews);
+    const lease = newest();
+    return isRefusal(lease) ? lease : { leaseMs: Math.max(0, lease.leaseUntil - Date.now()), command: lease.command };
+  }
+
+  async report({ run, leaseToken, body }: CallOf<"report">): Promise<{ number: number } | Refusal> {
+    const { bytes, ledger } = this.#parts;
+    const proof = { run, leaseSha256: await digestToken(leaseToken), epoch: body.epoch };
+    const moment = this.#moment(run);
+    const reported = report(ledger.state(), { ...proof, number: body.number, events: body.events }, moment);
+    if (isRefusal(reported)) return reported;
+    const { number, batch } = reported.answer;
+    ledger.commit(reported, moment, batch === null ? {} : { rows: () => bytes.addBatch(batch) });
+    if (ledger.state().jobs.some((job) => job.runs.at(-1)?.progressUntold === true)) this.#flushSoon();
+    return { number };
+  }
+
+  /** Bytes at an offset: one row each, and nothing else, because how long a log is can be read from its last row. */
+  async appendLog({
+    run,
+    leaseToken,
+    epoch,
+    offset,
+    bytes: sent,
+  }: CallOf<"appendLog">): Promise<{ bytes: number } | Refusal> {
+    const { bytes, ledger, watchers } = this.#parts;
+    const leaseSha256 = await digestToken(leaseToken);
+    const lease = liveLease(ledger.state().jobs, { run, leaseSha256, epoch }, 0);
+    if (isRefusal(lease)) return lease;
+    const size = bytes.output(epoch)?.bytes ?? 0;
+    const placed = placeBytes(size, offset, sent.length);
+    if (isRefusal(placed)) return placed;
+    const { repeatedBytes, newBytes } = placed;
+    if (!bytes.holds(epoch, offset, sent.subarray(0, repeatedBytes))) return differingBytes(offset);
+    if (newBytes === 0) return { bytes: size };
+    bytes.append(epoch, size, sent.subarray(repeatedBytes), ledger.moment(BROKER).now);
+    watchers.logGrew(run);
+    return { bytes: size + newBytes };
+  }
+
+  async result({ run: id, leaseToken, body }: CallOf<"result">): Promise<ResultAnswer | Refusal> {
+    const { answers, bytes, ledger } = this.#parts;
+    const [leaseSha256, bodySha256] = await Promise.all([digestToken(leaseToken), digestOfResult(body)]);
+    const found = answers.findRun(id);
+    if (isRefusal(found)) return found;
+    const { job, run } = found;
+    if (run.leaseSha256 !== leaseSha256 || run.epoch !== body.epoch)
+      return refuse("stale-lease", `The token or the epoch is not that of run ${id}.`);
+    const settled = this.#known(run.epoch, bodySha256) ?? (await refuseResult(ledger.state().lane, job, run, body));
+    if (settled !== null) return settled;
+    let sealed = await sealRun(bytes, run, body);
+    // Bytes that came while the digest was made belong to the log too.
+    while ((bytes.output(run.epoch)?.bytes ?? 0) !== sealed.size) sealed = await sealRun(bytes, run, body);
+    return (
+      this.#known(run.epoch, bodySha256) ??
+      this.#finish({ run: id, leaseSha256, epoch: run.epoch }, body, bodySha256, sealed)
+    );
+  }
+
+  /** The answer that this run's result got before; another result than that is refused. Null when there was none. */
+  #known(epoch: number, bodySha256: string): ResultAnswer | Refusal | null {
+    const known = this.#parts.store.result(epoch);
+    if (known === null || known.bodySha256 === bodySha256) return known?.answer ?? null;
+    return refuse("conflict", "Another result of this run was accepted.");
+  }
+
+  /** Ends the run with a result that was verified. Without its lease the result is kept, so that the runner can stop sending it, and changes nothing. */
+  #finish(
+    proof: LeaseProof,
+    body: ResultBody,
+    bodySha256: string,
+    { log, size, rest }: Sealed,
+  ): ResultAnswer | Refusal {
+    const { answers, bytes, ledger, store, watchers } = this.#parts;
+    const { epoch, outputs, statements } = body;
+    const moment = this.#moment(proof.run);
+    const reported = { ...proof, ...body, log, statementCount: statements.length, events: body.events ?? null };
+    const decided = finish(ledger.state(), reported, moment);
+    if (isRefusal(decided)) {
+      const job = answers.find(jobOfRun(proof.run));
+      if (decided.refused !== "stale-lease" || isRefusal(job)) return decided;
+      const late: ResultAnswer = { accepted: false, late: true, state: job.state };
+      store.putResult({ epoch, bodySha256, late: true, answer: late, outputs, statements });
+      return late;
+    }
+    const { batch, state } = decided.answer;
+    const answer: ResultAnswer = { accepted: true, late: false, state };
+    const rows = (): void => {
+      if (rest.length > 0) bytes.append(epoch, size, rest, moment.now);
+      if (batch !== null) bytes.addBatch(batch);
+      store.putResult({ epoch, bodySha256, late: false, answer, outputs, statements });
+    };
+    ledger.commit(decided, moment, { rows });
+    watchers.logGrew(proof.run);
+    return answer;
+  }
+
+  /** A moment in which the run's own runner acts. */
+  #moment(run: RunId): Moment {
+    const { ledger } = this.#parts;
+    const job = ledger.state().jobs.find(({ id }) => id === jobOfRun(run));
+    return ledger.moment(job?.runs.at(-1)?.runner ?? BROKER);
+  }
+
+  /** Tells progress that came too soon after the last, once it may be told. */
+  #flushSoon(): void {
+    if (this.#flushing) return;
+    this.#flushing = true;
+    const flush = async (): Promise<void> => {
+      await scheduler.wait(PROGRESS_MS);
+      this.#flushing = false;
+      const { ledger } = this.#parts;
+      const moment = ledger.moment(BROKER);
+      ledger.commit(flushProgress(ledger.state(), moment), moment);
+    };
+    this.#waitUntil(flush());
+  }
+}

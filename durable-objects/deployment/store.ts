@@ -1,0 +1,176 @@
+import {
+  jobCreatedAt,
+  LIMITS,
+  type DeploymentId,
+  type JobId,
+  type Millis,
+  type NamespaceId,
+  type Output,
+  type ResultAnswer,
+  type SubmitBody,
+  type WireEnvelope,
+} from "@plumule/protocol";
+import { emptyState, type Job, type Lane, type State } from "./core/model.ts";
+import { isFinal } from "./core/views.ts";
+import type { Change } from "./core/work.ts";
+
+/** The answer that an idempotency key got, with what it was asked. */
+export type StoredRequest = { fingerprint: string; answer: string };
+
+/** A result as it is kept, by the epoch of its run. `late`: its lease was gone, so it changed nothing. */
+export type StoredResult = {
+  epoch: number;
+  bodySha256: string;
+  late: boolean;
+  answer: ResultAnswer;
+  outputs: readonly Output[];
+  statements: readonly WireEnvelope[];
+};
+
+type Row = Record<string, SqlStorageValue>;
+
+/** Jobs, results and answers of one deployment as rows. Nothing here decides. */
+export class Store {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+  }
+
+  /** The lane and its jobs that are not final: one scan, when the object comes into memory. */
+  load(namespace: NamespaceId, deployment: DeploymentId): State {
+    const empty = emptyState(namespace, deployment);
+    const lane = this.#first<{ record: string }>("SELECT record FROM lane");
+    return {
+      lane: lane === null ? empty.lane : { ...empty.lane, ...(JSON.parse(lane.record) as Lane) },
+      jobs: this.#jobs("WHERE final = 0 ORDER BY created_at"),
+    };
+  }
+
+  /** Writes what a decision changed: one row per touched job, one for the lane if it changed. A new job comes with its body. */
+  save(before: State, change: Change, body: { job: JobId; spec: SubmitBody } | null): void {
+    if (change.state.lane !== before.lane) this.#saveLane(change.state.lane);
+    for (const job of change.jobs) {
+      if (job.id === body?.job) this.#insertJob(job, body.spec);
+      else this.putJob(job);
+    }
+  }
+
+  job(id: JobId): Job | null {
+    return this.#jobs("WHERE created_at = ? AND id = ?", jobCreatedAt(id), id)[0] ?? null;
+  }
+
+  /** What was asked for, whole. */
+  spec(id: JobId): SubmitBody | null {
+    const row = this.#first<{ spec: string }>(
+      "SELECT spec FROM jobs WHERE created_at = ? AND id = ?",
+      jobCreatedAt(id),
+      id,
+    );
+    return row === null ? null : (JSON.parse(row.spec) as SubmitBody);
+  }
+
+  /** Ended jobs, newest first. */
+  finalJobs(limit: number): Job[] {
+    return this.#jobs("WHERE final = 1 ORDER BY created_at DESC LIMIT ?", limit);
+  }
+
+  putJob(job: Job): void {
+    this.#sql.exec(
+      "UPDATE jobs SET record = ?, final = ? WHERE created_at = ?",
+      JSON.stringify(job),
+      isFinal(job) ? 1 : 0,
+      job.createdAt,
+    );
+  }
+
+  /** Removes a job with its results. */
+  deleteJob(job: Job): void {
+    this.#sql.exec("DELETE FROM jobs WHERE created_at = ?", job.createdAt);
+    for (const run of job.runs) this.#sql.exec("DELETE FROM results WHERE epoch = ?", run.epoch);
+  }
+
+  request(key: string, now: Millis): StoredRequest | null {
+    return this.#first(
+      "SELECT fingerprint, answer FROM requests WHERE key = ? AND at > ?",
+      key,
+      now - LIMITS.idempotencyMs,
+    );
+  }
+
+  putRequest(key: string, { fingerprint, answer }: StoredRequest, now: Millis): void {
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO requests (key, fingerprint, answer, at) VALUES (?, ?, ?, ?)",
+      key,
+      fingerprint,
+      answer,
+      now,
+    );
+  }
+
+  /** Forgets answers that were given up to a time. */
+  pruneRequests(until: Millis): void {
+    this.#sql.exec("DELETE FROM requests WHERE at <= ?", until);
+  }
+
+  /** True when answers are kept that were given after a time. */
+  keepsRequests(after: Millis): boolean {
+    return this.#first("SELECT 1 AS present FROM requests WHERE at > ? LIMIT 1", after) !== null;
+  }
+
+  result(epoch: number): StoredResult | null {
+    const row = this.#first<{ body_sha256: string; late: number; answer: string; outputs: string; statements: string }>(
+      "SELECT body_sha256, late, answer, outputs, statements FROM results WHERE epoch = ?",
+      epoch,
+    );
+    if (row === null) return null;
+    return {
+      epoch,
+      bodySha256: row.body_sha256,
+      late: row.late === 1,
+      answer: JSON.parse(row.answer) as ResultAnswer,
+      outputs: JSON.parse(row.outputs) as Output[],
+      statements: JSON.parse(row.statements) as WireEnvelope[],
+    };
+  }
+
+  putResult({ epoch, bodySha256, late, answer, outputs, statements }: StoredResult): void {
+    this.#sql.exec(
+      "INSERT INTO results (epoch, body_sha256, late, answer, outputs, statements) VALUES (?, ?, ?, ?, ?, ?)",
+      epoch,
+      bodySha256,
+      late ? 1 : 0,
+      JSON.stringify(answer),
+      JSON.stringify(outputs),
+      JSON.stringify(statements),
+    );
+  }
+
+  #saveLane(lane: Lane): void {
+    this.#sql.exec(
+      "INSERT INTO lane (id, record) VALUES (0, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
+      JSON.stringify(lane),
+    );
+  }
+
+  #insertJob(job: Job, spec: SubmitBody): void {
+    this.#sql.exec(
+      "INSERT INTO jobs (created_at, id, final, record, spec) VALUES (?, ?, ?, ?, ?)",
+      job.createdAt,
+      job.id,
+      isFinal(job) ? 1 : 0,
+      JSON.stringify(job),
+      JSON.stringify(spec),
+    );
+  }
+
+  #jobs(where: string, ...bindings: (string | number)[]): Job[] {
+    const rows = this.#sql.exec<{ record: string }>(`SELECT record FROM jobs ${where}`, ...bindings).toArray();
+    return rows.map(({ record }) => JSON.parse(record) as Job);
+  }
+
+  #first<R extends Row>(query: string, ...bindings: (string | number)[]): R | null {
+    const [row] = this.#sql.exec<R>(query, ...bindings).toArray();
+    return row ?? null;
+  }
+}
