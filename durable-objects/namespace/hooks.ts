@@ -11,7 +11,6 @@ import {
   type SubmitBody,
   utf8,
 } from "@plumule/protocol";
-import type { DeploymentCalls } from "../deployment/calls.ts";
 import { deploymentObject } from "../shared/names.ts";
 import { bounded } from "./bounded.ts";
 import type { Page, RawHook } from "./calls.ts";
@@ -252,10 +251,8 @@ export function submitCourier({ sql, env, namespace }: NamespaceContext): Courie
     async deliver(payload) {
       const submission = JSON.parse(payload) as Submission;
       const { delivery, round, trigger, hook, deployment, body } = submission;
-      // The platform's RPC types cannot express a body with free JSON in it; the contract can.
-      const object = deploymentObject(env, namespace, deployment) as unknown as Pick<DeploymentCalls, "submit">;
       const answer = await bounded(
-        object.submit({
+        deploymentObject(env, namespace, deployment).submit({
           actor: `hook:${hook}`,
           body,
           guard: {

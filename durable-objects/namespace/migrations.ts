@@ -2,7 +2,7 @@ import { EVENT_LOG_MIGRATION } from "../shared/event-log.ts";
 import type { Migration } from "../shared/migrate.ts";
 
 /**
- * The tables of a namespace. Append-only; `docs/storage-schema.md` tells what they are for.
+ * The tables of a namespace, and of the directory, which uses `namespaces` alone. Append-only.
  *
  * Rows written are the bill, and an index entry is a row: a job costs its row, one entry to list a deployment's jobs, and one to find a
  * commit's jobs when it has a commit. Lists by state walk the newest rows instead. Secrets are stored as SHA-256, but for those

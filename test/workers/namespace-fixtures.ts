@@ -15,15 +15,16 @@ import {
   type WebhookHeaders,
 } from "@plumule/protocol";
 import type { Env } from "../../durable-objects/env.ts";
-import type { NamespaceCalls, RawHook } from "../../durable-objects/namespace/calls.ts";
+import { namespaceObject } from "../../durable-objects/shared/names.ts";
+import type { NamespaceCalls, PublishCall, RawHook } from "../../durable-objects/namespace/calls.ts";
 
 /** The bindings of the Worker under test. */
-export const bindings = env as unknown as Env;
+export const bindings: Env = env;
 export const BROKER = "https://broker.test";
 
-/** A namespace object by its contract; what the platform's RPC types make of it is not what is tested. */
+/** A namespace object by its contract. */
 export function namespaceCalls(name: string): NamespaceCalls {
-  return bindings.NAMESPACE.getByName(name) as unknown as NamespaceCalls;
+  return namespaceObject(bindings, name);
 }
 
 let counter = 0;
@@ -51,7 +52,7 @@ export async function newSigner(): Promise<Signer & { did: string }> {
 export function granted<T>(answer: T | Refusal): T {
   if (isRefusal(answer))
     throw new Error(`refused (${answer.refused}): ${answer.detail} ${JSON.stringify(answer.errors ?? [])}`);
-  return answer as T;
+  return answer;
 }
 
 /** Every row of every table of an object, so that a test can say that nothing has changed. */
@@ -167,4 +168,15 @@ export function eventOf(namespace: string, deployment: DeploymentView, job: JobV
     datacontenttype: "application/json",
     data: { deployment, job },
   };
+}
+
+/** What a deployment says after these jobs changed, one event each. */
+export function batchOf(deployment: DeploymentView, jobs: JobView[], after: number): PublishCall {
+  const events = jobs.map((job, at) => eventOf(deployment.namespace, deployment, job, after + at + 1));
+  return { deployment, removed: false, jobs, events, after, through: after + events.length };
+}
+
+/** The first 500 events of a namespace's feed. */
+export async function readFeed(calls: NamespaceCalls): Promise<Event[]> {
+  return granted(await calls.history({ since: null, limit: 500, waitMs: 0 })).events;
 }

@@ -56,7 +56,7 @@ async function openSession(
 }
 
 function poolCalls(namespace: string, pool: string): PoolCalls {
-  return poolObject(bindings, namespace, pool) as unknown as PoolCalls;
+  return poolObject(bindings, namespace, pool);
 }
 
 describe("a registration", () => {

@@ -1,7 +1,6 @@
 import { evictDurableObject } from "cloudflare:test";
-import { type DeliveryView, isRefusal, LIMITS, type Refusal, signWebhook, type Trigger } from "@plumule/protocol";
+import { isRefusal, LIMITS, type Refusal, signWebhook } from "@plumule/protocol";
 import { describe, expect, test, vi } from "vitest";
-import type { NamespaceCalls } from "../../durable-objects/namespace/calls.ts";
 import {
   bindings,
   bytesOf,
@@ -11,78 +10,20 @@ import {
   hubSignature,
   newSigner,
   openNamespace,
+  readFeed,
 } from "./namespace-fixtures.ts";
-
-type Key = Awaited<ReturnType<typeof newSigner>>;
-type Place = { name: string; calls: NamespaceCalls; audience: string; key: Key };
-type Received = { status: 200 | 202; delivery: DeliveryView };
-
-const SECRET = "It's a Secret to Everybody";
-const REPOSITORY = "rad:z2hCUNw2T1qU31LyGy7VPEiS7BkxW";
-const COMMITS = ["a", "b", "c"].map((digit) => digit.repeat(40)) as [string, string, string];
-const RULE: Trigger = {
-  name: "ci",
-  refs: ["refs/heads/**"],
-  deployment: "app-{branch}",
-  task: { kind: "shell", script: "true" },
-  hold: true,
-};
-
-/** A namespace that trusts one key and one secret and builds every branch; its jobs are held, so that they stay where they are. */
-async function openHooks(triggers: Trigger[] = [RULE]): Promise<Place> {
-  const place = await openNamespace();
-  const key = await newSigner();
-  granted(
-    await place.calls.putTriggers({
-      actor: "admin",
-      body: {
-        triggers,
-        hooks: [
-          { id: "seed", keys: [key.did] },
-          { id: "garden", secret: SECRET },
-        ],
-      },
-      ifMatch: `"v0"`,
-    }),
-  );
-  return { ...place, key };
-}
-
-function bodyOf(audience: string, changes: Record<string, unknown> = {}): Record<string, unknown> {
-  return {
-    type: "push",
-    audience,
-    repository: REPOSITORY,
-    ref: "refs/heads/main",
-    before: COMMITS[0],
-    after: COMMITS[1],
-    ...changes,
-  };
-}
-
-/** Posts plumule's own body, signed with Ed25519 (`v1a`). */
-async function post(
-  place: Place,
-  changes: Record<string, unknown> = {},
-  more: { id?: string; key?: Key; seconds?: number; hook?: string } = {},
-): Promise<Received | Refusal> {
-  const body = bytesOf(bodyOf(place.audience, changes));
-  const { id = crypto.randomUUID(), key = place.key, seconds = Math.floor(Date.now() / 1000), hook = null } = more;
-  return place.calls.receiveHook(
-    hookOf(body, await signWebhook({ id, timestampSeconds: seconds, body, signer: key }), place.audience, hook),
-  );
-}
-
-/** The delivery once its jobs were handed over. */
-async function settled(calls: NamespaceCalls, id: string): Promise<DeliveryView> {
-  return vi.waitFor(async () => {
-    const found = granted(await calls.listDeliveries({ cursor: null, limit: 200 })).items.find(
-      (delivery) => delivery.id === id,
-    );
-    if (found === undefined || found.state === "accepted") throw new Error(`the delivery is ${found?.state}`);
-    return found;
-  }, 5_000);
-}
+import {
+  bodyOf,
+  COMMITS,
+  openHooks,
+  type Place,
+  post,
+  type Received,
+  REPOSITORY,
+  RULE,
+  SECRET,
+  settled,
+} from "./namespace-hook-fixtures.ts";
 
 describe("a webhook signed with Ed25519 (v1a)", () => {
   test("is stored, told, and becomes a job of its deployment", async () => {
@@ -104,7 +45,7 @@ describe("a webhook signed with Ed25519 (v1a)", () => {
       results: [{ trigger: "ci", deployment: "app-main", detail: "submitted" }],
     });
     expect(done.results[0]?.job).toMatch(/^[0-9a-f-]{36}$/);
-    const { events } = granted(await place.calls.history({ since: null, limit: 100, waitMs: 0 }));
+    const events = await readFeed(place.calls);
     expect(events.filter(({ type }) => type === "delivery.received")).toMatchObject([
       { actor: "hook:seed", subject: `deliveries/${delivery.id}` },
     ]);
@@ -162,41 +103,6 @@ describe("a webhook signed with Ed25519 (v1a)", () => {
       refused: "idempotency-mismatch",
     });
     expect(await dumpTables(place.name)).toEqual(before);
-  });
-});
-
-describe("the same push", () => {
-  test("seen by three seeds makes one job", async () => {
-    const place = await openHooks();
-    const first = granted(await post(place)).delivery;
-    const copies = [granted(await post(place)).delivery, granted(await post(place, { before: null })).delivery];
-    expect(copies).toMatchObject([{ state: "duplicate" }, { state: "duplicate" }]);
-    expect(copies[0]?.results[0]?.detail).toContain(first.id);
-    expect((await settled(place.calls, first.id)).state).toBe("submitted");
-  });
-
-  test("after the ref has moved away and back is another push", async () => {
-    const place = await openHooks();
-    const [one, two, three] = COMMITS;
-    const states: string[] = [];
-    for (const change of [
-      { before: one, after: two },
-      { before: two, after: three },
-      { before: three, after: two },
-      { before: three, after: two },
-      { before: one, after: two },
-    ])
-      states.push(granted(await post(place, change)).delivery.state);
-    expect(states).toEqual(["accepted", "accepted", "accepted", "duplicate", "duplicate"]);
-  });
-
-  test("to another ref or repository is another push", async () => {
-    const place = await openHooks();
-    granted(await post(place));
-    expect(granted(await post(place, { ref: "refs/heads/next" })).delivery.state).toBe("accepted");
-    expect(granted(await post(place, { repository: "rad:z3gqcJUoA1n9HaHKufZs5FCSGazv5" })).delivery.state).toBe(
-      "accepted",
-    );
   });
 });
 
@@ -445,60 +351,5 @@ describe("a webhook with a shared secret", () => {
       );
       expect(delivery).toMatchObject({ hook, signer: `hook:${hook}`, webhookId: "m" });
     }
-  });
-});
-
-describe("deliveries", () => {
-  test("are listed newest first, by pages", async () => {
-    const place = await openHooks([]);
-    const ids: string[] = [];
-    for (let at = 0; at < 5; at += 1) ids.push(granted(await post(place, { ref: `refs/heads/b${at}` })).delivery.id);
-    const seen: string[] = [];
-    let cursor: string | null = null;
-    do {
-      const page: { items: DeliveryView[]; nextCursor: string | null } = granted(
-        await place.calls.listDeliveries({ cursor, limit: 2 }),
-      );
-      seen.push(...page.items.map(({ id }) => id));
-      cursor = page.nextCursor;
-    } while (cursor !== null);
-    expect(seen).toEqual(ids.toReversed());
-    expect(await place.calls.listDeliveries({ cursor: "e1:1", limit: 2 })).toMatchObject({ refused: "invalid-cursor" });
-  });
-
-  test("are handled again by the rules of now, as a new job", async () => {
-    const place = await openHooks([{ ...RULE, refs: ["refs/tags/*"] }]);
-    const { delivery } = granted(await post(place));
-    expect(delivery.state).toBe("ignored");
-    await place.calls.putTriggers({ actor: "admin", body: { triggers: [RULE], hooks: [] }, ifMatch: `"v1"` });
-    const jobs: (string | null | undefined)[] = [];
-    for (let round = 0; round < 2; round += 1) {
-      expect(await place.calls.redeliver({ actor: "token:op", id: delivery.id })).toMatchObject({ state: "accepted" });
-      jobs.push((await settled(place.calls, delivery.id)).results[0]?.job);
-    }
-    expect(new Set(jobs).size).toBe(2);
-    expect(jobs).not.toContain(null);
-    expect(await place.calls.redeliver({ actor: "token:op", id: crypto.randomUUID() })).toMatchObject({
-      refused: "not-found",
-    });
-  });
-
-  test("whose job is refused say so", async () => {
-    const place = await openHooks([{ ...RULE, mode: "reject" }]);
-    const first = granted(await post(place)).delivery;
-    await settled(place.calls, first.id);
-    const { delivery } = granted(await post(place, { before: COMMITS[1], after: COMMITS[2] }));
-    const done = await settled(place.calls, delivery.id);
-    expect(done).toMatchObject({ state: "failed", results: [{ trigger: "ci", deployment: "app-main", job: null }] });
-    expect(done.results[0]?.detail).toContain("refused (busy)");
-  });
-
-  test("of one namespace are not seen in another", async () => {
-    const [one, other] = [await openHooks(), await openHooks()];
-    const { delivery } = granted(await post(one));
-    expect(granted(await other.calls.listDeliveries({ cursor: null, limit: 10 })).items).toEqual([]);
-    expect(await other.calls.redeliver({ actor: "admin", id: delivery.id })).toMatchObject({ refused: "not-found" });
-    // The same key is not trusted there, and the same body is for another namespace.
-    expect(await post({ ...other, key: one.key })).toMatchObject({ refused: "bad-signature" });
   });
 });
