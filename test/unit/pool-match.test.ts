@@ -139,7 +139,9 @@ describe("the order of tickets", () => {
     fc.assert(
       fc.property(sized, (sizes) => {
         const tickets = sizes.flatMap((size, of) =>
-          Array.from({ length: size }, (_, at) => ticket(`${of}-${at}`, { deployment: `d${of}`, queuedAt: BASE + at })),
+          Array.from({ length: size }, (_, at) =>
+            ticket(`${of}-${at}`, { deployment: `d${of}`, queuedAt: BASE + 10 * of + at }),
+          ),
         );
         const left = new Map(sizes.map((size, of) => [`d${of}`, size]));
         const turns = new Map(sizes.map((_, of) => [`d${of}`, 0]));
