@@ -118,10 +118,10 @@ const walls: Readonly<Record<string, Wall>> = {
   },
   "bridge/src/anything.ts": {
     refused: [`import "yaml";`, `import "@plumule/runner";`, `import "fs";`],
-    allowed: [`import "@plumule/protocol";`, `import "node:http";`],
+    allowed: [`import "@plumule/protocol";`, `import "node:http";`, `import * as schema from "zod";`],
   },
   "cli/src/commands/anything.ts": {
-    refused: [`import "miniflare";`, `import "hono";`, `import "../../../runner/src/journal.ts";`],
+    refused: [`import "miniflare";`, `import "esbuild";`, `import "hono";`, `import "../../../runner/src/journal.ts";`],
     allowed: [
       `import "@plumule/runner";`,
       `import "@plumule/bridge";`,
@@ -131,7 +131,10 @@ const walls: Readonly<Record<string, Wall>> = {
     ],
   },
   "cli/src/dev.ts": { refused: [`import "wrangler";`], allowed: [`import "miniflare";`] },
-  "cli/src/dev/anything.ts": { refused: [`import "wrangler";`], allowed: [`import "miniflare";`] },
+  "cli/src/dev/anything.ts": {
+    refused: [`import "wrangler";`],
+    allowed: [`import "miniflare";`, `import "esbuild";`],
+  },
   "dashboard/src/anything.ts": {
     refused: [`import "node:fs";`, `import "hono";`, `import "../../protocol/src/ids.ts";`],
     allowed: [`import "@plumule/protocol";`, `import "preact";`, `import "preact/hooks";`],
