@@ -120,16 +120,17 @@ export class Decisions {
     dryRun: boolean,
   ): Promise<SubmitAnswer | Refusal> {
     const { dispatcher, ledger, pools, requests } = this.#parts;
-    const random = crypto.getRandomValues(new Uint8Array(8));
+    const digests = await digestsOf(spec);
+    const first = ledger.moment(asked.actor);
     const submission: Submission = {
-      random,
+      receivedAt: first.now,
+      random: crypto.getRandomValues(new Uint8Array(8)),
       brief: briefOf(spec),
-      ...(await digestsOf(spec)),
+      ...digests,
       ...origin,
       ifMatch: asked.guard.ifMatch,
       lease: null,
     };
-    const first = ledger.moment(asked.actor);
     const known = dryRun ? null : requests.recall<SubmitAnswer>(asked, first.now);
     if (known !== null) return known;
     const planned = submit(ledger.state(), submission, first);

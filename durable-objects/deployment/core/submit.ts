@@ -30,6 +30,8 @@ import { type Decided, reason, Work } from "./work.ts";
 
 /** What a submit brings. `random`: eight bytes for the job's id. `lease`: a runner that was set aside for this very job, or null. */
 export type Submission = {
+  /** When it came in. It stays the same when the submit is decided again, and so does the id made of it. */
+  receivedAt: Millis;
   random: Uint8Array;
   brief: Brief;
   taskSha256: string;
@@ -75,7 +77,7 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
   const [first] = work.jobs;
   if (mode === "reject" && first !== undefined) return refuse("busy", `Job ${first.id} is ${first.state}.`);
 
-  const createdAt = Math.max(moment.now, lane.lastJobAt + 1);
+  const createdAt = Math.max(input.receivedAt, lane.lastJobAt + 1);
   const id = makeJobId(createdAt, input.random);
   const before = work.jobs;
   const superseded =
