@@ -10,7 +10,6 @@ import {
   type RunnerId,
   type RunnerView,
   verifyRegistration,
-  verifySession,
   type WireEnvelope,
 } from "@plumule/protocol";
 import { poolObject } from "../shared/names.ts";
@@ -20,27 +19,23 @@ import type { Page } from "./calls.ts";
 import type { Presence } from "../pool/calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
-import { credentialId, hashCredential, mintCredential, mintSession, randomSecret, sameHash } from "./credentials.ts";
+import { credentialId, hashCredential, mintCredential, sameHash } from "./credentials.ts";
 import type { Courier } from "./outbox.ts";
 import { insertOutbox } from "./store/outbox.ts";
 import {
   countRegistrations,
   countRunners,
   deleteRegistration,
-  deleteSession,
   deleteSessions,
   findRegistration,
   findRunner,
   insertRegistration,
-  insertSession,
+  isActive,
   readRunners,
-  readSessions,
   type Runner,
   saveRunner,
 } from "./store/runners.ts";
 
-/** Sessions of one runner at a time: a restart or two within the life of a session, not a store of bearers. */
-const SESSIONS_PER_RUNNER = 4;
 /** A runner that was not heard of for so long is shown as offline, ms: two polls and some. */
 const OFFLINE_MS = 60_000;
 /** Pools that one page of the fleet asks. */
@@ -55,25 +50,15 @@ export type Fleet = {
     proof: WireEnvelope;
     audience: string;
   }): Promise<RunnerView | Refusal>;
-  createChallenge(call: { runner: RunnerId; audience: string }): {
-    challenge: string;
-    audience: string;
-    expiresAt: string;
-  };
-  createSession(call: {
-    runner: RunnerId;
-    proof: WireEnvelope;
-    audience: string;
-  }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
   listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
   /** The pools learn of both from the outbox (`runnerCourier`). */
   drainRunner(call: { actor: string; runner: RunnerId; drained: boolean }): RunnerView | Refusal;
   revokeRunner(call: { actor: string; runner: RunnerId }): RunnerView | Refusal;
 };
 
-/** Makes the fleet. Challenges are in memory only, one per registered runner: one that an eviction loses is asked for again. */
+/** Makes the fleet. */
 export function createFleet(context: NamespaceContext): Fleet {
-  return { ...registrations(context), ...sessions(context), ...management(context) };
+  return { ...registrations(context), ...management(context) };
 }
 
 function registrations(context: NamespaceContext): Pick<Fleet, "createRegistration" | "registerRunner"> {
@@ -119,8 +104,8 @@ function registrations(context: NamespaceContext): Pick<Fleet, "createRegistrati
       context.commit(runner.id, now, (emit) => {
         deleteRegistration(sql, id);
         saveRunner(sql, runner);
-        for (const pool of new Set([known?.pool ?? runner.pool, runner.pool]))
-          if (known !== null) tellPool(context, runner.id, pool, now);
+        if (known !== null && known.pool !== runner.pool)
+          for (const pool of [known.pool, runner.pool]) tellPool(context, runner.id, pool, now);
         emit({
           type: "runner.registered",
           subject: `runners/${runner.id}`,
@@ -136,61 +121,6 @@ function registrations(context: NamespaceContext): Pick<Fleet, "createRegistrati
 function isUsable({ sql }: NamespaceContext, id: string, hash: string, now: Millis): boolean {
   const registration = findRegistration(sql, id);
   return registration !== null && sameHash(registration.hash, hash) && registration.expiresAt > now;
-}
-
-function sessions(context: NamespaceContext): Pick<Fleet, "createChallenge" | "createSession"> {
-  const { sql } = context;
-  const challenges = new Map<RunnerId, { challenge: string; expiresAt: Millis }>();
-  return {
-    createChallenge({ runner, audience }) {
-      const now = Date.now();
-      const open = challenges.get(runner);
-      // Nobody has proved anything yet: a stranger who asks for a runner's challenge must not take it away from the runner.
-      const fresh =
-        open !== undefined && open.expiresAt - now > LIMITS.challengeMs / 2
-          ? open
-          : { challenge: randomSecret(), expiresAt: now + LIMITS.challengeMs };
-      // An unknown runner is answered alike, but nothing is kept for it.
-      if (isActive(findRunner(sql, runner))) challenges.set(runner, fresh);
-      return { challenge: fresh.challenge, audience, expiresAt: formatTime(fresh.expiresAt) };
-    },
-
-    async createSession({ runner, proof, audience }) {
-      const open = challenges.get(runner);
-      if (open === undefined || open.expiresAt <= Date.now()) return noChallenge();
-      const proven = await verifySession(proof, { runner, audience, challenge: open.challenge });
-      if (!proven.ok)
-        return refuse(
-          proven.code === "weak-key" ? "weak-key" : "bad-signature",
-          `The session is refused: ${proven.detail}.`,
-        );
-      const { text, hash } = await mintSession(runner);
-      const found = findRunner(sql, runner);
-      if (!isActive(found)) return unauthenticated();
-      // Deleting it is what makes it serve once: a copy of the proof that was checked meanwhile finds none.
-      if (challenges.get(runner) !== open) return noChallenge();
-      challenges.delete(runner);
-      const now = Date.now();
-      const expiresAt = now + LIMITS.sessionMs;
-      context.commit(runner, now, () => {
-        const live = readSessions(sql, runner);
-        const over = live.filter((session, at) => session.expiresAt <= now || at <= live.length - SESSIONS_PER_RUNNER);
-        for (const session of over) deleteSession(sql, runner, session.hash);
-        insertSession(sql, { runner, hash, expiresAt });
-      });
-      return { token: text, pool: found.pool, expiresAt: formatTime(expiresAt) };
-    },
-  };
-}
-
-function noChallenge(): Refusal {
-  return refuse("unauthenticated", "There is no challenge for this runner, or its time is over.", {
-    next: "Ask for a challenge: POST …/runners/session without `proof`.",
-  });
-}
-
-function isActive(runner: Runner | null): runner is Runner {
-  return runner !== null && runner.revokedAt === null;
 }
 
 function management(context: NamespaceContext): Pick<Fleet, "listRunners" | "drainRunner" | "revokeRunner"> {

@@ -18,7 +18,8 @@ import type { NamespaceContext } from "./context.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import { type HookEvent, readHookBody } from "./core/push.ts";
 import { isTransient } from "./core/retry.ts";
-import { planJobs, type Plan, repositoryKey } from "./core/triggers.ts";
+import { planJobs, type Plan } from "./core/triggers.ts";
+import { type DeliveryKeys, keysOf } from "./delivery-keys.ts";
 import { type VerifiedHook, verifyHook } from "./hook-verify.ts";
 import type { Courier } from "./outbox.ts";
 import {
@@ -88,6 +89,10 @@ export function createHooks(context: NamespaceContext): Hooks {
       if (delivery === null) return refuse("not-found", `There is no delivery ${id}.`);
       if (delivery.push === null)
         return refuse("wrong-state", `The delivery was of the type ${delivery.type}, which starts no job.`);
+      if (delivery.state === "accepted")
+        return refuse("wrong-state", "Jobs of the delivery are still on their way.", {
+          next: "Look at the delivery again in a moment.",
+        });
       const { push } = delivery;
       const now = Date.now();
       return context.commit(actor, now, (emit) => {
@@ -100,47 +105,12 @@ export function createHooks(context: NamespaceContext): Hooks {
   };
 }
 
-/** What a delivery is known by: its id, the digest of what was sent, and the push itself and its predecessor on the same ref. */
-type Keys = { id: string; webhookId: string; bodySha256: string; push: string | null; before: string | null };
-
-async function keysOf(verified: VerifiedHook, event: HookEvent, body: Uint8Array): Promise<Keys> {
-  const push = event.kind === "push" ? event.push : null;
-  const bodySha256 = await sha256Hex(body);
-  // A hub signature covers no id. What the push says stands in for it, so that a copy is known even when the sender words it anew.
-  const content =
-    push === null
-      ? bodySha256
-      : await digest([repositoryKey(push.repository), push.ref, push.before ?? "", push.after]);
-  return {
-    id: toUuid(await digest([verified.signer, verified.id ?? `content ${content}`])),
-    webhookId: verified.id ?? content,
-    bodySha256: verified.id === null ? content : bodySha256,
-    push: push === null ? null : await pushKey(push, push.after),
-    before: push?.before == null ? null : await pushKey(push, push.before),
-  };
-}
-
-function pushKey({ repository, ref }: Push, commit: string): Promise<string> {
-  return digest([repositoryKey(repository), ref, commit]);
-}
-
-/** The digest of a list of texts; JSON keeps them apart. */
-function digest(parts: readonly string[]): Promise<string> {
-  return sha256Hex(utf8(JSON.stringify(parts)));
-}
-
-/** The first 128 bits of a digest in the form of a UUID (version 8, RFC 9562: made as its maker likes). */
-function toUuid(hex: string): string {
-  const variant = ((Number.parseInt(hex.slice(16, 17), 16) & 0x3) | 0x8).toString(16);
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-${variant}${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
-}
-
 /** From here on nothing is awaited: of many copies at once the first is stored and the others find it. */
 function store(
   context: NamespaceContext,
   verified: VerifiedHook,
   event: HookEvent,
-  keys: Keys,
+  keys: DeliveryKeys,
   now: Millis,
 ): { status: 200 | 202; delivery: DeliveryView } | Refusal {
   const { sql } = context;
@@ -173,7 +143,7 @@ function store(
   });
 }
 
-function handle(context: NamespaceContext, delivery: Delivery, push: Push, keys: Keys, now: Millis): Delivery {
+function handle(context: NamespaceContext, delivery: Delivery, push: Push, keys: DeliveryKeys, now: Millis): Delivery {
   const first =
     keys.push === null ? null : findSamePush(context.sql, keys.push, keys.before, now - LIMITS.deliveryDedupeMs);
   return first === null
@@ -237,8 +207,7 @@ function settle(delivery: Delivery, results: readonly DeliveryResult[]): Deliver
 export function submitCourier({ sql, env, namespace }: NamespaceContext): Courier {
   const record = (submission: Submission, result: Partial<DeliveryResult>): void => {
     const delivery = findDelivery(sql, submission.delivery);
-    // A redelivery has taken over: its own jobs are the ones to report.
-    if (delivery === null || delivery.round !== submission.round) return;
+    if (delivery === null) return;
     updateDelivery(
       sql,
       settle(

@@ -103,11 +103,11 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
   }
 
   async createChallenge(call: Call<"createChallenge">): Answer<"createChallenge"> {
-    return this.#parts?.fleet.createChallenge(call) ?? unauthenticated();
+    return this.#parts?.sessions.createChallenge(call) ?? unauthenticated();
   }
 
   async createSession(call: Call<"createSession">): Answer<"createSession"> {
-    return this.#parts?.fleet.createSession(call) ?? unauthenticated();
+    return this.#parts?.sessions.createSession(call) ?? unauthenticated();
   }
 
   async listRunners(call: Call<"listRunners">): Answer<"listRunners"> {

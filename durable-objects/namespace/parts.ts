@@ -10,6 +10,7 @@ import { createFleet, type Fleet, runnerCourier } from "./fleet.ts";
 import { createHooks, type Hooks, submitCourier } from "./hooks.ts";
 import { createListing, type Listing, readSnapshot } from "./listing.ts";
 import { createOutbox, type Outbox } from "./outbox.ts";
+import { createSessions, type Sessions } from "./sessions.ts";
 import { createSettings, type Settings } from "./settings.ts";
 import { reviveOutbox } from "./store/outbox.ts";
 import { createSweeper, type Sweeper } from "./sweeper.ts";
@@ -20,6 +21,7 @@ export type Parts = {
   alarm: Alarm;
   access: Access;
   fleet: Fleet;
+  sessions: Sessions;
   settings: Settings;
   hooks: Hooks;
   listing: Listing;
@@ -50,6 +52,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
     alarm,
     access: createAccess(context),
     fleet: createFleet(context),
+    sessions: createSessions(context),
     settings: createSettings(context),
     hooks: createHooks(context),
     listing: createListing(context),

@@ -122,6 +122,16 @@ describe("deliveries", () => {
     });
   });
 
+  test("are not handled again while their jobs are on their way", async () => {
+    const place = await openHooks();
+    const { delivery } = granted(await post(place));
+    await settled(place.calls, delivery.id);
+    const answers = await runInDurableObject(bindings.NAMESPACE.getByName(place.name), (namespace) =>
+      Promise.all([1, 2].map(() => namespace.redeliver({ actor: "token:op", id: delivery.id }))),
+    );
+    expect(answers).toMatchObject([{ state: "accepted" }, { refused: "wrong-state" }]);
+  });
+
   test("whose job is refused say so", async () => {
     const place = await openHooks([{ ...RULE, mode: "reject" }]);
     const first = granted(await post(place)).delivery;

@@ -28,6 +28,11 @@ export function findRunner(sql: SqlStorage, id: RunnerId): Runner | null {
   return row === undefined ? null : runnerOf(row);
 }
 
+/** True for a runner that may do what runners do. */
+export function isActive(runner: Runner | null): runner is Runner {
+  return runner !== null && runner.revokedAt === null;
+}
+
 /** Runners by id, after one of them. */
 export function readRunners(sql: SqlStorage, after: RunnerId | null, limit: number): Runner[] {
   return sql
