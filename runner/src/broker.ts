@@ -50,6 +50,12 @@ const REQUEST_MS = 30_000;
 /** A session is renewed this long before its end, so that no poll runs into it, ms. */
 const RENEW_EARLY_MS = 60_000;
 
+type Send = <E extends Endpoint>(
+  bearer: string | undefined,
+  endpoint: E,
+  input: CallInput<E>,
+  holdMs?: number,
+) => Promise<CallAnswer<E>>;
 type Session = { token: string; pool: string; endsAt: number };
 
 /** A broker at `baseUrl`, spoken to as the runner that holds `signer`. */
@@ -66,14 +72,7 @@ export function connectBroker({
   signer: Signer;
   fetch: ClientDeps["fetch"];
 }): Broker {
-  let session: Session | null = null;
-
-  const send = async <E extends Endpoint>(
-    bearer: string | undefined,
-    endpoint: E,
-    input: CallInput<E>,
-    holdMs = 0,
-  ): Promise<CallAnswer<E>> => {
+  const send: Send = async (bearer, endpoint, input, holdMs = 0) => {
     const timeout = AbortSignal.timeout(holdMs + REQUEST_MS);
     const signal = input.signal === undefined ? timeout : AbortSignal.any([timeout, input.signal]);
     try {
@@ -82,39 +81,14 @@ export function connectBroker({
       return unreachable(error);
     }
   };
-
-  const beginSession = async (): Promise<BrokerAnswer<Session>> => {
-    if (session !== null && session.endsAt - RENEW_EARLY_MS > performance.now()) return { ok: true, value: session };
-    const asked = await send(undefined, createSession, { params: { ns: namespace }, body: { runner } });
-    if (!asked.ok) return failed(asked);
-    if (asked.answer.status !== 200) return failed(unreachable("the broker answered a session without a challenge"));
-    const proof = await signSession(
-      { audience: asked.answer.body.audience, challenge: asked.answer.body.challenge },
-      signer,
-    );
-    const begun = await send(undefined, createSession, { params: { ns: namespace }, body: { runner, proof } });
-    if (!begun.ok) return failed(begun);
-    if (begun.answer.status !== 201) return failed(unreachable("the broker answered a proof with another challenge"));
-    // The life of the session is measured here: this clock and the broker's need not agree.
-    const lifeMs =
-      Date.parse(begun.answer.body.expiresAt) - Date.parse(begun.headers.get("date") ?? new Date().toISOString());
-    session = { token: begun.answer.body.token, pool: begun.answer.body.pool, endsAt: performance.now() + lifeMs };
-    return { ok: true, value: session };
-  };
-
-  const target = (lease: Lease): { ns: string; deployment: string; run: string } => ({
-    ns: lease.namespace,
-    deployment: lease.deployment,
-    run: lease.run,
-  });
-
+  const session = keepSession(send, namespace, runner, signer);
   return {
     async pool() {
-      const begun = await beginSession();
+      const begun = await session.get();
       return begun.ok ? { ok: true, value: begun.value.pool } : begun;
     },
     async poll(body, signal) {
-      const begun = await beginSession();
+      const begun = await session.get();
       if (!begun.ok) return begun;
       const answer = await send(
         begun.value.token,
@@ -123,9 +97,56 @@ export function connectBroker({
         body.waitMs ?? 0,
       );
       // A broker that forgot the session (revoked, or another installation) gets a new one at the next poll.
-      if (!answer.ok && answer.status === 401) session = null;
-      return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer, answer.status === 401);
+      if (!answer.ok && answer.status === 401) session.forget();
+      return answer.ok
+        ? { ok: true, value: answer.answer.body }
+        : failed(answer, answer.status === 401 || mayPass(answer));
     },
+    ...leaseCalls(send),
+  };
+}
+
+/** The session's bearer, asked for again when it is about to end. */
+function keepSession(
+  send: Send,
+  namespace: string,
+  runner: string,
+  signer: Signer,
+): { get(): Promise<BrokerAnswer<Session>>; forget(): void } {
+  let session: Session | null = null;
+  return {
+    forget: () => {
+      session = null;
+    },
+    async get() {
+      if (session !== null && session.endsAt - RENEW_EARLY_MS > performance.now()) return { ok: true, value: session };
+      const asked = await send(undefined, createSession, { params: { ns: namespace }, body: { runner } });
+      if (!asked.ok) return failed(asked);
+      if (asked.answer.status !== 200) return failed(unreachable("the broker answered a session without a challenge"));
+      const proof = await signSession(
+        { audience: asked.answer.body.audience, challenge: asked.answer.body.challenge },
+        signer,
+      );
+      const begun = await send(undefined, createSession, { params: { ns: namespace }, body: { runner, proof } });
+      if (!begun.ok) return failed(begun);
+      if (begun.answer.status !== 201) return failed(unreachable("the broker answered a proof with another challenge"));
+      // The life of the session is measured here: this clock and the broker's need not agree.
+      const lifeMs =
+        Date.parse(begun.answer.body.expiresAt) - Date.parse(begun.headers.get("date") ?? new Date().toISOString());
+      session = { token: begun.answer.body.token, pool: begun.answer.body.pool, endsAt: performance.now() + lifeMs };
+      return { ok: true, value: session };
+    },
+  };
+}
+
+/** The writes of a run, which need its lease alone. */
+function leaseCalls(send: Send): Omit<Broker, "pool" | "poll"> {
+  const target = (lease: Lease): { ns: string; deployment: string; run: string } => ({
+    ns: lease.namespace,
+    deployment: lease.deployment,
+    run: lease.run,
+  });
+  return {
     async heartbeat(lease, body, signal) {
       const answer = await send(
         lease.leaseToken,
@@ -180,10 +201,11 @@ function unreachable(error: unknown): Failure {
 }
 
 /** A proxy's error page (status 502 here, even when it came with 200), a fault and a full queue may pass; a refusal will not. */
-function failed(
-  answer: Failure,
-  retry: boolean = answer.status === 0 || answer.status >= 500 || answer.status === 429 || answer.status === 408,
-): Extract<BrokerAnswer<never>, { ok: false }> {
+function mayPass({ status }: Failure): boolean {
+  return status === 0 || status >= 500 || status === 429 || status === 408;
+}
+
+function failed(answer: Failure, retry: boolean = mayPass(answer)): Extract<BrokerAnswer<never>, { ok: false }> {
   const size = answer.headers.get("plumule-log-size");
   return { ok: false, retry, problem: answer.problem, logSize: size === null ? null : Number(size) };
 }

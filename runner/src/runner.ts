@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { type Assignment, type ClientDeps, didKeyOf, LIMITS, PROTOCOL_VERSION } from "@plumule/protocol";
 import { createBackoff, pause } from "./backoff.ts";
-import { connectBroker } from "./broker.ts";
+import { type BrokerAnswer, connectBroker } from "./broker.ts";
 import { runnerConfigSchema, type RunnerFolders, runnerFolders, type RunnerOptions } from "./config.ts";
 import { createDeliverer, type Deliverer } from "./deliver.ts";
 import { abandonRun, executeRun, type RunDeps } from "./execute.ts";
@@ -38,6 +38,10 @@ const SPOOL_BYTES = 512 * 1024 * 1024;
 /** Room that one result may need; without it no work is asked for. */
 const SPOOL_FLOOR_BYTES = 2 * LIMITS.resultBytes;
 const POLL_KEY = "poll";
+/** A runner that has been full this long shows itself by a poll that takes no work, ms. */
+const FULL_QUIET_MS = 5_000;
+/** A poll that comes back empty before this was not held, ms. */
+const EARLY_MS = 1_000;
 
 type Phase = "working" | "draining" | "stopping" | "leaving";
 
@@ -88,7 +92,7 @@ class Runner {
   readonly #exit = new AbortController();
   readonly #deliverer: Deliverer;
   #phase: Phase = "working";
-  #slotFreed = Promise.withResolvers<void>();
+  #slotFreed = new AbortController();
 
   constructor(deps: RunDeps) {
     this.#deps = deps;
@@ -130,35 +134,25 @@ class Runner {
   }
 
   async #poll(): Promise<number> {
-    const { broker, config, spool, say, machine } = this.#deps;
+    const { config, spool, say } = this.#deps;
     const backoff = createBackoff(250, 20_000);
     let quiet = false;
     while (!this.#drain.signal.aborted) {
-      if (this.#active.size >= config.capacity) {
-        await Promise.race([this.#slotFreed.promise, pause(60_000, this.#drain.signal)]);
-        continue;
-      }
+      const freed = this.#slotFreed.signal;
+      if (this.#active.size >= config.capacity)
+        await pause(FULL_QUIET_MS, AbortSignal.any([freed, this.#drain.signal]));
+      if (freed.aborted || this.#drain.signal.aborted) continue;
+      const full = this.#active.size >= config.capacity;
+      // A full runner polls too, so that the fleet shows it; a freed slot breaks that poll off and asks again under the same key.
+      const interrupted = full ? AbortSignal.any([freed, this.#drain.signal]) : this.#drain.signal;
       if (spool.freeBytes() < SPOOL_FLOOR_BYTES) {
         say("the spool is full of results that the broker has not taken; not asking for work");
         await pause(10_000, this.#drain.signal);
         continue;
       }
-      const pool = await broker.pool();
-      const requestKey = await this.#requestKey();
-      const answer = pool.ok
-        ? await broker.poll(
-            {
-              requestKey,
-              protocol: PROTOCOL_VERSION,
-              pool: pool.value,
-              offer: machine.offer,
-              busy: this.#active.size,
-              waitMs: LIMITS.pollHoldMs,
-            },
-            this.#drain.signal,
-          )
-        : pool;
-      if (this.#drain.signal.aborted && !answer.ok) break;
+      const askedAt = performance.now();
+      const answer = await this.#ask(await this.#requestKey(), LIMITS.pollHoldMs, interrupted);
+      if (interrupted.aborted && !answer.ok) continue;
       if (!answer.ok && !answer.retry) {
         say(`the broker refuses this runner: ${answer.problem.detail} ${answer.problem.next}`);
         return 77;
@@ -172,12 +166,31 @@ class Runner {
       if (quiet) say("the broker answers again");
       quiet = false;
       backoff.reset();
-      if (answer.value === null) continue;
+      if (answer.value === null) {
+        // Another poll took this one's place, or the pool is restarting: a null that comes early must not become a busy loop.
+        if (performance.now() - askedAt < EARLY_MS) await pause(backoff.next(), this.#drain.signal);
+        continue;
+      }
       await this.#accept(answer.value);
       if (config.once) break;
     }
     await this.#returnLostAssignment();
     return 0;
+  }
+
+  async #ask(requestKey: string, waitMs: number, signal: AbortSignal): Promise<BrokerAnswer<Assignment | null>> {
+    const { broker, machine } = this.#deps;
+    const pool = await broker.pool();
+    if (!pool.ok) return pool;
+    const body = {
+      requestKey,
+      protocol: PROTOCOL_VERSION,
+      pool: pool.value,
+      offer: machine.offer,
+      busy: this.#active.size,
+      waitMs,
+    };
+    return broker.poll(body, signal);
   }
 
   /** The key under which work is asked for, on disk before it is used; it is kept until an assignment came under it. */
@@ -207,8 +220,8 @@ class Runner {
       .catch((error: unknown) => say(`run ${assignment.run}: ${String(error)}`))
       .finally(() => {
         this.#active.delete(assignment.run);
-        this.#slotFreed.resolve();
-        this.#slotFreed = Promise.withResolvers();
+        this.#slotFreed.abort();
+        this.#slotFreed = new AbortController();
       });
     this.#active.set(assignment.run, run);
   }
@@ -218,22 +231,10 @@ class Runner {
    * it is refused at once instead of waiting for the acknowledge deadline.
    */
   async #returnLostAssignment(): Promise<void> {
-    const { broker, machine, journal } = this.#deps;
+    const { journal } = this.#deps;
     const known = journal.get(POLL_KEY);
     if (known === undefined || !("requestKey" in known)) return;
-    const pool = await broker.pool();
-    if (!pool.ok) return;
-    const answer = await broker.poll(
-      {
-        requestKey: known.requestKey,
-        protocol: PROTOCOL_VERSION,
-        pool: pool.value,
-        offer: machine.offer,
-        busy: this.#active.size,
-        waitMs: 0,
-      },
-      AbortSignal.timeout(2_000),
-    );
+    const answer = await this.#ask(known.requestKey, 0, AbortSignal.timeout(2_000));
     if (answer.ok && answer.value !== null) {
       await abandonRun(this.#deps, { assignment: answer.value, startedAt: null });
       this.#deliverer.wake();
