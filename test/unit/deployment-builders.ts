@@ -1,0 +1,139 @@
+import {
+  isRefusal,
+  type JobId,
+  type Outcome,
+  type Phase,
+  type Refusal,
+  type RunId,
+  type SubmitBody,
+} from "@plumule/protocol";
+import { briefOf } from "#durable-objects/deployment/bodies.ts";
+import { approve, cancel } from "#durable-objects/deployment/core/cancel.ts";
+import { claim, heartbeat, type LeaseProof } from "#durable-objects/deployment/core/lease.ts";
+import { emptyState, liveRun, type Job, type Moment, type State } from "#durable-objects/deployment/core/model.ts";
+import { report } from "#durable-objects/deployment/core/report.ts";
+import { finish, type Reported } from "#durable-objects/deployment/core/result.ts";
+import { submit, type Submission } from "#durable-objects/deployment/core/submit.ts";
+import type { Decided } from "#durable-objects/deployment/core/work.ts";
+
+export const START = Date.UTC(2026, 0, 1);
+export const KING = `did:key:z6Mk${"k".repeat(44)}`;
+export const QUEEN = `did:key:z6Mk${"q".repeat(44)}`;
+export const EMPTY = emptyState("garden", "web");
+
+export function at(now: number, actor = "token:test"): Moment {
+  return { now, actor, output: null };
+}
+
+/** The decision, or a failed test that shows the refusal. */
+export function decided<T>(answer: Decided<T> | Refusal): Decided<T> {
+  if (isRefusal(answer)) throw new Error(`${answer.refused}: ${answer.detail}`);
+  return answer;
+}
+
+let seed = 0;
+/** A submission of a body, with a random part that is different every time. */
+export function submission(
+  body: Partial<SubmitBody> = {},
+  over: Partial<Submission> = {},
+  receivedAt = START,
+): Submission {
+  seed += 1;
+  const random = new Uint8Array(8);
+  new DataView(random.buffer).setUint32(4, seed);
+  const brief = briefOf({ task: { kind: "shell", script: "true" }, ...body });
+  const digests = { taskSha256: "a".repeat(64), configurationSha256: null };
+  return { receivedAt, random, brief, ...digests, rerunOf: null, teardown: false, ifMatch: null, lease: null, ...over };
+}
+
+export function submitted(
+  state: State,
+  body: Partial<SubmitBody> = {},
+  now = START,
+  over: Partial<Submission> = {},
+): { state: State; job: JobId } {
+  const change = decided(submit(state, submission(body, over, now), at(now)));
+  return { state: change.state, job: change.answer.job };
+}
+
+export function lease(
+  runner = KING,
+  requestKey = crypto.randomUUID(),
+): { runner: string; requestKey: string; leaseToken: string; leaseSha256: string } {
+  return { runner, requestKey, leaseToken: `token-${requestKey}`, leaseSha256: `sha-${requestKey}` };
+}
+
+/** Claims the job with the ticket that it has. */
+export function claimed(state: State, job: JobId, now = START, offer = lease()): Decided<{ job: Job } | null> {
+  return claim(state, { job, ticket: jobIn(state, job).ticket?.number ?? -1, lease: offer }, at(now));
+}
+
+export function jobIn(state: State, id: JobId): Job {
+  const job = state.jobs.find((one) => one.id === id);
+  if (job === undefined) throw new Error(`job ${id} is final or unknown`);
+  return job;
+}
+
+/** What the runner of a job shows with its writes. */
+export function proofOf(state: State, id: JobId): LeaseProof {
+  const run = liveRun(jobIn(state, id));
+  if (run === null) throw new Error(`job ${id} has no live run`);
+  return { run: run.id, leaseSha256: run.leaseSha256, epoch: run.epoch };
+}
+
+export function resultOf(proof: LeaseProof, outcome: Outcome, over: Partial<Reported> = {}): Reported {
+  const log = { state: "complete" as const, bytes: 0, sha256: "e".repeat(64) };
+  const rest = {
+    exitCode: 0,
+    reason: null,
+    isolation: null,
+    survivorsKilled: 0,
+    outputs: [],
+    statementCount: 1,
+    log,
+    events: null,
+  };
+  return { ...proof, outcome, ...rest, ...over };
+}
+
+/** The live states a job can be in, told apart by what they answer to inputs. */
+export const SITUATIONS = [
+  "held",
+  "queued",
+  "assigned",
+  "running",
+  "applying",
+  "cancelling",
+  "cancelling while applying",
+] as const;
+export type Situation = (typeof SITUATIONS)[number];
+
+/** A lane with one job in a situation, brought there by decisions. `proof` is what its runner shows. */
+export function laneWith(
+  situation: Situation,
+  body: Partial<SubmitBody> = {},
+): { state: State; job: JobId; proof: LeaseProof } {
+  const none: LeaseProof = { run: "" as RunId, leaseSha256: "none", epoch: 1 };
+  let { state, job } = submitted(EMPTY, { ...body, ...(situation === "held" ? { hold: true } : {}) });
+  if (situation === "held" || situation === "queued") return { state, job, proof: none };
+  state = claimed(state, job).state;
+  const proof = proofOf(state, job);
+  if (situation === "assigned") return { state, job, proof };
+  state = decided(heartbeat(state, { ...proof, isolation: null }, at(START))).state;
+  const phase = (name: Phase): void => {
+    state = decided(
+      report(
+        state,
+        { ...proof, number: 1, events: [{ type: "phase", phase: name, at: new Date(START).toISOString() }] },
+        at(START),
+      ),
+    ).state;
+  };
+  if (situation === "applying" || situation === "cancelling while applying") phase("applying");
+  const why = { code: "cancelled" as const, detail: "asked for" };
+  if (situation === "cancelling" || situation === "cancelling while applying")
+    state = decided(cancel(state, { job, force: situation !== "cancelling", why, ifMatch: null }, at(START))).state;
+  return { state, job, proof };
+}
+
+export { approve, cancel, claim, finish, heartbeat, report, submit };
