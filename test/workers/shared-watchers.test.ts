@@ -186,7 +186,7 @@ it("goes on in a fresh instance with the next event, and with a replay that was 
     replaying.busy = true;
     replaying.send({ ...SUBSCRIBE, since: cursorAt(log, 0) });
     await silence();
-    stream.wake();
+    await stream.wake();
     stream.publish(1);
     replaying.resume();
     await untilSequence(live, 203);

@@ -12,6 +12,7 @@ import {
 } from "@plumule/protocol";
 import { createEventLog, EVENT_LOG_MIGRATION, type EventLog } from "#durable-objects/shared/event-log.ts";
 import type { WatchedLog } from "#durable-objects/shared/feed.ts";
+import type { SocketHost } from "#durable-objects/shared/sockets.ts";
 import { transact } from "#durable-objects/shared/transact.ts";
 import { createWatchers, type Watchers } from "#durable-objects/shared/watchers.ts";
 
@@ -30,8 +31,11 @@ export type Stream = {
   /** Adds bytes to the run's log. */
   write: (bytes: Uint8Array, complete?: boolean) => void;
   connect: () => Client;
-  /** What a fresh instance does after hibernation: everything in memory is new, sockets and storage are the same. */
-  wake: () => void;
+  /**
+   * Hibernates and wakes: everything in memory is new, sockets and storage are the same. As in the runtime, the old instance stays until what it
+   * gave to `waitUntil` has ended.
+   */
+  wake: () => Promise<void>;
 };
 
 /** The far end of a socket. It answers marks and chunks as every client has to, unless it is `busy`. */
@@ -73,7 +77,14 @@ function createStream(state: DurableObjectState): Stream {
     };
   };
   const snapshot = (): unknown => ({ deployment: null, jobs: [], cursor: "" });
-  const start = (): Watchers => createWatchers({ ctx: state, log, snapshot, readLog });
+  const pending = new Set<Promise<unknown>>();
+  const ctx: SocketHost = {
+    acceptWebSocket: (ws) => state.acceptWebSocket(ws),
+    getWebSockets: () => state.getWebSockets(),
+    setWebSocketAutoResponse: (pair) => state.setWebSocketAutoResponse(pair),
+    waitUntil: (work) => void pending.add(work),
+  };
+  const start = (): Watchers => createWatchers({ ctx, log, snapshot, readLog });
   const stream: Stream = {
     state,
     log,
@@ -100,7 +111,8 @@ function createStream(state: DurableObjectState): Stream {
       stream.watchers.logGrew(RUN);
     },
     connect: () => connect(stream),
-    wake() {
+    async wake() {
+      await Promise.all(pending);
       stream.watchers = start();
     },
   };
