@@ -6,7 +6,12 @@ export default defineConfig({
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       {
-        plugins: [cloudflareTest({ wrangler: { configPath: "./wrangler.toml" } })],
+        plugins: [
+          cloudflareTest({
+            wrangler: { configPath: "./wrangler.toml" },
+            miniflare: { bindings: { ADMIN_TOKEN: "the-admin-token-of-the-tests" } },
+          }),
+        ],
         test: { name: "workers", include: ["test/workers/**/*.test.ts"], isolate: false, maxWorkers: 1 },
       },
       {

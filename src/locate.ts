@@ -12,21 +12,18 @@ export function rememberPlace(namespace: string, job: JobId, deployment: Deploym
   places.set(`${namespace} ${job}`, deployment);
 }
 
-/** The Deployment object of a job. */
-export async function deploymentOfJob(
-  env: Env,
-  namespace: string,
-  job: JobId,
-): Promise<ReturnType<typeof deploymentObject> | Refusal> {
-  const known = places.get(`${namespace} ${job}`);
-  if (known !== undefined) return deploymentObject(env, namespace, known);
-  const found = await namespaceObject(env, namespace).locate(job);
-  if (found === null) return refuse("not-found", `There is no job ${job}.`);
-  rememberPlace(namespace, job, found);
-  return deploymentObject(env, namespace, found);
+/** A Deployment object, wrapped: a stub has every name that it is asked for, so it could pass for a promise or a refusal. */
+export type Place = { object: ReturnType<typeof deploymentObject> };
+
+/** Where a job lives. */
+export async function placeOfJob(env: Env, namespace: string, job: JobId): Promise<Place | Refusal> {
+  const deployment = places.get(`${namespace} ${job}`) ?? (await namespaceObject(env, namespace).locate(job));
+  if (deployment === null) return refuse("not-found", `There is no job ${job}.`);
+  rememberPlace(namespace, job, deployment);
+  return { object: deploymentObject(env, namespace, deployment) };
 }
 
-/** The Deployment object of a run: the run's id names its job. */
-export function deploymentOfRun(env: Env, namespace: string, run: RunId): ReturnType<typeof deploymentOfJob> {
-  return deploymentOfJob(env, namespace, jobOfRun(run));
+/** Where a run lives: its id names its job. */
+export function placeOfRun(env: Env, namespace: string, run: RunId): Promise<Place | Refusal> {
+  return placeOfJob(env, namespace, jobOfRun(run));
 }

@@ -23,7 +23,7 @@ import {
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
 import { guardOf } from "../guard.ts";
 import { type Answer, type App, implement } from "../implement.ts";
-import { deploymentOfJob, deploymentOfRun, rememberPlace } from "../locate.ts";
+import { placeOfJob, placeOfRun, rememberPlace } from "../locate.ts";
 
 /** Deployments and their jobs: submit, read, list, act. */
 export function jobRoutes(app: App): void {
@@ -39,10 +39,10 @@ export function jobRoutes(app: App): void {
     return isRefusal(answer) ? answer : submitted(params.ns, answer);
   });
   implement(app, rerunJob, async ({ params, bytes, principal, request, env }) => {
-    const [guard, object] = await Promise.all([guardOf(request, bytes), deploymentOfJob(env, params.ns, params.job)]);
+    const [guard, place] = await Promise.all([guardOf(request, bytes), placeOfJob(env, params.ns, params.job)]);
     if (isRefusal(guard)) return guard;
-    if (isRefusal(object)) return object;
-    const answer = await object.rerun({ actor: principal.actor, job: params.job, guard });
+    if (isRefusal(place)) return place;
+    const answer = await place.object.rerun({ actor: principal.actor, job: params.job, guard });
     return isRefusal(answer) ? answer : submitted(params.ns, answer);
   });
   implement(app, deleteDeployment, async ({ params, body, bytes, principal, request, env }) => {
@@ -69,22 +69,22 @@ export function jobRoutes(app: App): void {
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
   implement(app, cancelJob, async ({ params, body, bytes, principal, request, env }) => {
-    const [guard, object] = await Promise.all([guardOf(request, bytes), deploymentOfJob(env, params.ns, params.job)]);
+    const [guard, place] = await Promise.all([guardOf(request, bytes), placeOfJob(env, params.ns, params.job)]);
     if (isRefusal(guard)) return guard;
-    if (isRefusal(object)) return object;
-    const answer = await object.cancelJob({ actor: principal.actor, job: params.job, body, guard });
+    if (isRefusal(place)) return place;
+    const answer = await place.object.cancelJob({ actor: principal.actor, job: params.job, body, guard });
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
   implement(app, approveJob, async ({ params, body, principal, env }) => {
-    const object = await deploymentOfJob(env, params.ns, params.job);
-    if (isRefusal(object)) return object;
-    return ok(await object.approve({ actor: principal.actor, job: params.job, commit: body.commit ?? null }));
+    const place = await placeOfJob(env, params.ns, params.job);
+    if (isRefusal(place)) return place;
+    return ok(await place.object.approve({ actor: principal.actor, job: params.job, commit: body.commit ?? null }));
   });
   implement(app, resolveJob, async ({ params, body, principal, env }) => {
-    const object = await deploymentOfJob(env, params.ns, params.job);
-    if (isRefusal(object)) return object;
+    const place = await placeOfJob(env, params.ns, params.job);
+    if (isRefusal(place)) return place;
     return ok(
-      await object.resolve({
+      await place.object.resolve({
         actor: principal.actor,
         job: params.job,
         outcome: body.outcome,
@@ -148,17 +148,17 @@ function readRoutes(app: App): void {
     return { status: 200, body: snapshot, headers: { etag } };
   });
   implement(app, getJob, async ({ params, env }) => {
-    const object = await deploymentOfJob(env, params.ns, params.job);
-    return isRefusal(object) ? object : ok(await object.job(params.job));
+    const place = await placeOfJob(env, params.ns, params.job);
+    return isRefusal(place) ? place : ok(await place.object.job(params.job));
   });
   implement(app, getDerivations, async ({ params, env }) => {
-    const object = await deploymentOfJob(env, params.ns, params.job);
-    return isRefusal(object) ? object : ok(await object.derivations(params.job));
+    const place = await placeOfJob(env, params.ns, params.job);
+    return isRefusal(place) ? place : ok(await place.object.derivations(params.job));
   });
   implement(app, getStatements, async ({ params, env }) => {
-    const object = await deploymentOfJob(env, params.ns, params.job);
-    if (isRefusal(object)) return object;
-    const envelopes = await object.statements(params.job);
+    const place = await placeOfJob(env, params.ns, params.job);
+    if (isRefusal(place)) return place;
+    const envelopes = await place.object.statements(params.job);
     if (isRefusal(envelopes)) return envelopes;
     const lines = envelopes.map((envelope) => `${JSON.stringify(envelope)}\n`).join("");
     return new Response(lines, {
@@ -169,8 +169,8 @@ function readRoutes(app: App): void {
     });
   });
   implement(app, getRun, async ({ params, env }) => {
-    const object = await deploymentOfRun(env, params.ns, params.run);
-    return isRefusal(object) ? object : ok(await object.run(params.run));
+    const place = await placeOfRun(env, params.ns, params.run);
+    return isRefusal(place) ? place : ok(await place.object.run(params.run));
   });
 }
 

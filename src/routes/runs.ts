@@ -12,7 +12,7 @@ import {
 } from "@plumule/protocol";
 import { deploymentObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { type App, type AppContext, implement } from "../implement.ts";
-import { deploymentOfRun } from "../locate.ts";
+import { placeOfRun } from "../locate.ts";
 
 const NO_LEASE = refuse("unauthenticated", "This needs the lease token of the run as bearer.");
 
@@ -46,9 +46,9 @@ export function runRoutes(app: App): void {
   implement(app, getLog, async ({ params, query, env, c }) => {
     const range = rangeOf(c, query);
     if (isRefusal(range)) return range;
-    const object = await deploymentOfRun(env, params.ns, params.run);
-    if (isRefusal(object)) return object;
-    const slice = await object.readLog({ run: params.run, offset: range.offset, limit: range.limit });
+    const place = await placeOfRun(env, params.ns, params.run);
+    if (isRefusal(place)) return place;
+    const slice = await place.object.readLog({ run: params.run, offset: range.offset, limit: range.limit });
     if (isRefusal(slice)) return slice;
     const headers = new Headers({
       "content-type": "text/plain; charset=utf-8",

@@ -17,10 +17,12 @@ type Seen = Pick<IncomingMessage, "method" | "url" | "headers"> & { body: string
 /** A server that answers every request the same way, and what it was asked. */
 async function broker(answer: (response: ServerResponse) => void): Promise<{ deps: ClientDeps; seen: Seen[] }> {
   const seen: Seen[] = [];
-  const server = createServer(async (request, response) => {
+  const server = createServer((request, response) => {
     const { method, url, headers } = request;
-    seen.push({ method, url, headers, body: Buffer.concat(await request.toArray()).toString() });
-    answer(response);
+    void request.toArray().then((parts) => {
+      seen.push({ method, url, headers, body: Buffer.concat(parts).toString() });
+      answer(response);
+    });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   closers.push(() => server.close());
