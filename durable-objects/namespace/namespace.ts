@@ -1,7 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { formatTime, type JobId, type NamespaceView, problemOf, refuse, type Refusal } from "@plumule/protocol";
 import type { Env } from "../env.ts";
-import { migrate } from "../shared/migrate.ts";
+import { hasTables, migrate } from "../shared/migrate.ts";
 import { namespaceObject } from "../shared/names.ts";
 import { transact } from "../shared/transact.ts";
 import { unauthenticated } from "./access.ts";
@@ -10,7 +10,7 @@ import { addNamespace, listNamespaces } from "./directory.ts";
 import { badSignature } from "./hook-verify.ts";
 import { MIGRATIONS } from "./migrations.ts";
 import { assemble, type Parts } from "./parts.ts";
-import { findNamespace, hasTables, insertNamespace } from "./store/namespace.ts";
+import { findNamespace, insertNamespace } from "./store/namespace.ts";
 
 type Call<Name extends keyof NamespaceCalls> = Parameters<NamespaceCalls[Name]>[0];
 type Answer<Name extends keyof NamespaceCalls> = ReturnType<NamespaceCalls[Name]>;

@@ -1,6 +1,6 @@
 import { type DeliveryView, type Refusal, signWebhook, type Trigger } from "@plumule/protocol";
 import { vi } from "vitest";
-import type { NamespaceCalls } from "../../durable-objects/namespace/calls.ts";
+import type { NamespaceCalls, RawHook } from "../../durable-objects/namespace/calls.ts";
 import { bytesOf, granted, hookOf, newSigner, openNamespace } from "./namespace-fixtures.ts";
 
 /** A signer with its did:key. */
@@ -55,17 +55,26 @@ export function bodyOf(audience: string, changes: Record<string, unknown> = {}):
   };
 }
 
-/** Posts plumule's own body, signed with Ed25519 (`v1a`). */
+type Signing = { id?: string; key?: Key; seconds?: number; hook?: string };
+
+/** plumule's own body, signed with Ed25519 (`v1a`), as the edge hands it over. */
+export async function signedPush(
+  place: Place,
+  changes: Record<string, unknown> = {},
+  more: Signing = {},
+): Promise<RawHook> {
+  const { id = crypto.randomUUID(), key = place.key, seconds = Math.floor(Date.now() / 1000), hook = null } = more;
+  const body = bytesOf(bodyOf(place.audience, changes));
+  return hookOf(body, await signWebhook({ id, timestampSeconds: seconds, body, signer: key }), place.audience, hook);
+}
+
+/** Posts it. */
 export async function post(
   place: Place,
   changes: Record<string, unknown> = {},
-  more: { id?: string; key?: Key; seconds?: number; hook?: string } = {},
+  more: Signing = {},
 ): Promise<Received | Refusal> {
-  const body = bytesOf(bodyOf(place.audience, changes));
-  const { id = crypto.randomUUID(), key = place.key, seconds = Math.floor(Date.now() / 1000), hook = null } = more;
-  return place.calls.receiveHook(
-    hookOf(body, await signWebhook({ id, timestampSeconds: seconds, body, signer: key }), place.audience, hook),
-  );
+  return place.calls.receiveHook(await signedPush(place, changes, more));
 }
 
 /** The delivery once its jobs were handed over. */

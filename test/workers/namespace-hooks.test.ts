@@ -1,4 +1,4 @@
-import { evictDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { isRefusal, LIMITS, type Refusal, signWebhook } from "@plumule/protocol";
 import { describe, expect, test, vi } from "vitest";
 import {
@@ -23,6 +23,7 @@ import {
   RULE,
   SECRET,
   settled,
+  signedPush,
 } from "./namespace-hook-fixtures.ts";
 
 describe("a webhook signed with Ed25519 (v1a)", () => {
@@ -85,7 +86,12 @@ describe("a webhook signed with Ed25519 (v1a)", () => {
   test("repeated with the same id is one delivery, 50 times at once too", async () => {
     const place = await openHooks();
     const id = crypto.randomUUID();
-    const answers = (await Promise.all(Array.from({ length: 50 }, () => post(place, {}, { id })))).map(granted);
+    const call = await signedPush(place, {}, { id });
+    const answers = await runInDurableObject(bindings.NAMESPACE.getByName(place.name), async (namespace) =>
+      (await Promise.all(Array.from({ length: 50 }, () => namespace.receiveHook(call)))).map((answer) =>
+        granted(answer),
+      ),
+    );
     expect(new Set(answers.map(({ delivery }) => delivery.id)).size).toBe(1);
     expect(answers.filter(({ status }) => status === 202)).toHaveLength(1);
     await settled(place.calls, answers[0]!.delivery.id);
@@ -280,6 +286,22 @@ describe("a webhook with a shared secret", () => {
       ).toBe(delivery.id);
     },
   );
+
+  test("that moves a branch away and back is three pushes, without an id of the sender", async () => {
+    const place = await openHooks();
+    const [one, two, three] = COMMITS;
+    const states: string[] = [];
+    for (const [before, after] of [
+      [one, two],
+      [two, three],
+      [three, two],
+    ] as const) {
+      const body = bytesOf({ ...garden, before, after });
+      const headers = { "x-radicle-signature": await hubSignature(SECRET, body) };
+      states.push(granted(await place.calls.receiveHook(hookOf(body, headers, place.audience))).delivery.state);
+    }
+    expect(states).toEqual(["accepted", "accepted", "accepted"]);
+  });
 
   test("of a patch goes to the patch's deployment", async () => {
     const place = await openHooks([{ ...RULE, refs: ["refs/patches/*"], events: ["patch"], deployment: "pr-{patch}" }]);

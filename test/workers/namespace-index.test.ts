@@ -91,7 +91,11 @@ describe("the index", () => {
     expect(await calls.publish(first)).toEqual({ through: 2 });
     expect(await dumpTables(name)).toEqual(before);
     expect(await calls.publish(batchOf(web, jobs, 0))).toEqual({ through: 3 });
-    expect((await readFeed(calls)).map(({ subject }) => subject)).toEqual(jobs.map(({ id }) => `jobs/${id}`));
+    await calls.publish(batchOf(web, [{ ...jobs[0]!, state: "succeeded" }], 3));
+    expect(await calls.publish(first)).toEqual({ through: 4 });
+    expect((await allJobs(calls, { state: "succeeded" }, 10)).jobs).toHaveLength(1);
+    const told = [...jobs, jobs[0]!].map(({ id }) => `jobs/${id}`);
+    expect((await readFeed(calls)).map(({ subject }) => subject)).toEqual(told);
   });
 
   test("writes few rows: one per deployment, job and batch, and two index entries for a new job", async () => {
