@@ -50,11 +50,13 @@ export async function executeRun(
   }
   const startedAt = new Date().toISOString();
   await journal.put(assignment.run, { assignment, state: "running", startedAt });
+  const stop = stopSwitch(assignment, leave);
   const lease = keepLease({
     heartbeat: (body, signal) => broker.heartbeat(assignment, body, signal),
     leaseMs: first.leaseMs,
     firstCommand: first.command,
-    graceMs: machine.graceMs,
+    onStop: stop.order,
+    graceMs: assignment.limits.graceMs,
     clock: () => performance.now(),
   });
   const logPath = join(folders.logs, `${assignment.run}.log`);
@@ -67,7 +69,6 @@ export async function executeRun(
     (batch) => broker.report(assignment, batch),
     () => new Date(),
   );
-  const stop = stopSwitch(assignment, [lease.stop, leave]);
   const survivors = { killedCount: 0, leftoverCount: 0 };
   const end = await work(deps, assignment, { file, upload, reporter, stop, survivors }).catch(
     (error: unknown): TaskEnd => {
@@ -120,15 +121,22 @@ async function takeLease(
   return null;
 }
 
-type StopSwitch = { signal: AbortSignal; kill: AbortSignal; touch(): void; clear(): void };
+type StopSwitch = {
+  signal: AbortSignal;
+  kill: AbortSignal;
+  order: (next: StopOrder) => void;
+  touch(): void;
+  clear(): void;
+};
 
 /** Joins all that can stop a run: the broker and the lease, the runner's leaving, and the job's own time-outs. */
-function stopSwitch({ limits }: Assignment, [ordered, leave]: [AbortSignal, AbortSignal]): StopSwitch {
+function stopSwitch({ limits }: Assignment, leave: AbortSignal): StopSwitch {
   const stop = new AbortController();
   const kill = new AbortController();
+  const graces: NodeJS.Timeout[] = [];
   const order = (next: StopOrder): void => {
     if (!stop.signal.aborted) stop.abort(next);
-    if (next.graceMs === 0) kill.abort();
+    graces.push(setTimeout(() => kill.abort(), next.graceMs));
   };
   const own = (reason: Reason): void => order({ reason, graceMs: limits.graceMs, leaseLost: false });
   const run = setTimeout(
@@ -144,19 +152,18 @@ function stopSwitch({ limits }: Assignment, [ordered, leave]: [AbortSignal, Abor
     );
   };
   touch();
-  const obey = (): void => order(ordered.reason as StopOrder);
   const go = (): void => own({ code: "runner-stopped", detail: "The runner was stopped." });
-  ordered.addEventListener("abort", obey);
   leave.addEventListener("abort", go);
-  if (ordered.aborted) obey();
   if (leave.aborted) go();
   return {
     signal: stop.signal,
     kill: kill.signal,
+    order,
     touch,
     clear() {
       clearTimeout(run);
       clearTimeout(silence);
+      for (const grace of graces) clearTimeout(grace);
       leave.removeEventListener("abort", go);
     },
   };

@@ -5,8 +5,8 @@ import type { BrokerAnswer } from "./broker.ts";
 /** Why a run has to stop: the broker says so, or the lease has ended. `graceMs` is how long its processes get. */
 export type StopOrder = { reason: Reason; graceMs: number; leaseLost: boolean };
 
-/** A lease that is kept by heartbeats. `stop` aborts with a {@link StopOrder} as its reason. */
-export type KeptLease = { stop: AbortSignal; stopOrder(): StopOrder | null; release(): void };
+/** A lease that is kept by heartbeats, until `release`. */
+export type KeptLease = { release(): void };
 
 /** What keeping a lease needs. `leaseMs` is what the accepted first heartbeat granted. */
 export type LeaseDeps = {
@@ -16,6 +16,9 @@ export type LeaseDeps = {
   ) => Promise<BrokerAnswer<HeartbeatAnswer>>;
   leaseMs: number;
   firstCommand: Command | null;
+  /** Called for every order: a later one may shorten the grace. */
+  onStop: (order: StopOrder) => void;
+  /** Grace when the lease is lost, ms. */
   graceMs: number;
   /** Monotonic milliseconds: a jump of the wall clock must not end a lease. */
   clock: () => number;
@@ -30,22 +33,16 @@ const QUIET_START_MS = 400;
  * runner may hold it.
  */
 export function keepLease(deps: LeaseDeps): KeptLease {
-  const stop = new AbortController();
   const released = new AbortController();
-  let order: StopOrder | null = null;
   let seenCommand = 0;
 
-  const giveOrder = (next: StopOrder): void => {
-    order = next;
-    if (!stop.signal.aborted) stop.abort(next);
-  };
   const obey = (command: Command | null): void => {
     if (command === null || command.number <= seenCommand) return;
     seenCommand = command.number;
-    giveOrder({ reason: command.reason, graceMs: command.force ? 0 : command.graceMs, leaseLost: false });
+    deps.onStop({ reason: command.reason, graceMs: command.force ? 0 : command.graceMs, leaseLost: false });
   };
   const lose = (detail: string): void =>
-    giveOrder({ reason: { code: "runner-lost", detail }, graceMs: deps.graceMs, leaseLost: true });
+    deps.onStop({ reason: { code: "runner-lost", detail }, graceMs: deps.graceMs, leaseLost: true });
 
   const beat = async (): Promise<void> => {
     const backoff = createBackoff(200, 5_000);
@@ -73,5 +70,5 @@ export function keepLease(deps: LeaseDeps): KeptLease {
 
   obey(deps.firstCommand);
   void beat();
-  return { stop: stop.signal, stopOrder: () => order, release: () => released.abort() };
+  return { release: () => released.abort() };
 }

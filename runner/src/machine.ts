@@ -17,14 +17,10 @@ export type Machine = {
   variables: Readonly<Record<string, string>>;
   path: string;
   offer: Offer;
-  /** Grace of a stop that names none, ms. */
-  graceMs: number;
 };
 
 /** Version of the runner, in its statements. */
 export const RUNNER_VERSION = "0.1.0";
-
-const GRACE_MS = 10_000;
 
 /** Finds out what this machine can do. The second part says in words what was found, for the person who started the runner. */
 export async function probeMachine(
@@ -64,7 +60,6 @@ export async function probeMachine(
       variables,
       path,
       offer,
-      graceMs: GRACE_MS,
     },
     findings: [
       "version" in nix ? `Nix ${nix.version} for ${nix.system}` : `no Nix (${nix.why}): only shell jobs`,

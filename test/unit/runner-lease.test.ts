@@ -1,7 +1,8 @@
 import type { Command, HeartbeatAnswer } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
+import { pause } from "../../runner/src/backoff.ts";
 import type { BrokerAnswer } from "../../runner/src/broker.ts";
-import { keepLease } from "../../runner/src/lease.ts";
+import { keepLease, type LeaseDeps, type StopOrder } from "../../runner/src/lease.ts";
 
 type Beat = BrokerAnswer<HeartbeatAnswer>;
 
@@ -43,97 +44,78 @@ function broker(answers: Beat[]): {
   };
 }
 
-const aborted = (signal: AbortSignal, ms: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    if (signal.aborted) return resolve(true);
-    signal.addEventListener("abort", () => resolve(true), { once: true });
-    setTimeout(() => resolve(false), ms);
+/** A kept lease, with the orders that it gave. */
+function keep(deps: Partial<LeaseDeps> & Pick<LeaseDeps, "heartbeat">): {
+  orders: StopOrder[];
+  stoppedWithin(ms: number): Promise<boolean>;
+  release(): void;
+} {
+  const orders: StopOrder[] = [];
+  const stop = new AbortController();
+  const lease = keepLease({
+    leaseMs: 1_000,
+    firstCommand: null,
+    graceMs: 10,
+    clock: () => performance.now(),
+    ...deps,
+    onStop: (order) => (orders.push(order), stop.abort()),
   });
+  return {
+    orders,
+    stoppedWithin: (ms) => pause(ms, stop.signal).then(() => stop.signal.aborted),
+    release: () => lease.release(),
+  };
+}
 
 describe("a kept lease", () => {
   it("obeys a command of the first heartbeat at once", () => {
-    const { heartbeat } = broker([]);
-    const lease = keepLease({
-      heartbeat,
-      leaseMs: 1_000,
-      firstCommand: cancel(1),
-      graceMs: 10,
-      clock: () => performance.now(),
-    });
-    expect(lease.stopOrder()).toEqual({
-      reason: { code: "cancelled", detail: "by a person" },
-      graceMs: 7_000,
-      leaseLost: false,
-    });
+    const lease = keep({ ...broker([]), firstCommand: cancel(1) });
+    expect(lease.orders).toEqual([
+      { reason: { code: "cancelled", detail: "by a person" }, graceMs: 7_000, leaseLost: false },
+    ]);
     lease.release();
   });
 
-  it("hands on a cancel with its grace, and a forced one without", async () => {
+  it("hands on a cancel with its grace, and a forced one after it without", async () => {
     const { heartbeat, asked } = broker([granted(cancel(1)), granted(cancel(2, true))]);
-    const lease = keepLease({
-      heartbeat,
-      leaseMs: 1_000,
-      firstCommand: null,
-      graceMs: 10,
-      clock: () => performance.now(),
-    });
-    expect(await aborted(lease.stop, 2_000)).toBe(true);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(lease.stopOrder()).toMatchObject({ graceMs: 0, leaseLost: false });
+    const lease = keep({ heartbeat });
+    expect(await lease.stoppedWithin(2_000)).toBe(true);
+    await pause(50);
+    expect(lease.orders.map((order) => order.graceMs)).toEqual([7_000, 0]);
     expect(asked.map((one) => one.seenCommand).slice(0, 3)).toEqual([0, 1, 2]);
     lease.release();
   });
 
   it("goes on working while the broker is away for less than the lease", async () => {
-    const { heartbeat } = broker([away, away]);
-    const lease = keepLease({
-      heartbeat,
-      leaseMs: 5_000,
-      firstCommand: null,
-      graceMs: 10,
-      clock: () => performance.now(),
-    });
-    expect(await aborted(lease.stop, 1_200)).toBe(false);
+    const lease = keep({ ...broker([away, away]), leaseMs: 5_000 });
+    expect(await lease.stoppedWithin(1_200)).toBe(false);
     lease.release();
   });
 
   it("ends the work by its own clock when no heartbeat gets through", async () => {
-    const lease = keepLease({
-      heartbeat: async () => away,
-      leaseMs: 700,
-      firstCommand: null,
-      graceMs: 10,
-      clock: () => performance.now(),
-    });
-    expect(await aborted(lease.stop, 3_000)).toBe(true);
-    expect(lease.stopOrder()).toMatchObject({ leaseLost: true, reason: { code: "runner-lost" } });
+    const lease = keep({ heartbeat: async () => away, leaseMs: 700 });
+    expect(await lease.stoppedWithin(3_000)).toBe(true);
+    expect(lease.orders).toEqual([
+      expect.objectContaining({ leaseLost: true, reason: expect.objectContaining({ code: "runner-lost" }) }),
+    ]);
     lease.release();
   });
 
   it("ends the work at once when the broker refuses the lease", async () => {
-    const { heartbeat } = broker([refused]);
-    const lease = keepLease({
-      heartbeat,
-      leaseMs: 60_000,
-      firstCommand: null,
-      graceMs: 10,
-      clock: () => performance.now(),
-    });
-    expect(await aborted(lease.stop, 2_000)).toBe(true);
-    expect(lease.stopOrder()).toMatchObject({ leaseLost: true, reason: { detail: "another runner has it" } });
+    const lease = keep({ ...broker([refused]), leaseMs: 60_000 });
+    expect(await lease.stoppedWithin(2_000)).toBe(true);
+    expect(lease.orders).toEqual([
+      expect.objectContaining({
+        leaseLost: true,
+        reason: expect.objectContaining({ detail: "another runner has it" }),
+      }),
+    ]);
     lease.release();
   });
 
   it("does not stop a run that has released it", async () => {
-    const { heartbeat } = broker([]);
-    const lease = keepLease({
-      heartbeat,
-      leaseMs: 600,
-      firstCommand: null,
-      graceMs: 10,
-      clock: () => performance.now(),
-    });
+    const lease = keep({ ...broker([]), leaseMs: 600 });
     lease.release();
-    expect(await aborted(lease.stop, 900)).toBe(false);
+    expect(await lease.stoppedWithin(900)).toBe(false);
   });
 });

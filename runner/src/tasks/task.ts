@@ -1,4 +1,4 @@
-import type { Output, Outcome, Reason } from "@plumule/protocol";
+import { LIMITS, type Output, type Outcome, type Reason } from "@plumule/protocol";
 import type { Machine } from "../machine.ts";
 import type { StopOrder } from "../lease.ts";
 import { type ProcessResult, runProcess } from "../process.ts";
@@ -15,7 +15,7 @@ export type TaskContext = {
   reporter: Reporter;
   /** Adds to the run's log. */
   log: (chunk: Uint8Array | string) => void;
-  /** Aborted when the run must stop, with a {@link StopOrder} as reason; `kill` when the grace is over at once. */
+  /** Aborted when the run must stop, with a {@link StopOrder} as reason; `kill` when its grace is over. */
   stop: AbortSignal;
   kill: AbortSignal;
   /** Counts what had to be killed, over all processes of the run. */
@@ -65,7 +65,6 @@ export async function runTaskProcess(
     onOutput: (chunk: Uint8Array, stream: "merged" | "stdout" | "stderr") => void;
   },
 ): Promise<ProcessResult> {
-  const order = context.stop.aborted ? orderOf(context.stop) : null;
   const result = await runProcess({
     argv,
     cwd: options.cwd ?? context.workspace.checkout,
@@ -75,7 +74,8 @@ export async function runTaskProcess(
     onOutput: options.onOutput,
     cancel: options.cancel ?? context.stop,
     kill: context.kill,
-    graceMs: order?.graceMs ?? context.machine.graceMs,
+    // The order that stops the run also says when its grace is over, which aborts `kill`.
+    graceMs: LIMITS.graceMaxMs,
     ...(options.firstSignal === undefined ? {} : { firstSignal: options.firstSignal }),
   });
   context.survivors.killedCount += result.survivorsKilledCount;

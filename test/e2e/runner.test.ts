@@ -1,0 +1,257 @@
+import { execFileSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import {
+  cancelJob,
+  getDerivations,
+  getStatements,
+  parseDidKey,
+  verifyNixSignature,
+  verifyStatement,
+} from "@plumule/protocol";
+import { nixKeyName } from "@plumule/runner";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { makeRepository, startTestBroker, type TestBroker } from "../support/broker.ts";
+
+let broker: TestBroker;
+let runnerId: string;
+beforeAll(async () => {
+  broker = await startTestBroker();
+  runnerId = (await broker.startRunner({ capacity: 2 })).id;
+});
+afterAll(() => broker?.stop());
+
+const shell = (script: string): { task: { kind: "shell"; script: string } } => ({ task: { kind: "shell", script } });
+const processesWith = (mark: string): string => {
+  try {
+    return execFileSync("pgrep", ["--full", mark], { encoding: "utf8" });
+  } catch {
+    return "";
+  }
+};
+
+/** Derivations without inputs from anywhere; `salt` makes every test build anew. */
+const flake = (salt: string, body: string): string => `{
+  outputs = { self }: let
+    mk = name: deps: script: derivation {
+      inherit name; system = "x86_64-linux"; builder = "/bin/sh";
+      args = [ "-c" ''export PATH=/usr/bin:/bin; echo '@nix { "action": "setPhase", "phase": "buildPhase" }'; echo building ${"${name}"}; ${"${script}"} echo ${"${toString deps}"} ${salt} > $out'' ];
+    };
+    seed = mk "seed" [ ] "";
+  in { packages.x86_64-linux = ${body}; };
+}`;
+
+describe("a shell job", () => {
+  it("succeeds with its log, its environment and a statement that verifies offline", async () => {
+    const job = await broker.submit("shell", {
+      ...shell('echo "hello from $PLUMULE_DEPLOYMENT"; echo to stderr >&2; echo "${HOME#/}" | wc -l'),
+      env: { GREETING: "hi" },
+    });
+    const { job: done, runs } = await broker.until(job.id);
+    expect(done).toMatchObject({ state: "succeeded", runner: runnerId, attempt: 1, reason: null });
+    const [run] = runs;
+    expect(await broker.log(run!.id)).toBe("hello from shell\nto stderr\n1\n");
+    expect(run).toMatchObject({
+      state: "succeeded",
+      exitCode: 0,
+      survivorsKilled: 0,
+      log: { state: "complete", bytes: 29 },
+    });
+    const answer = await broker.ask(getStatements, { params: { job: job.id } });
+    const text = answer.ok ? await answer.response.text() : "";
+    const envelope = JSON.parse(text.trim().split("\n")[0]!) as unknown;
+    const verified = await verifyStatement(envelope, {
+      signers: [runnerId],
+      expected: {
+        namespace: "test",
+        deployment: "shell",
+        job: job.id,
+        run: run!.id,
+        epoch: run!.epoch,
+        logSha256: run!.log.sha256!,
+        logBytes: 29,
+      },
+    });
+    expect(verified.checks.filter((check) => !check.ok)).toEqual([]);
+    expect(verified.ok).toBe(true);
+  });
+
+  it("fails with its exit code, and is not tried again", async () => {
+    const job = await broker.submit("shell", shell("echo before; exit 7"));
+    const { job: done, runs } = await broker.until(job.id);
+    expect(done).toMatchObject({ state: "failed", attempt: 1, reason: { code: "exit-code" } });
+    expect(runs[0]).toMatchObject({ exitCode: 7 });
+  });
+
+  it("ends at its time-out, by name", async () => {
+    const job = await broker.submit("shell", { ...shell("sleep 60"), timeouts: { runMs: 500, graceMs: 200 } });
+    expect((await broker.until(job.id)).job).toMatchObject({ state: "failed", reason: { code: "run-timeout" } });
+  });
+
+  it("ends when its log is silent for too long, by name", async () => {
+    const job = await broker.submit("shell", {
+      ...shell("echo once; sleep 60"),
+      timeouts: { silenceMs: 500, graceMs: 200 },
+    });
+    expect((await broker.until(job.id)).job).toMatchObject({ state: "failed", reason: { code: "silence-timeout" } });
+  });
+
+  it("brings a log of many chunks whole", async () => {
+    const job = await broker.submit("shell", shell("seq 1 200000"));
+    const { runs } = await broker.until(job.id);
+    expect(runs[0]!.log).toMatchObject({ state: "complete", bytes: 1_288_895 });
+  });
+});
+
+describe("a cancel", () => {
+  it("reaches the run, ends its whole process tree after the grace, and says what it had to kill", async () => {
+    const mark = `cancel-${randomUUID()}`;
+    const job = await broker.submit("cancel", {
+      ...shell(
+        `trap '' TERM; (exec -a ${mark} sleep 300) & setsid bash -c 'exec -a ${mark} sleep 300' & echo ready; wait; wait`,
+      ),
+      timeouts: { graceMs: 500 },
+    });
+    await broker.until(job.id, (detail) => (detail.runs[0]?.log.bytes ?? 0) > 0);
+    expect(processesWith(mark)).not.toBe("");
+    await broker.ask(cancelJob, { params: { job: job.id }, body: { reason: "not needed" } });
+    const { job: done, runs } = await broker.until(job.id);
+    expect(done).toMatchObject({
+      state: "cancelled",
+      reason: { code: "cancelled", detail: expect.stringContaining("not needed") },
+    });
+    expect(runs[0]!.survivorsKilled).toBeGreaterThan(0);
+    expect(processesWith(mark)).toBe("");
+  });
+
+  it("by a replacing job leaves the first superseded and runs the second after it", async () => {
+    const first = await broker.submit("replace", { ...shell("echo ready; sleep 300"), timeouts: { graceMs: 500 } });
+    await broker.until(first.id, (detail) => (detail.runs[0]?.log.bytes ?? 0) > 0);
+    const second = await broker.submit("replace", { ...shell("echo second"), mode: "replace" });
+    expect((await broker.until(first.id)).job).toMatchObject({ state: "superseded", supersededBy: second.id });
+    expect((await broker.until(second.id)).job.state).toBe("succeeded");
+    const [before, after] = await Promise.all([broker.job(first.id), broker.job(second.id)]);
+    expect(after.job.startedAt! >= before.job.finishedAt!).toBe(true);
+  });
+});
+
+describe("a build of a real commit", () => {
+  it("gives outputs with NAR hash and Nix's own signature, the derivation graph, and provenance", async () => {
+    const salt = randomUUID();
+    const repository = await makeRepository(broker.folder, {
+      "flake.nix": flake(salt, '{ default = mk "shoot" [ seed (mk "root" [ seed ] "") ] ""; }'),
+    });
+    const job = await broker.submit("build", {
+      task: { kind: "nix-build", installables: [".#default"] },
+      source: { repository: repository.url, commit: repository.commit },
+    });
+    const { job: done, runs } = await broker.until(job.id, undefined, 60_000);
+    expect(done).toMatchObject({ state: "succeeded", progress: { total: 3, done: 3, failed: 0 } });
+    const [output] = runs[0]!.outputs;
+    expect(output).toMatchObject({
+      name: "out",
+      path: expect.stringMatching(/-shoot$/),
+      narHash: expect.stringMatching(/^[0-9a-f]{64}$/),
+    });
+    const log = await broker.log(runs[0]!.id);
+    for (const name of ["seed", "root", "shoot"]) expect(log).toContain(`building ${name}`);
+    const graph = await broker.ask(getDerivations, { params: { job: job.id } });
+    expect(
+      graph.ok &&
+        graph.answer.body.nodes
+          .map((node) => [node.name, node.state, node.phase])
+          .toSorted(([a], [b]) => a!.localeCompare(b!)),
+    ).toEqual([
+      ["root", "built", "buildPhase"],
+      ["seed", "built", "buildPhase"],
+      ["shoot", "built", "buildPhase"],
+    ]);
+    expect(graph.ok && graph.answer.body.edges).toHaveLength(3);
+    const answer = await broker.ask(getStatements, { params: { job: job.id } });
+    const envelopes = (answer.ok ? await answer.response.text() : "")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as unknown);
+    expect(envelopes).toHaveLength(2);
+    for (const envelope of envelopes) {
+      const verified = await verifyStatement(envelope, {
+        signers: [runnerId],
+        expected: { job: job.id, commit: repository.commit },
+      });
+      expect(verified.checks.filter((check) => !check.ok)).toEqual([]);
+    }
+    const ours = output!.signatures.find((signature) => signature.startsWith(`${nixKeyName(keyOf(runnerId))}:`));
+    expect(
+      await verifyNixSignature(
+        {
+          path: output!.path,
+          narHash: Buffer.from(output!.narHash, "hex"),
+          narSize: output!.narSize,
+          references: output!.references,
+        },
+        ours!,
+        `${nixKeyName(keyOf(runnerId))}:${Buffer.from(keyOf(runnerId)).toString("base64")}`,
+      ),
+    ).toBeTruthy();
+  });
+
+  it("fails with the first derivation that failed", async () => {
+    const repository = await makeRepository(broker.folder, {
+      "flake.nix": flake(randomUUID(), '{ default = mk "top" [ (mk "rotten" [ ] "echo it broke; exit 3;") ] ""; }'),
+    });
+    const job = await broker.submit("build", {
+      task: { kind: "repository" },
+      source: { repository: repository.url, commit: repository.commit },
+    });
+    const { job: done } = await broker.until(job.id, undefined, 60_000);
+    expect(done).toMatchObject({
+      state: "failed",
+      reason: { code: "build-failed", derivation: expect.stringContaining("-rotten.drv") },
+    });
+  });
+
+  it("runs what the repository's own file says, in order", async () => {
+    const repository = await makeRepository(broker.folder, {
+      ".radicle/plumule.yaml":
+        "jobs:\n  one: { shell: 'git rev-parse HEAD' }\n  two: { shell: 'echo two; test \"$PLUMULE_COMMIT\" = \"$(git rev-parse HEAD)\"' }\n",
+    });
+    const job = await broker.submit("repository", {
+      task: { kind: "repository" },
+      source: { repository: repository.url, commit: repository.commit },
+    });
+    const { job: done, runs } = await broker.until(job.id);
+    expect(done.state).toBe("succeeded");
+    expect(await broker.log(runs[0]!.id)).toBe(
+      `[plumule] .radicle/plumule.yaml: one, two\n[plumule] one\n${repository.commit}\n[plumule] two\ntwo\n`,
+    );
+  });
+
+  it("is cancelled without a builder left", async () => {
+    const mark = `9${Math.floor(Math.random() * 1e8)}`;
+    const repository = await makeRepository(broker.folder, {
+      "flake.nix": flake(randomUUID(), `{ default = mk "slow" [ ] "echo ready; sleep ${mark};"; }`),
+    });
+    const job = await broker.submit("build", {
+      task: { kind: "nix-build", installables: [".#default"] },
+      source: { repository: repository.url, commit: repository.commit },
+    });
+    await broker.until(job.id, () => processesWith(`sleep ${mark}`) !== "", 30_000);
+    await broker.ask(cancelJob, { params: { job: job.id }, body: {} });
+    expect((await broker.until(job.id)).job.state).toBe("cancelled");
+    expect(processesWith(`sleep ${mark}`)).toBe("");
+  });
+
+  it("goes back to the queue when the source cannot be reached, and says so at the end", async () => {
+    const job = await broker.submit("missing", {
+      task: { kind: "repository" },
+      source: { repository: `file://${broker.folder}/nothing`, commit: "0".repeat(40) },
+      retry: { attempts: 1 },
+    });
+    expect((await broker.until(job.id)).job).toMatchObject({ state: "failed", reason: { code: "source-unavailable" } });
+  });
+});
+
+function keyOf(did: string): Uint8Array {
+  const parsed = parseDidKey(did);
+  if (!parsed.ok) throw new Error(parsed.detail);
+  return parsed.value;
+}
