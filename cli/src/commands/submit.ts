@@ -1,0 +1,156 @@
+import { randomUUID } from "node:crypto";
+import {
+  INTERRUPTS,
+  ISOLATION_LEVELS,
+  LIMITS,
+  PRIORITIES,
+  rerunJob,
+  type SubmitAnswer,
+  submitJob,
+} from "@plumule/protocol";
+import { Command, Option } from "commander";
+import { readCheckout } from "../checkout.ts";
+import type { Connection } from "../connection.ts";
+import { act, type Context } from "../context.ts";
+import { EXIT, type ExitCode } from "../exit-codes.ts";
+import { type Failure, isFailure } from "../failure.ts";
+import { collect, collectPairs, wholeNumber } from "../flags.ts";
+import { isLocalUrl, type JobFlags, jobRequest } from "../job-request.ts";
+import { paintState, paint, printDone, shortId, type Terminal } from "../print.ts";
+import { resolveJob } from "../resolve.ts";
+import { inLine } from "../terminal-text.ts";
+import { watch } from "../watching.ts";
+
+type WaitFlags = { wait?: true; timeout?: number; idempotencyKey?: string };
+type SubmitFlags = JobFlags & WaitFlags & { dryRun?: true; ifRevision?: number };
+
+/** `plumule submit`: puts a job into a deployment's lane. */
+export function submitCommand(): Command {
+  const command = new Command("submit")
+    .summary("submit a job")
+    .description(
+      "Puts a job into the lane of a deployment. In a git checkout the job is about its commit, and without a task the repository says what to do.",
+    )
+    .argument("[deployment]", "lane of the job; by default the name of the checkout's folder")
+    .optionsGroup("What to do:")
+    .option("--shell <script>", "run a script with bash; @FILE reads it from a file")
+    .option("--build <installable>", "build with Nix, such as .#default; may be repeated", collect)
+    .option("--effect <installable>", "build and run an effect, such as .#effects.deploy")
+    .option("--repository", "do what the task file at the commit says; the default in a checkout")
+    .option("--task <name>", "one task of the repository's task file")
+    .option("-c, --config <file>", "JSON configuration of the job; - reads it from stdin")
+    .option("--env <name=value>", "an environment variable; may be repeated", collectPairs)
+    .optionsGroup("About what:")
+    .option("--source <url>", "repository, as a rad: or https: URL")
+    .option("--commit <commit>", "commit, by any name that git knows here")
+    .option("--ref <ref>", "branch, tag or patch that the commit is of")
+    .option("--type <name>", "type of the job, for your own use")
+    .option("--summary <text>", "one line for people")
+    .optionsGroup("When the deployment is busy (default: wait in line):")
+    .option("--replace", "take the place of everything that waits, and stop what runs")
+    .option("--latest", "let what runs end, take the place of what waits")
+    .option("--reject", "fail")
+    .addOption(new Option("--interrupt <when>", "whether --replace may stop what runs").choices([...INTERRUPTS]))
+    .addOption(new Option("--priority <class>", "how urgent it is").choices([...PRIORITIES]));
+  return addRunnerAndSubmitFlags(command).action(act(submit));
+}
+
+function addRunnerAndSubmitFlags(command: Command): Command {
+  command
+    .optionsGroup("Which runner:")
+    .option("--system <system>", "such as x86_64-linux; may be repeated", collect)
+    .option("--feature <feature>", "a feature that it must have; may be repeated", collect)
+    .option("--label <label>", "a label that it must have; may be repeated", collect)
+    .addOption(new Option("--isolation <level>", "how well it must keep the job apart").choices([...ISOLATION_LEVELS]))
+    .option("--pool <name>", "pool of the runner")
+    .optionsGroup("Submitting:")
+    .option("--hold", "do not start before `plumule approve`")
+    .option("--dry-run", "say what would happen, and change nothing")
+    .option("--if-revision <number>", "only if the deployment has this revision", wholeNumber(0));
+  return addWaitFlags(command);
+}
+
+function addWaitFlags(command: Command): Command {
+  return command
+    .option("--idempotency-key <key>", "same key, same job: makes it safe to submit again (default: a new key)")
+    .option("-w, --wait", "watch the job; the exit code is its result")
+    .addOption(new Option("--detach", "return at once; the default").conflicts("wait"))
+    .option("--timeout <seconds>", "watch at most so long", wholeNumber(1));
+}
+
+async function submit(
+  { terminal, cwd, connect }: Context,
+  deployment: string | undefined,
+  flags: SubmitFlags,
+): Promise<ExitCode | Failure> {
+  const connection = await connect();
+  if (isFailure(connection)) return connection;
+  const around = { cwd, checkout: await readCheckout(cwd), isLocal: isLocalUrl(connection.place.url) };
+  const request = await jobRequest(deployment, flags, around);
+  if (isFailure(request)) return request;
+  for (const note of request.notes) terminal.note(`${paint.care("!")} ${note}`);
+  const headers = idempotent(flags);
+  if (flags.ifRevision !== undefined) headers["if-match"] = `"r${flags.ifRevision}"`;
+  const answer = await connection.ask(submitJob, {
+    params: { ns: connection.ns, deployment: request.deployment },
+    query: flags.dryRun === true ? { dryRun: "1" } : {},
+    body: request.body,
+    headers,
+  });
+  return isFailure(answer) ? answer : afterSubmit(connection, terminal, answer.body, flags);
+}
+
+/** `plumule rerun`: the same job once more. */
+export function rerunCommand(): Command {
+  const command = new Command("rerun")
+    .summary("submit the same job again")
+    .description("Submits the same work once more, as a new job behind what is there.")
+    .argument("[id]", "job, run, deployment or commit; by default the job of HEAD");
+  return addWaitFlags(command).action(act(rerun));
+}
+
+async function rerun(
+  { terminal, cwd, connect }: Context,
+  id: string | undefined,
+  flags: WaitFlags,
+): Promise<ExitCode | Failure> {
+  const connection = await connect();
+  if (isFailure(connection)) return connection;
+  const found = await resolveJob(connection, id, cwd);
+  if (isFailure(found)) return found;
+  const params = { ns: connection.ns, job: found.job.id };
+  const answer = await connection.ask(rerunJob, { params, headers: idempotent(flags) });
+  return isFailure(answer) ? answer : afterSubmit(connection, terminal, answer.body, flags);
+}
+
+/** The headers of a submit. There is always a key, so that a lost answer can be asked for again without a second job. */
+function idempotent({ idempotencyKey }: WaitFlags): Record<string, string> {
+  return { "idempotency-key": (idempotencyKey ?? randomUUID()).slice(0, LIMITS.keyCharacters) };
+}
+
+async function afterSubmit(
+  connection: Connection,
+  terminal: Terminal,
+  answer: SubmitAnswer,
+  flags: WaitFlags,
+): Promise<ExitCode | Failure> {
+  const { job, cursor, dryRun } = answer;
+  const waits = flags.wait === true && !dryRun;
+  const next = dryRun ? "the same without --dry-run" : waits ? "watching" : `plumule watch ${shortId(job.id)}`;
+  if (!waits || !terminal.json) printDone(terminal, { line: submittedLine(answer), next, id: job.id, answer });
+  if (!waits) return EXIT.ok;
+  const timeoutMs = flags.timeout === undefined ? undefined : flags.timeout * 1000;
+  return watch(connection, terminal, { deployment: job.deployment, job, since: cursor, timeoutMs });
+}
+
+/** What a submit did, in one line. */
+export function submittedLine({ job, position, superseded, joined, dryRun }: SubmitAnswer): string {
+  const would = dryRun ? "would be " : joined ? "is already " : "";
+  const parts = [
+    `job ${paint.strong(shortId(job.id))} in ${inLine(job.deployment)} ${would}${paintState(job.state)}`,
+    job.state === "queued" && position > 1 ? `position ${position}` : "",
+    superseded.length === 0 ? "" : `in place of ${superseded.map(shortId).join(", ")}`,
+    job.waiting === null || job.waiting.reason === "position" ? "" : inLine(job.waiting.detail),
+  ];
+  return parts.filter((part) => part !== "").join(", ");
+}
