@@ -7,8 +7,8 @@ import { BROKER, isPublished, type Ledger } from "./ledger.ts";
 
 /** How long events are collected before they are told, so that a short job costs one or two calls. */
 const COLLECT_MS = 250;
-/** When the alarm tells what a broken instance did not. */
-const HEAL_MS = 10_000;
+/** When the alarm tells what a broken instance did not: while the namespace still waits for a young job that somebody asks for. */
+const HEAL_MS = 1_500;
 
 /** What publishing needs of the object. */
 export type PublisherDeps = {

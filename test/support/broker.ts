@@ -19,7 +19,7 @@ import {
   submitJob,
 } from "@plumule/protocol";
 import { type RunnerOptions, type RunningRunner, startRunner } from "@plumule/runner";
-import { startEmbeddedBroker } from "../../cli/src/dev/embedded-broker.ts";
+import { type EmbeddedBroker, startEmbeddedBroker } from "../../cli/src/dev/embedded-broker.ts";
 
 /** A broker of a test's own in real workerd, with a namespace and an admin token of it. */
 export type TestBroker = {
@@ -35,6 +35,8 @@ export type TestBroker = {
   /** Waits for a state of a job, by default a final one. */
   until(id: string, state?: JobState | ((detail: JobDetail) => boolean), withinMs?: number): Promise<JobDetail>;
   log(run: string): Promise<string>;
+  /** Kills the broker and starts it again on the same port and state, after `whileAway`. */
+  restart(whileAway?: () => Promise<void>): Promise<void>;
   startRunner(options?: Partial<RunnerOptions>): Promise<RunningRunner & { said: string[] }>;
   stop(): Promise<void>;
 };
@@ -44,8 +46,12 @@ const ADMIN = "admin-token-of-a-test";
 /** Starts one. Everything that it and its runners write is below one temporary folder, which `stop` removes. */
 export async function startTestBroker(): Promise<TestBroker> {
   const folder = await mkdtemp(join(tmpdir(), "plumule-e2e-"));
-  const broker = await startEmbeddedBroker({ port: 0, stateDir: join(folder, "broker"), adminToken: ADMIN });
-  if ("refused" in broker) throw new Error(broker.refused);
+  const start = async (port: number): Promise<EmbeddedBroker> => {
+    const started = await startEmbeddedBroker({ port, stateDir: join(folder, "broker"), adminToken: ADMIN });
+    if ("refused" in started) throw new Error(started.refused);
+    return started;
+  };
+  let broker = await start(0);
   const ns = "test";
   const admin = { fetch, baseUrl: broker.url, bearer: ADMIN };
   must(await call(admin, createNamespace, { params: {}, body: { id: ns } }));
@@ -75,6 +81,11 @@ export async function startTestBroker(): Promise<TestBroker> {
       const answer = await call(client, getLog, { params: { ns, run } });
       if (!answer.ok) throw new Error(answer.problem.detail);
       return answer.response.text();
+    },
+    async restart(whileAway = async () => {}) {
+      await broker.stop();
+      await whileAway();
+      broker = await start(broker.port);
     },
     async startRunner(options = {}) {
       const registration = must(await call(client, createRegistration, { params: { ns }, body: {} }));

@@ -1,0 +1,132 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { createRegistration, getDeploymentEvents } from "@plumule/protocol";
+import type { RunnerOptions } from "@plumule/runner";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { startTestBroker, type TestBroker } from "../support/broker.ts";
+
+let broker: TestBroker;
+const children: ChildProcess[] = [];
+beforeEach(async () => {
+  broker = await startTestBroker();
+});
+afterEach(async () => {
+  for (const child of children.splice(0)) child.kill("SIGKILL");
+  await broker?.stop();
+});
+
+const shell = (script: string): { task: { kind: "shell"; script: string } } => ({ task: { kind: "shell", script } });
+const isAlive = (mark: string): boolean => {
+  try {
+    return execFileSync("pgrep", ["--full", mark]).length > 0;
+  } catch {
+    return false;
+  }
+};
+
+/** A runner in a process of its own. The same `name` is the same runner: key, journal and spool are in its folder. */
+async function startProcess(name: string): Promise<ChildProcess> {
+  const registration = await broker.ask(createRegistration, { body: {} });
+  if (!registration.ok) throw new Error(registration.problem.detail);
+  const options: RunnerOptions = {
+    url: broker.url,
+    namespace: "test",
+    state: join(broker.folder, name),
+    name,
+    registration: registration.answer.body.token,
+    nixStore: join(broker.folder, "nix"),
+  };
+  const child = spawn(
+    process.execPath,
+    [fileURLToPath(new URL("../support/runner-process.ts", import.meta.url)), JSON.stringify(options)],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  children.push(child);
+  await once(child.stdout!, "data");
+  return child;
+}
+
+it("keeps jobs, logs and events through a restart of the broker, with one contiguous sequence", async () => {
+  await broker.startRunner();
+  const first = await broker.submit("lane", shell("echo first"));
+  await broker.until(first.id);
+  await broker.restart();
+  const kept = await broker.job(first.id);
+  expect(kept.job.state).toBe("succeeded");
+  expect(await broker.log(kept.runs[0]!.id)).toBe("first\n");
+  const second = await broker.submit("lane", shell("echo second"));
+  await broker.until(second.id);
+  const history = await broker.ask(getDeploymentEvents, { params: { deployment: "lane" } });
+  const events = history.ok ? history.answer.body.events : [];
+  expect(events.map((event) => Number(event.sequence))).toEqual(events.map((_, index) => index + 1));
+  expect(events.filter((event) => event.type === "job.succeeded")).toHaveLength(2);
+});
+
+it("delivers the result of a job that ended while the broker was away, once", async () => {
+  await broker.startRunner();
+  const mark = join(broker.folder, `done-${randomUUID()}`);
+  const job = await broker.submit("away", shell(`echo before; sleep 1.5; echo after; touch ${mark}`));
+  await broker.until(job.id, "running");
+  await broker.restart(async () => {
+    for (let waited = 0; waited < 100 && !existsSync(mark); waited += 1) await pause(100);
+    expect(existsSync(mark)).toBe(true);
+    await pause(500);
+  });
+  const { job: done, runs } = await broker.until(job.id, undefined, 40_000);
+  expect(done).toMatchObject({ state: "succeeded", attempt: 1 });
+  expect(runs).toHaveLength(1);
+  expect(await broker.log(runs[0]!.id)).toBe("before\nafter\n");
+});
+
+it("leaves no process of a job when its runner is killed, and runs the job again when the runner is back", async () => {
+  const mark = `killed-${randomUUID()}`;
+  const runner = await startProcess("killed");
+  // The first attempt hangs; the second sees the file that the first has left.
+  const flag = join(broker.folder, mark);
+  const job = await broker.submit(
+    "killed",
+    shell(`if [ -e ${flag} ]; then echo again; else touch ${flag}; exec -a ${mark} sleep 300; fi`),
+  );
+  await broker.until(job.id, () => existsSync(flag) && isAlive(mark));
+  runner.kill("SIGKILL");
+  for (let waited = 0; waited < 50 && isAlive(mark); waited += 1) await pause(100);
+  expect(isAlive(mark)).toBe(false);
+  await startProcess("killed");
+  const { job: done, runs } = await broker.until(job.id, undefined, 60_000);
+  expect(done).toMatchObject({ state: "succeeded", attempt: 2 });
+  // The runner that came back said itself how the first attempt ended, long before its lease did.
+  expect(runs.find((run) => run.attempt === 1)?.reason).toMatchObject({ code: "runner-stopped" });
+  expect(runs.map((run) => run.state).toSorted()).toEqual(["failed", "succeeded"]);
+});
+
+it("finishes what it does and takes nothing new when it is told to stop, and leaves with 0", async () => {
+  const runner = await startProcess("drained");
+  const first = await broker.submit("drained", shell("echo started; sleep 1; echo finished"));
+  await broker.until(first.id, "running");
+  runner.kill("SIGTERM");
+  const second = await broker.submit("other", shell("echo never"));
+  expect(await once(runner, "exit")).toEqual([0, null]);
+  expect((await broker.until(first.id)).job.state).toBe("succeeded");
+  expect((await broker.job(second.id)).job.state).toBe("queued");
+});
+
+it("gives its runs back when it is told to stop twice", async () => {
+  const mark = `twice-${randomUUID()}`;
+  const runner = await startProcess("twice");
+  const job = await broker.submit("twice", {
+    ...shell(`echo up; exec -a ${mark} sleep 300`),
+    timeouts: { graceMs: 500 },
+  });
+  await broker.until(job.id, () => isAlive(mark));
+  runner.kill("SIGTERM");
+  await pause(300);
+  runner.kill("SIGTERM");
+  await once(runner, "exit");
+  expect(isAlive(mark)).toBe(false);
+  expect(await broker.until(job.id, "queued")).toMatchObject({ job: { state: "queued" } });
+});
