@@ -47,7 +47,7 @@ async function startProcess(name: string): Promise<ChildProcess> {
     { stdio: ["ignore", "pipe", "inherit"] },
   );
   children.push(child);
-  await once(child.stdout!, "data");
+  if (child.stdout !== null) await once(child.stdout, "data");
   return child;
 }
 

@@ -250,6 +250,48 @@ describe("a build of a real commit", () => {
   });
 });
 
+describe("a shell job inside Nix", () => {
+  /** A tool that prints a word, and a development shell whose environment has one: without nixpkgs, so that it works offline. */
+  const tools = (salt: string): string => `{
+    outputs = { self }: {
+      packages.x86_64-linux.tool = derivation {
+        name = "tool"; system = "x86_64-linux"; builder = "/bin/sh";
+        args = [ "-c" "export PATH=/usr/bin:/bin; mkdir -p $out/bin; printf '#!/bin/sh\\necho grown ${salt}\\n' > $out/bin/plumule-tool; chmod +x $out/bin/plumule-tool" ];
+      };
+      devShells.x86_64-linux.default = derivation {
+        name = "shell"; system = "x86_64-linux"; builder = "/bin/bash"; args = [ "-c" "exit 1" ];
+        GREETING = "${salt}"; PATH = "/usr/bin:/bin"; outputs = [ "out" ];
+        stdenv = self.packages.x86_64-linux.setup;
+      };
+      packages.x86_64-linux.setup = derivation { name = "setup"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "export PATH=/usr/bin:/bin; mkdir $out; echo : > $out/setup" ]; };
+    };
+  }`;
+
+  it("finds the packages that it asks for", async () => {
+    const salt = randomUUID();
+    const repository = await makeRepository(broker.folder, { "flake.nix": tools(salt) });
+    const job = await broker.submit("nix-shell", {
+      task: { kind: "shell", script: "plumule-tool", packages: [".#tool"] },
+      source: { repository: repository.url, commit: repository.commit },
+    });
+    const { job: done, runs } = await broker.until(job.id, undefined, 60_000);
+    expect(await broker.log(runs[0]!.id)).toContain(`grown ${salt}`);
+    expect(done.state).toBe("succeeded");
+  });
+
+  it("has the environment of the flake's development shell", async () => {
+    const salt = randomUUID();
+    const repository = await makeRepository(broker.folder, { "flake.nix": tools(salt) });
+    const job = await broker.submit("nix-develop", {
+      task: { kind: "shell", script: 'echo "greeting $GREETING"', develop: "." },
+      source: { repository: repository.url, commit: repository.commit },
+    });
+    const { job: done, runs } = await broker.until(job.id, undefined, 60_000);
+    expect(await broker.log(runs[0]!.id)).toContain(`greeting ${salt}`);
+    expect(done.state).toBe("succeeded");
+  });
+});
+
 function keyOf(did: string): Uint8Array {
   const parsed = parseDidKey(did);
   if (!parsed.ok) throw new Error(parsed.detail);
