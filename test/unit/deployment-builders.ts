@@ -1,12 +1,4 @@
-import {
-  isRefusal,
-  type JobId,
-  type Outcome,
-  type Phase,
-  type Refusal,
-  type RunId,
-  type SubmitBody,
-} from "@plumule/protocol";
+import { isRefusal, type JobId, type Outcome, type Phase, type Refusal, type SubmitBody } from "@plumule/protocol";
 import { briefOf } from "#durable-objects/deployment/bodies.ts";
 import { approve, cancel } from "#durable-objects/deployment/core/cancel.ts";
 import { claim, heartbeat, type LeaseProof } from "#durable-objects/deployment/core/lease.ts";
@@ -113,8 +105,10 @@ export function laneWith(
   situation: Situation,
   body: Partial<SubmitBody> = {},
 ): { state: State; job: JobId; proof: LeaseProof } {
-  const none: LeaseProof = { run: "" as RunId, leaseSha256: "none", epoch: 1 };
-  let { state, job } = submitted(EMPTY, { ...body, ...(situation === "held" ? { hold: true } : {}) });
+  const none: LeaseProof = { run: "", leaseSha256: "none", epoch: 1 };
+  const first = submitted(EMPTY, { ...body, ...(situation === "held" ? { hold: true } : {}) });
+  const { job } = first;
+  let { state } = first;
   if (situation === "held" || situation === "queued") return { state, job, proof: none };
   state = claimed(state, job).state;
   const proof = proofOf(state, job);

@@ -26,7 +26,7 @@ it("is drawn with exactly the edges of the code", () => {
 });
 
 it("draws every state, and its end exactly where a state is final", () => {
-  const ends = [...DOCUMENT.matchAll(/^\s*(\w+) --> \[\*\]$/gm)].map(([, state]) => state);
+  const ends = [...DOCUMENT.matchAll(/^\s*(\w+) --> \[\*\]$/gm)].map(([, state]) => String(state));
   expect(ends.toSorted()).toEqual(JOB_STATES.filter((state) => isFinalJobState(state)).toSorted());
   for (const state of JOB_STATES) expect(DOCUMENT).toContain(`\`${state}\``);
 });

@@ -9,7 +9,6 @@ import {
   alarmOf,
   codeOf,
   eventsOf,
-  guardOf,
   newHouse,
   ok,
   rowsWritten,
