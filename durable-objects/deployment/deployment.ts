@@ -1,6 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import {
   CLOSE_CODES,
+  refuse,
   type Assignment,
   type CancelAnswer,
   type DeploymentSnapshot,
@@ -20,6 +21,7 @@ import {
 } from "@plumule/protocol";
 import type { Env } from "../env.ts";
 import { refuseHandshake, turnAway } from "../shared/handshake.ts";
+import { hasTables } from "../shared/migrate.ts";
 import type { DeploymentCalls, LogSlice } from "./calls.ts";
 import { poolOf } from "./core/model.ts";
 import { noteWaiting } from "./core/pool-news.ts";
@@ -41,16 +43,26 @@ type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Nam
  * handler reads the state, has the core decide, and commits the decision with its events and the alarm; the rules are in `core/`.
  */
 export class Deployment extends DurableObject<Env> implements DeploymentCalls {
-  readonly #parts: Parts;
-  readonly #decisions: Decisions;
-  readonly #runs: Runs;
+  #opened: { parts: Parts; decisions: Decisions; runs: Runs } | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    const waitUntil = (work: Promise<unknown>): void => ctx.waitUntil(work);
-    this.#parts = openParts(ctx, env);
-    this.#decisions = new Decisions(this.#parts, waitUntil);
-    this.#runs = new Runs(this.#parts, waitUntil);
+    if (hasTables(ctx.storage.sql)) this.#open();
+  }
+
+  /** Makes the tables of a new deployment. A runner's write never does: its sender is not known yet, and may have made up the name (P12). */
+  #open(): { parts: Parts; decisions: Decisions; runs: Runs } {
+    const waitUntil = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
+    const parts = openParts(this.ctx, this.env);
+    return (this.#opened = { parts, decisions: new Decisions(parts, waitUntil), runs: new Runs(parts, waitUntil) });
+  }
+
+  get #parts(): Parts {
+    return (this.#opened ?? this.#open()).parts;
+  }
+
+  get #decisions(): Decisions {
+    return (this.#opened ?? this.#open()).decisions;
   }
 
   async submit(call: CallOf<"submit">): Promise<SubmitAnswer | Refusal> {
@@ -117,7 +129,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   }
 
   async claim(call: CallOf<"claim">): Promise<Assignment | null> {
-    return this.#runs.claim(call);
+    return this.#opened?.runs.claim(call) ?? null;
   }
 
   async waiting({ changes }: CallOf<"waiting">): Promise<void> {
@@ -127,19 +139,19 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   }
 
   async heartbeat(call: CallOf<"heartbeat">): Promise<HeartbeatAnswer | Refusal> {
-    return this.#runs.heartbeat(call);
+    return this.#opened?.runs.heartbeat(call) ?? noRun();
   }
 
   async report(call: CallOf<"report">): Promise<{ number: number } | Refusal> {
-    return this.#runs.report(call);
+    return this.#opened?.runs.report(call) ?? noRun();
   }
 
   async appendLog(call: CallOf<"appendLog">): Promise<{ bytes: number } | Refusal> {
-    return this.#runs.appendLog(call);
+    return this.#opened?.runs.appendLog(call) ?? noRun();
   }
 
   async result(call: CallOf<"result">): Promise<ResultAnswer | Refusal> {
-    return this.#runs.result(call);
+    return this.#opened?.runs.result(call) ?? noRun();
   }
 
   override async fetch(request: Request): Promise<Response> {
@@ -198,4 +210,8 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     const { decided, rows } = sweep(this.#parts, ledger.state(), moment.now);
     ledger.commit(decided, moment, { rows });
   }
+}
+
+function noRun(): Refusal {
+  return refuse("stale-lease", "This deployment has no runs.");
 }

@@ -27,3 +27,8 @@ export function migrate(storage: DurableObjectStorage, list: readonly Migration[
     });
   });
 }
+
+/** False for an object that has never been migrated: nothing was stored in it yet. */
+export function hasTables(sql: SqlStorage): boolean {
+  return sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").toArray().length > 0;
+}
