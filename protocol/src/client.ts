@@ -24,8 +24,12 @@ export type CallAnswer<E extends Endpoint> =
   | { ok: false; status: number; problem: Problem; headers: Headers };
 
 /** The path of an endpoint with its parameters in place. */
-export function pathOf(endpoint: Endpoint, params: Readonly<Record<string, unknown>>, query?: Readonly<Record<string, unknown>>): string {
-  const path = endpoint.path.replace(/:([a-z]+)/g, (_, name: string) => encodeURIComponent(String(params[name])));
+export function pathOf(
+  endpoint: Endpoint,
+  params: Readonly<Record<string, string>>,
+  query?: Readonly<Record<string, string | number | undefined>>,
+): string {
+  const path = endpoint.path.replace(/:([a-z]+)/g, (_, name: string) => encodeURIComponent(params[name] ?? ""));
   const search = new URLSearchParams();
   for (const [key, value] of Object.entries(query ?? {})) if (value !== undefined) search.set(key, String(value));
   return search.size === 0 ? path : `${path}?${search}`;
@@ -35,7 +39,11 @@ export function pathOf(endpoint: Endpoint, params: Readonly<Record<string, unkno
  * Calls an endpoint. Throws only what `fetch` throws (the network); every answer is a value, so that a caller decides what to retry.
  * An answer that does not fit its schema (a proxy's error page with status 200) is a problem of status 502.
  */
-export async function call<E extends Endpoint>(deps: ClientDeps, endpoint: E, input: CallInput<E>): Promise<CallAnswer<E>> {
+export async function call<E extends Endpoint>(
+  deps: ClientDeps,
+  endpoint: E,
+  input: CallInput<E>,
+): Promise<CallAnswer<E>> {
   const headers: Record<string, string> = { accept: "application/json", ...input.headers };
   if (deps.bearer !== undefined) headers["authorization"] ??= `Bearer ${deps.bearer}`;
   const init: RequestInit = { method: endpoint.method.toUpperCase(), headers };
@@ -47,13 +55,34 @@ export async function call<E extends Endpoint>(deps: ClientDeps, endpoint: E, in
     headers["content-type"] = "application/json";
     init.body = JSON.stringify(input.body ?? {});
   }
-  const response = await deps.fetch(deps.baseUrl + pathOf(endpoint, input.params, input.query), init);
-  if (!(response.status in endpoint.answers)) return { ok: false, status: response.status, problem: await readProblem(response), headers: response.headers };
+  const response = await deps.fetch(
+    deps.baseUrl + pathOf(endpoint, input.params as Record<string, string>, input.query),
+    init,
+  );
+  if (!(response.status in endpoint.answers))
+    return { ok: false, status: response.status, problem: await readProblem(response), headers: response.headers };
   const schema = endpoint.answers[response.status];
-  if (schema === null || schema === undefined) return { ok: true, answer: { status: response.status, body: null } as AnswerOf<E>, headers: response.headers, response };
+  if (schema === null || schema === undefined)
+    return {
+      ok: true,
+      answer: { status: response.status, body: null } as AnswerOf<E>,
+      headers: response.headers,
+      response,
+    };
   const parsed = schema.safeParse(await response.json().catch(() => undefined));
-  if (!parsed.success) return { ok: false, status: 502, problem: strangeAnswer(response.status, z.prettifyError(parsed.error)), headers: response.headers };
-  return { ok: true, answer: { status: response.status, body: parsed.data } as AnswerOf<E>, headers: response.headers, response };
+  if (!parsed.success)
+    return {
+      ok: false,
+      status: 502,
+      problem: strangeAnswer(response.status, z.prettifyError(parsed.error)),
+      headers: response.headers,
+    };
+  return {
+    ok: true,
+    answer: { status: response.status, body: parsed.data } as AnswerOf<E>,
+    headers: response.headers,
+    response,
+  };
 }
 
 async function readProblem(response: Response): Promise<Problem> {
@@ -62,5 +91,12 @@ async function readProblem(response: Response): Promise<Problem> {
 }
 
 function strangeAnswer(status: number, detail: string): Problem {
-  return { type: "about:blank", title: "Not an answer of a plumule broker", status, code: "internal", detail: `status ${status}: ${detail}`, next: "Check the broker's URL and any proxy in front of it." };
+  return {
+    type: "about:blank",
+    title: "Not an answer of a plumule broker",
+    status,
+    code: "internal",
+    detail: `status ${status}: ${detail}`,
+    next: "Check the broker's URL and any proxy in front of it.",
+  };
 }

@@ -1,18 +1,47 @@
 import * as z from "zod";
 import { timeSchema, uuidSchema } from "./ids.ts";
-import { deploymentViewSchema, derivationSchema, jobViewSchema, phaseSchema, progressSchema, runViewSchema } from "./job.ts";
+import {
+  deploymentViewSchema,
+  derivationSchema,
+  jobViewSchema,
+  phaseSchema,
+  progressSchema,
+  runViewSchema,
+} from "./job.ts";
 
 /**
  * The types of events. Additive only: a reader ignores types that it does not know.
  * Every `job.*` event carries the whole job and deployment after the change, so that applying an event is an assignment.
  */
 export const EVENT_TYPES = [
-  "deployment.state", "deployment.deleted",
-  "job.held", "job.queued", "job.waiting", "job.assigned", "job.running", "job.phase", "job.progress", "job.cancelling",
-  "job.succeeded", "job.failed", "job.cancelled", "job.superseded", "job.skipped", "job.unknown",
-  "run.lost", "run.finished", "derivation.changed",
-  "runner.registered", "runner.drained", "runner.undrained", "runner.revoked",
-  "delivery.received", "trust.changed", "triggers.changed", "token.created", "token.revoked",
+  "deployment.state",
+  "deployment.deleted",
+  "job.held",
+  "job.queued",
+  "job.waiting",
+  "job.assigned",
+  "job.running",
+  "job.phase",
+  "job.progress",
+  "job.cancelling",
+  "job.succeeded",
+  "job.failed",
+  "job.cancelled",
+  "job.superseded",
+  "job.skipped",
+  "job.unknown",
+  "run.lost",
+  "run.finished",
+  "derivation.changed",
+  "runner.registered",
+  "runner.drained",
+  "runner.undrained",
+  "runner.revoked",
+  "delivery.received",
+  "trust.changed",
+  "triggers.changed",
+  "token.created",
+  "token.revoked",
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 
@@ -48,7 +77,9 @@ export const eventSchema = z
 export type Event = z.output<typeof eventSchema>;
 
 /** A page of history. `cursor` is where to go on; `more` says that the page was full. */
-export const eventsPageSchema = z.object({ events: z.array(eventSchema), cursor: z.string(), more: z.boolean() }).meta({ id: "EventsPage" });
+export const eventsPageSchema = z
+  .object({ events: z.array(eventSchema), cursor: z.string(), more: z.boolean() })
+  .meta({ id: "EventsPage" });
 export type EventsPage = z.output<typeof eventsPageSchema>;
 
 /** The `source` of a deployment's events. */

@@ -4,6 +4,7 @@ export * from "./ids.ts";
 export * from "./limits.ts";
 export * from "./errors.ts";
 export * from "./json.ts";
+export * from "./submit.ts";
 export * from "./job.ts";
 export * from "./run.ts";
 export * from "./events.ts";

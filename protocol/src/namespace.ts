@@ -1,6 +1,22 @@
 import * as z from "zod";
-import { deploymentIdSchema, jobIdSchema, namespaceIdSchema, poolNameSchema, refSchema, runnerIdSchema, timeSchema } from "./ids.ts";
-import { deploymentViewSchema, interruptSchema, jobViewSchema, modeSchema, prioritySchema, repositoryUrlSchema, requiresSchema, taskSchema } from "./job.ts";
+import {
+  deploymentIdSchema,
+  jobIdSchema,
+  namespaceIdSchema,
+  poolNameSchema,
+  refSchema,
+  runnerIdSchema,
+  timeSchema,
+} from "./ids.ts";
+import { deploymentViewSchema, jobViewSchema } from "./job.ts";
+import {
+  interruptSchema,
+  modeSchema,
+  prioritySchema,
+  repositoryUrlSchema,
+  requiresSchema,
+  taskSchema,
+} from "./submit.ts";
 import { LIMITS } from "./limits.ts";
 
 export const SCOPES = ["read", "submit", "operate", "admin"] as const;
@@ -21,11 +37,22 @@ export type NamespaceView = z.output<typeof namespaceViewSchema>;
 export const namespaceBodySchema = z.strictObject({ id: namespaceIdSchema }).meta({ id: "NamespaceBody" });
 
 export const tokenBodySchema = z
-  .strictObject({ name: z.string().min(1).max(LIMITS.nameCharacters), scopes: z.array(scopeSchema).min(1).max(4), expiresAt: timeSchema.optional() })
+  .strictObject({
+    name: z.string().min(1).max(LIMITS.nameCharacters),
+    scopes: z.array(scopeSchema).min(1).max(4),
+    expiresAt: timeSchema.optional(),
+  })
   .meta({ id: "TokenBody" });
 export type TokenBody = z.output<typeof tokenBodySchema>;
 export const tokenViewSchema = z
-  .object({ id: z.string(), name: z.string(), scopes: z.array(scopeSchema), createdAt: timeSchema, expiresAt: timeSchema.nullable(), createdBy: z.string() })
+  .object({
+    id: z.string(),
+    name: z.string(),
+    scopes: z.array(scopeSchema),
+    createdAt: timeSchema,
+    expiresAt: timeSchema.nullable(),
+    createdBy: z.string(),
+  })
   .meta({ id: "Token" });
 export type TokenView = z.output<typeof tokenViewSchema>;
 /** The only answer that ever holds the secret. */
@@ -43,7 +70,11 @@ export const triggerSchema = z
     name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),
     repositories: z.array(repositoryUrlSchema).max(64).optional(),
     refs: z.array(pattern).min(1).max(32),
-    events: z.array(z.enum(["push", "patch", "tag"])).min(1).max(3).optional(),
+    events: z
+      .array(z.enum(["push", "patch", "tag"]))
+      .min(1)
+      .max(3)
+      .optional(),
     authors: z.array(z.string().max(128)).max(256).optional(),
     deployment: z.string().min(1).max(200),
     task: taskSchema,
@@ -67,11 +98,17 @@ export const hookSchema = z
   .refine((hook) => (hook.keys?.length ?? 0) > 0 || hook.secret !== undefined, "a hook needs `keys` or a `secret`")
   .meta({ id: "Hook" });
 export type Hook = z.output<typeof hookSchema>;
-export const triggersBodySchema = z.strictObject({ triggers: z.array(triggerSchema).max(LIMITS.triggers), hooks: z.array(hookSchema).max(64) }).meta({ id: "TriggersBody" });
+export const triggersBodySchema = z
+  .strictObject({ triggers: z.array(triggerSchema).max(LIMITS.triggers), hooks: z.array(hookSchema).max(64) })
+  .meta({ id: "TriggersBody" });
 export type TriggersBody = z.output<typeof triggersBodySchema>;
 /** Secrets are never read back: a hook shows only that it has one. */
 export const triggersViewSchema = z
-  .object({ version: z.int(), triggers: z.array(triggerSchema), hooks: z.array(z.object({ id: z.string(), keys: z.array(runnerIdSchema), hasSecret: z.boolean() })) })
+  .object({
+    version: z.int(),
+    triggers: z.array(triggerSchema),
+    hooks: z.array(z.object({ id: z.string(), keys: z.array(runnerIdSchema), hasSecret: z.boolean() })),
+  })
   .meta({ id: "Triggers" });
 export type TriggersView = z.output<typeof triggersViewSchema>;
 
@@ -109,7 +146,14 @@ export const deliveryViewSchema = z
     ref: z.string().nullable(),
     after: z.string().nullable(),
     state: z.enum(["accepted", "ignored", "duplicate", "submitted", "failed"]),
-    results: z.array(z.object({ trigger: z.string(), deployment: deploymentIdSchema.nullable(), job: jobIdSchema.nullable(), detail: z.string() })),
+    results: z.array(
+      z.object({
+        trigger: z.string(),
+        deployment: deploymentIdSchema.nullable(),
+        job: jobIdSchema.nullable(),
+        detail: z.string(),
+      }),
+    ),
   })
   .meta({ id: "Delivery" });
 export type DeliveryView = z.output<typeof deliveryViewSchema>;
@@ -121,11 +165,16 @@ export const namespaceSnapshotSchema = z
 export type NamespaceSnapshot = z.output<typeof namespaceSnapshotSchema>;
 
 /** One-time token with which one runner may register its key. */
-export const registrationTokenSchema = z.object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema }).meta({ id: "RegistrationToken" });
+export const registrationTokenSchema = z
+  .object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema })
+  .meta({ id: "RegistrationToken" });
 export type RegistrationToken = z.output<typeof registrationTokenSchema>;
 
 /** A page of a list. `nextCursor` is null on the last page. */
-export function pageOf<T extends z.ZodType>(id: string, item: T): z.ZodObject<{ items: z.ZodArray<T>; nextCursor: z.ZodNullable<z.ZodString> }> {
+export function pageOf<T extends z.ZodType>(
+  id: string,
+  item: T,
+): z.ZodObject<{ items: z.ZodArray<T>; nextCursor: z.ZodNullable<z.ZodString> }> {
   return z.object({ items: z.array(item), nextCursor: z.string().nullable() }).meta({ id });
 }
 
@@ -134,4 +183,3 @@ export type Principal =
   | { kind: "admin"; actor: "admin"; namespace: null; scopes: readonly Scope[] }
   | { kind: "token"; actor: string; namespace: string; scopes: readonly Scope[] }
   | { kind: "runner"; actor: string; runner: string; pool: string; namespace: string; scopes: readonly [] };
-

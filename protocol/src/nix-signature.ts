@@ -19,7 +19,7 @@ export function toNix32(bytes: Uint8Array): string {
 /** The bytes of Nix's base 32, or null. A digit that carries bits beyond the last byte is refused: one spelling per hash. */
 export function parseNix32(text: string): Uint8Array<ArrayBuffer> | null {
   const bytes = new Uint8Array(Math.floor((text.length * 5) / 8));
-  for (const [index, character] of [...text].toReversed().entries()) {
+  for (const [index, character] of Array.from(text).toReversed().entries()) {
     const value = ALPHABET.indexOf(character);
     if (value < 0) return null;
     const byte = Math.floor((index * 5) / 8);

@@ -1,6 +1,25 @@
 import * as z from "zod";
-import { deploymentIdSchema, jobIdSchema, namespaceIdSchema, poolNameSchema, runIdSchema, runnerIdSchema, sha256Schema, timeSchema, uuidSchema } from "./ids.ts";
-import { derivationSchema, isolationSchema, jobStateSchema, outputSchema, phaseSchema, progressSchema, reasonSchema, submitBodySchema, waitingSchema } from "./job.ts";
+import {
+  deploymentIdSchema,
+  jobIdSchema,
+  namespaceIdSchema,
+  poolNameSchema,
+  runIdSchema,
+  runnerIdSchema,
+  sha256Schema,
+  timeSchema,
+  uuidSchema,
+} from "./ids.ts";
+import {
+  derivationSchema,
+  jobStateSchema,
+  outputSchema,
+  phaseSchema,
+  progressSchema,
+  reasonSchema,
+  waitingSchema,
+} from "./job.ts";
+import { isolationSchema, submitBodySchema } from "./submit.ts";
 import { LIMITS } from "./limits.ts";
 
 const label = z.string().min(1).max(LIMITS.nameCharacters);
@@ -23,7 +42,16 @@ export type Offer = z.output<typeof offerSchema>;
  * A poll for work. `requestKey` is on the runner's disk before this is sent: the same key gets the same assignment.
  * `busy` is how many runs the runner holds now; `protocol` is the version it speaks.
  */
-export const pollBodySchema = z.strictObject({ requestKey: uuidSchema, protocol: z.int(), pool: poolNameSchema, offer: offerSchema, busy: z.int().min(0), waitMs: z.int().min(0).max(LIMITS.pollHoldMs).optional() }).meta({ id: "PollBody" });
+export const pollBodySchema = z
+  .strictObject({
+    requestKey: uuidSchema,
+    protocol: z.int(),
+    pool: poolNameSchema,
+    offer: offerSchema,
+    busy: z.int().min(0),
+    waitMs: z.int().min(0).max(LIMITS.pollHoldMs).optional(),
+  })
+  .meta({ id: "PollBody" });
 export type PollBody = z.output<typeof pollBodySchema>;
 
 /**
@@ -53,15 +81,26 @@ export const assignmentSchema = z
 export type Assignment = z.output<typeof assignmentSchema>;
 
 /** What the broker wants of a running run. `number` grows, so that a runner says which command it has seen. */
-export const commandSchema = z.object({ number: z.int(), kind: z.literal("cancel"), reason: reasonSchema, graceMs: z.int(), force: z.boolean() }).meta({ id: "Command" });
+export const commandSchema = z
+  .object({ number: z.int(), kind: z.literal("cancel"), reason: reasonSchema, graceMs: z.int(), force: z.boolean() })
+  .meta({ id: "Command" });
 export type Command = z.output<typeof commandSchema>;
 
 /**
  * Keeps the lease; the first one acknowledges the assignment. A long poll: with `waitMs` it is answered when a command
  * newer than `seenCommand` is there, or after the wait.
  */
-export const heartbeatBodySchema = z.strictObject({ epoch: z.int().min(1), seenCommand: z.int().min(0).optional(), waitMs: z.int().min(0).max(LIMITS.heartbeatHoldMs).optional(), isolation: isolationSchema.optional() }).meta({ id: "HeartbeatBody" });
-export const heartbeatAnswerSchema = z.object({ leaseMs: z.int(), command: commandSchema.nullable() }).meta({ id: "HeartbeatAnswer" });
+export const heartbeatBodySchema = z
+  .strictObject({
+    epoch: z.int().min(1),
+    seenCommand: z.int().min(0).optional(),
+    waitMs: z.int().min(0).max(LIMITS.heartbeatHoldMs).optional(),
+    isolation: isolationSchema.optional(),
+  })
+  .meta({ id: "HeartbeatBody" });
+export const heartbeatAnswerSchema = z
+  .object({ leaseMs: z.int(), command: commandSchema.nullable() })
+  .meta({ id: "HeartbeatAnswer" });
 export type HeartbeatBody = z.output<typeof heartbeatBodySchema>;
 export type HeartbeatAnswer = z.output<typeof heartbeatAnswerSchema>;
 
@@ -69,11 +108,21 @@ export type HeartbeatAnswer = z.output<typeof heartbeatAnswerSchema>;
 export const runnerEventSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("phase"), phase: phaseSchema, at: timeSchema }),
   z.strictObject({ type: z.literal("progress"), progress: progressSchema }),
-  z.strictObject({ type: z.literal("plan"), derivations: z.array(derivationSchema).max(LIMITS.derivations), edges: z.array(z.tuple([z.string().max(300), z.string().max(300)])).max(LIMITS.derivationEdges) }),
+  z.strictObject({
+    type: z.literal("plan"),
+    derivations: z.array(derivationSchema).max(LIMITS.derivations),
+    edges: z.array(z.tuple([z.string().max(300), z.string().max(300)])).max(LIMITS.derivationEdges),
+  }),
   z.strictObject({ type: z.literal("derivations"), derivations: z.array(derivationSchema).max(LIMITS.derivations) }),
 ]);
 export type RunnerEvent = z.output<typeof runnerEventSchema>;
-export const runnerEventsBodySchema = z.strictObject({ epoch: z.int().min(1), number: z.int().min(1), events: z.array(runnerEventSchema).min(1).max(LIMITS.arrayItems) }).meta({ id: "RunnerEventsBody" });
+export const runnerEventsBodySchema = z
+  .strictObject({
+    epoch: z.int().min(1),
+    number: z.int().min(1),
+    events: z.array(runnerEventSchema).min(1).max(LIMITS.arrayItems),
+  })
+  .meta({ id: "RunnerEventsBody" });
 export type RunnerEventsBody = z.output<typeof runnerEventsBodySchema>;
 
 export const OUTCOMES = ["succeeded", "failed", "cancelled", "skipped", "refused", "unknown"] as const;
@@ -82,7 +131,16 @@ export const outcomeSchema = z.enum(OUTCOMES);
 export type Outcome = z.output<typeof outcomeSchema>;
 
 /** A DSSE envelope as it travels; `dsse.ts` opens it. */
-export const wireEnvelopeSchema = z.looseObject({ payload: z.string(), payloadType: z.string().max(200), signatures: z.array(z.looseObject({ keyid: z.string().max(200).optional(), sig: z.string().max(200) })).min(1).max(8) }).meta({ id: "Envelope" });
+export const wireEnvelopeSchema = z
+  .looseObject({
+    payload: z.string(),
+    payloadType: z.string().max(200),
+    signatures: z
+      .array(z.looseObject({ keyid: z.string().max(200).optional(), sig: z.string().max(200) }))
+      .min(1)
+      .max(8),
+  })
+  .meta({ id: "Envelope" });
 export type WireEnvelope = z.output<typeof wireEnvelopeSchema>;
 
 /**
@@ -99,7 +157,9 @@ export const resultBodySchema = z
     isolation: isolationSchema.nullable(),
     survivorsKilled: z.int().min(0),
     log: z.strictObject({ bytes: z.int().min(0).max(LIMITS.logBytes), sha256: sha256Schema, truncated: z.boolean() }),
-    logTail: z.strictObject({ offset: z.int().min(0), base64: z.base64().max(Math.ceil(LIMITS.logTailBytes / 3) * 4) }).optional(),
+    logTail: z
+      .strictObject({ offset: z.int().min(0), base64: z.base64().max(Math.ceil(LIMITS.logTailBytes / 3) * 4) })
+      .optional(),
     outputs: z.array(outputSchema).max(LIMITS.outputs),
     statements: z.array(wireEnvelopeSchema).min(1).max(LIMITS.statements),
     events: runnerEventsBodySchema.omit({ epoch: true }).optional(),
@@ -108,13 +168,26 @@ export const resultBodySchema = z
 export type ResultBody = z.output<typeof resultBodySchema>;
 
 /** `late` means: kept for the record, but the lease was gone and the job is not changed by it. */
-export const resultAnswerSchema = z.object({ accepted: z.boolean(), late: z.boolean(), state: jobStateSchema }).meta({ id: "ResultAnswer" });
+export const resultAnswerSchema = z
+  .object({ accepted: z.boolean(), late: z.boolean(), state: jobStateSchema })
+  .meta({ id: "ResultAnswer" });
 export type ResultAnswer = z.output<typeof resultAnswerSchema>;
 
 export const RUNNER_STATES = ["online", "offline"] as const;
 /** A runner as the fleet shows it. */
 export const runnerViewSchema = z
-  .object({ id: runnerIdSchema, name: z.string(), pool: poolNameSchema.nullable(), state: z.enum(RUNNER_STATES), drained: z.boolean(), revoked: z.boolean(), offer: offerSchema.nullable(), busy: z.int(), registeredAt: timeSchema, seenAt: timeSchema.nullable() })
+  .object({
+    id: runnerIdSchema,
+    name: z.string(),
+    pool: poolNameSchema.nullable(),
+    state: z.enum(RUNNER_STATES),
+    drained: z.boolean(),
+    revoked: z.boolean(),
+    offer: offerSchema.nullable(),
+    busy: z.int(),
+    registeredAt: timeSchema,
+    seenAt: timeSchema.nullable(),
+  })
   .meta({ id: "Runner" });
 export type RunnerView = z.output<typeof runnerViewSchema>;
 
@@ -124,8 +197,15 @@ export const queueViewSchema = z
     pool: poolNameSchema,
     ticketCount: z.int(),
     parkedCount: z.int(),
-    tickets: z.array(z.object({ job: jobIdSchema, deployment: deploymentIdSchema, priority: z.string(), queuedAt: timeSchema, waiting: waitingSchema })),
+    tickets: z.array(
+      z.object({
+        job: jobIdSchema,
+        deployment: deploymentIdSchema,
+        priority: z.string(),
+        queuedAt: timeSchema,
+        waiting: waitingSchema,
+      }),
+    ),
   })
   .meta({ id: "Queue" });
 export type QueueView = z.output<typeof queueViewSchema>;
-

@@ -4,10 +4,14 @@ import { problemSchema } from "./errors.ts";
 import { jobIdSchema, runIdSchema } from "./ids.ts";
 import { LIMITS } from "./limits.ts";
 
-const subscriptionId = z.string().regex(/^[A-Za-z0-9._-]{1,32}$/, "1 to 32 of A-Z, a-z, 0-9, dot, underscore and hyphen");
+const subscriptionId = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,32}$/, "1 to 32 of A-Z, a-z, 0-9, dot, underscore and hyphen");
 
 /** An exact type or a whole family of types. Types that this broker does not know are allowed: they match nothing yet. */
-const typeFilter = z.string().regex(/^[a-z]{1,30}\.(?:[a-z]{1,30}|\*)$/, "an event type such as `job.queued`, or `job.*`");
+const typeFilter = z
+  .string()
+  .regex(/^[a-z]{1,30}\.(?:[a-z]{1,30}|\*)$/, "an event type such as `job.queued`, or `job.*`");
 
 /**
  * Frames from a watcher. `subscribe` follows the events of the object that the socket belongs to, from `since` or from a
@@ -17,8 +21,20 @@ const typeFilter = z.string().regex(/^[a-z]{1,30}\.(?:[a-z]{1,30}|\*)$/, "an eve
  */
 export const clientFrameSchema = z
   .discriminatedUnion("op", [
-    z.strictObject({ op: z.literal("subscribe"), id: subscriptionId, since: z.string().max(40).optional(), types: z.array(typeFilter).max(32).optional(), jobs: z.array(jobIdSchema).max(32).optional() }),
-    z.strictObject({ op: z.literal("log"), id: subscriptionId, run: runIdSchema, offset: z.int().min(0).max(LIMITS.logBytes).optional(), tail: z.int().min(0).max(LIMITS.logBytes).optional() }),
+    z.strictObject({
+      op: z.literal("subscribe"),
+      id: subscriptionId,
+      since: z.string().max(40).optional(),
+      types: z.array(typeFilter).max(32).optional(),
+      jobs: z.array(jobIdSchema).max(32).optional(),
+    }),
+    z.strictObject({
+      op: z.literal("log"),
+      id: subscriptionId,
+      run: runIdSchema,
+      offset: z.int().min(0).max(LIMITS.logBytes).optional(),
+      tail: z.int().min(0).max(LIMITS.logBytes).optional(),
+    }),
     z.strictObject({ op: z.literal("ack"), id: subscriptionId, offset: z.int().min(0).max(LIMITS.logBytes) }),
     z.strictObject({ op: z.literal("unsubscribe"), id: subscriptionId }),
     z.strictObject({ op: z.literal("mark"), number: z.int().min(0) }),
@@ -38,14 +54,38 @@ export const RESET_REASONS = ["cursor-expired", "cursor-unknown", "epoch-changed
  */
 export const serverFrameSchema = z
   .discriminatedUnion("op", [
-    z.looseObject({ op: z.literal("welcome"), protocol: z.int(), heartbeatMs: z.int(), limits: z.looseObject({ subscriptions: z.int(), frameBytes: z.int(), logCreditBytes: z.int() }) }),
+    z.looseObject({
+      op: z.literal("welcome"),
+      protocol: z.int(),
+      heartbeatMs: z.int(),
+      limits: z.looseObject({ subscriptions: z.int(), frameBytes: z.int(), logCreditBytes: z.int() }),
+    }),
     z.looseObject({ op: z.literal("snapshot"), id: z.string(), cursor: z.string(), state: z.unknown() }),
     z.looseObject({ op: z.literal("events"), id: z.string(), cursor: z.string(), events: z.array(eventSchema) }),
-    z.looseObject({ op: z.literal("live"), id: z.string(), cursor: z.string(), recovered: z.boolean(), replayed: z.int() }),
+    z.looseObject({
+      op: z.literal("live"),
+      id: z.string(),
+      cursor: z.string(),
+      recovered: z.boolean(),
+      replayed: z.int(),
+    }),
     z.looseObject({ op: z.literal("reset"), id: z.string(), reason: z.enum(RESET_REASONS) }),
-    z.looseObject({ op: z.literal("chunk"), id: z.string(), offset: z.int(), bytes: z.int(), text: z.string().optional(), base64: z.string().optional() }),
+    z.looseObject({
+      op: z.literal("chunk"),
+      id: z.string(),
+      offset: z.int(),
+      bytes: z.int(),
+      text: z.string().optional(),
+      base64: z.string().optional(),
+    }),
     z.looseObject({ op: z.literal("skip"), id: z.string(), from: z.int(), to: z.int() }),
-    z.looseObject({ op: z.literal("end"), id: z.string(), bytes: z.int(), sha256: z.string().nullable(), state: z.string() }),
+    z.looseObject({
+      op: z.literal("end"),
+      id: z.string(),
+      bytes: z.int(),
+      sha256: z.string().nullable(),
+      state: z.string(),
+    }),
     z.looseObject({ op: z.literal("mark"), number: z.int() }),
     z.looseObject({ op: z.literal("error"), id: z.string().nullable(), problem: problemSchema }),
   ])

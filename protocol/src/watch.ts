@@ -31,7 +31,20 @@ const FINAL_JOBS_KEPT = 100;
 
 /** A watcher that knows nothing. */
 export function initialWatch(): WatchState {
-  return { phase: "connecting", cursor: null, epoch: 0, sequence: 0, deployment: null, jobs: {}, derivations: {}, received: 0, duplicates: 0, gaps: 0, resets: 0, recovered: null };
+  return {
+    phase: "connecting",
+    cursor: null,
+    epoch: 0,
+    sequence: 0,
+    deployment: null,
+    jobs: {},
+    derivations: {},
+    received: 0,
+    duplicates: 0,
+    gaps: 0,
+    resets: 0,
+    recovered: null,
+  };
 }
 
 /** Applies one frame of the subscription. Frames of log subscriptions and unknown frames change nothing. */
@@ -43,12 +56,26 @@ export function reduceFrame(state: WatchState, frame: ServerFrame): WatchState {
       const next = frame.events.reduce(reduceEvent, state);
       const cursor = parseCursor(frame.cursor);
       // A filtered page's cursor may be beyond its last event: what was filtered out was still seen by the broker.
-      return { ...next, cursor: frame.cursor, epoch: cursor?.epoch ?? next.epoch, sequence: Math.max(next.sequence, cursor?.sequence ?? 0), phase: next.phase === "live" ? "live" : "replaying" };
+      return {
+        ...next,
+        cursor: frame.cursor,
+        epoch: cursor?.epoch ?? next.epoch,
+        sequence: Math.max(next.sequence, cursor?.sequence ?? 0),
+        phase: next.phase === "live" ? "live" : "replaying",
+      };
     }
     case "live":
       return { ...state, phase: "live", cursor: frame.cursor, recovered: frame.recovered };
     case "reset":
-      return { ...initialWatch(), phase: "resetting", received: state.received, duplicates: state.duplicates, gaps: state.gaps, resets: state.resets + 1, recovered: false };
+      return {
+        ...initialWatch(),
+        phase: "resetting",
+        received: state.received,
+        duplicates: state.duplicates,
+        gaps: state.gaps,
+        resets: state.resets + 1,
+        recovered: false,
+      };
     default:
       return state;
   }
@@ -61,7 +88,16 @@ export function loseConnection(state: WatchState): WatchState {
 
 function applySnapshot(state: WatchState, snapshot: DeploymentSnapshot, cursor: string): WatchState {
   const at = parseCursor(cursor);
-  return { ...state, phase: "replaying", cursor, epoch: at?.epoch ?? 0, sequence: at?.sequence ?? 0, deployment: snapshot.deployment, jobs: Object.fromEntries(snapshot.jobs.map((job) => [job.id, job])), derivations: {} };
+  return {
+    ...state,
+    phase: "replaying",
+    cursor,
+    epoch: at?.epoch ?? 0,
+    sequence: at?.sequence ?? 0,
+    deployment: snapshot.deployment,
+    jobs: Object.fromEntries(snapshot.jobs.map((job) => [job.id, job])),
+    derivations: {},
+  };
 }
 
 /** Applies one event. An event at or below the known sequence changes nothing; a jump ahead is counted as a gap. */
@@ -76,7 +112,13 @@ export function reduceEvent(state: WatchState, event: Event): WatchState {
     gaps: state.gaps + (sequence - state.sequence - 1),
     deployment: deployment ?? state.deployment,
     jobs: job === undefined ? state.jobs : trimJobs({ ...state.jobs, [job.id]: job }),
-    derivations: job === undefined || derivations === undefined ? state.derivations : { ...state.derivations, [job.id]: { ...state.derivations[job.id], ...Object.fromEntries(derivations.map((one) => [one.drv, one])) } },
+    derivations:
+      job === undefined || derivations === undefined
+        ? state.derivations
+        : {
+            ...state.derivations,
+            [job.id]: { ...state.derivations[job.id], ...Object.fromEntries(derivations.map((one) => [one.drv, one])) },
+          },
   };
 }
 

@@ -1,38 +1,197 @@
 import * as z from "zod";
-import { deploymentIdSchema, namespaceIdSchema, poolNameSchema, runIdSchema, runnerIdSchema, timeSchema } from "../ids.ts";
+import {
+  deploymentIdSchema,
+  namespaceIdSchema,
+  poolNameSchema,
+  runIdSchema,
+  runnerIdSchema,
+  timeSchema,
+} from "../ids.ts";
 import { LIMITS } from "../limits.ts";
 import { pageOf, registrationTokenSchema } from "../namespace.ts";
-import { assignmentSchema, heartbeatAnswerSchema, heartbeatBodySchema, pollBodySchema, queueViewSchema, resultAnswerSchema, resultBodySchema, runnerEventsBodySchema, runnerViewSchema, wireEnvelopeSchema } from "../run.ts";
+import {
+  assignmentSchema,
+  heartbeatAnswerSchema,
+  heartbeatBodySchema,
+  pollBodySchema,
+  queueViewSchema,
+  resultAnswerSchema,
+  resultBodySchema,
+  runnerEventsBodySchema,
+  runnerViewSchema,
+  wireEnvelopeSchema,
+} from "../run.ts";
 import { endpoint } from "./endpoint.ts";
 
 const ns = z.strictObject({ ns: namespaceIdSchema });
 const runner = ns.extend({ runner: runnerIdSchema });
 const run = ns.extend({ deployment: deploymentIdSchema, run: runIdSchema });
 
-export const getQueue = endpoint({ name: "getQueue", method: "get", path: "/v1/:ns/queue", summary: "Tickets of a pool in dispatch order, each with why it waits", access: "read", params: ns, query: z.strictObject({ pool: poolNameSchema.optional(), limit: z.coerce.number().int().min(1).max(LIMITS.listPage).optional() }), answers: { 200: queueViewSchema } });
-export const listRunners = endpoint({ name: "listRunners", method: "get", path: "/v1/:ns/runners", summary: "The fleet", access: "read", params: ns, query: z.strictObject({ cursor: z.string().max(400).optional(), limit: z.coerce.number().int().min(1).max(LIMITS.listPage).optional() }), answers: { 200: pageOf("RunnerPage", runnerViewSchema) }, refusals: ["invalid-cursor"] });
-export const drainRunner = endpoint({ name: "drainRunner", method: "post", path: "/v1/:ns/runners/:runner/drain", summary: "Give a runner no new work", access: "operate", params: runner, answers: { 200: runnerViewSchema }, refusals: ["not-found"] });
-export const undrainRunner = endpoint({ name: "undrainRunner", method: "post", path: "/v1/:ns/runners/:runner/undrain", summary: "Give a runner work again", access: "operate", params: runner, answers: { 200: runnerViewSchema }, refusals: ["not-found"] });
-export const revokeRunner = endpoint({ name: "revokeRunner", method: "delete", path: "/v1/:ns/runners/:runner", summary: "Revoke a runner: its sessions end, its signatures count no more", access: "admin", params: runner, answers: { 200: runnerViewSchema }, refusals: ["not-found"] });
-export const createRegistration = endpoint({ name: "createRegistration", method: "post", path: "/v1/:ns/runner-registrations", summary: "Make a one-time token with which one runner may register", access: "operate", params: ns, body: z.strictObject({ pool: poolNameSchema.optional() }).meta({ id: "RegistrationBody" }), answers: { 201: registrationTokenSchema }, refusals: ["quota-exceeded"] });
+export const getQueue = endpoint({
+  name: "getQueue",
+  method: "get",
+  path: "/v1/:ns/queue",
+  summary: "Tickets of a pool in dispatch order, each with why it waits",
+  access: "read",
+  params: ns,
+  query: z.strictObject({
+    pool: poolNameSchema.optional(),
+    limit: z.coerce.number().int().min(1).max(LIMITS.listPage).optional(),
+  }),
+  answers: { 200: queueViewSchema },
+});
+export const listRunners = endpoint({
+  name: "listRunners",
+  method: "get",
+  path: "/v1/:ns/runners",
+  summary: "The fleet",
+  access: "read",
+  params: ns,
+  query: z.strictObject({
+    cursor: z.string().max(400).optional(),
+    limit: z.coerce.number().int().min(1).max(LIMITS.listPage).optional(),
+  }),
+  answers: { 200: pageOf("RunnerPage", runnerViewSchema) },
+  refusals: ["invalid-cursor"],
+});
+export const drainRunner = endpoint({
+  name: "drainRunner",
+  method: "post",
+  path: "/v1/:ns/runners/:runner/drain",
+  summary: "Give a runner no new work",
+  access: "operate",
+  params: runner,
+  answers: { 200: runnerViewSchema },
+  refusals: ["not-found"],
+});
+export const undrainRunner = endpoint({
+  name: "undrainRunner",
+  method: "post",
+  path: "/v1/:ns/runners/:runner/undrain",
+  summary: "Give a runner work again",
+  access: "operate",
+  params: runner,
+  answers: { 200: runnerViewSchema },
+  refusals: ["not-found"],
+});
+export const revokeRunner = endpoint({
+  name: "revokeRunner",
+  method: "delete",
+  path: "/v1/:ns/runners/:runner",
+  summary: "Revoke a runner: its sessions end, its signatures count no more",
+  access: "admin",
+  params: runner,
+  answers: { 200: runnerViewSchema },
+  refusals: ["not-found"],
+});
+export const createRegistration = endpoint({
+  name: "createRegistration",
+  method: "post",
+  path: "/v1/:ns/runner-registrations",
+  summary: "Make a one-time token with which one runner may register",
+  access: "operate",
+  params: ns,
+  body: z.strictObject({ pool: poolNameSchema.optional() }).meta({ id: "RegistrationBody" }),
+  answers: { 201: registrationTokenSchema },
+  refusals: ["quota-exceeded"],
+});
 
 /** Registration: the one-time token and an envelope in which the key signs the token's hash, the audience and the time (`challenge.ts`). */
 export const registerRunner = endpoint({
-  name: "registerRunner", method: "post", path: "/v1/:ns/runners", summary: "Register a runner's key with proof of possession", access: "signed",
-  params: ns, body: z.strictObject({ token: z.string().max(200), name: z.string().min(1).max(LIMITS.nameCharacters), proof: wireEnvelopeSchema }).meta({ id: "RunnerBody" }), answers: { 201: runnerViewSchema }, refusals: ["unauthenticated", "weak-key", "bad-signature"],
+  name: "registerRunner",
+  method: "post",
+  path: "/v1/:ns/runners",
+  summary: "Register a runner's key with proof of possession",
+  access: "signed",
+  params: ns,
+  body: z
+    .strictObject({
+      token: z.string().max(200),
+      name: z.string().min(1).max(LIMITS.nameCharacters),
+      proof: wireEnvelopeSchema,
+    })
+    .meta({ id: "RunnerBody" }),
+  answers: { 201: runnerViewSchema },
+  refusals: ["unauthenticated", "weak-key", "bad-signature"],
 });
 /** A session in two steps: without `proof` the answer is 200 with a challenge; with the signed challenge it is 201 with a bearer for 15 minutes. */
 export const createSession = endpoint({
-  name: "createSession", method: "post", path: "/v1/:ns/runners/session", summary: "Challenge and session of a runner", access: "signed",
-  params: ns, body: z.strictObject({ runner: runnerIdSchema, proof: wireEnvelopeSchema.optional() }).meta({ id: "SessionBody" }),
-  answers: { 200: z.object({ challenge: z.string(), audience: z.string(), expiresAt: timeSchema }).meta({ id: "SessionChallenge" }), 201: z.object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema }).meta({ id: "RunnerSession" }) }, refusals: ["unauthenticated", "bad-signature"],
+  name: "createSession",
+  method: "post",
+  path: "/v1/:ns/runners/session",
+  summary: "Challenge and session of a runner",
+  access: "signed",
+  params: ns,
+  body: z.strictObject({ runner: runnerIdSchema, proof: wireEnvelopeSchema.optional() }).meta({ id: "SessionBody" }),
+  answers: {
+    200: z
+      .object({ challenge: z.string(), audience: z.string(), expiresAt: timeSchema })
+      .meta({ id: "SessionChallenge" }),
+    201: z.object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema }).meta({ id: "RunnerSession" }),
+  },
+  refusals: ["unauthenticated", "bad-signature"],
 });
-export const pollWork = endpoint({ name: "pollWork", method: "post", path: "/v1/:ns/poll", summary: "Long-poll for work: 200 with an assignment, 204 after the hold", access: "runner", params: ns, body: pollBodySchema, answers: { 200: assignmentSchema, 204: null }, refusals: ["forbidden", "unavailable"] });
+export const pollWork = endpoint({
+  name: "pollWork",
+  method: "post",
+  path: "/v1/:ns/poll",
+  summary: "Long-poll for work: 200 with an assignment, 204 after the hold",
+  access: "runner",
+  params: ns,
+  body: pollBodySchema,
+  answers: { 200: assignmentSchema, 204: null },
+  refusals: ["forbidden", "unavailable"],
+});
 
-export const heartbeatRun = endpoint({ name: "heartbeatRun", method: "post", path: "/v1/:ns/deployments/:deployment/runs/:run/heartbeat", summary: "Keep the lease; the first heartbeat acknowledges the run; long-polls for commands", access: "lease", params: run, body: heartbeatBodySchema, answers: { 200: heartbeatAnswerSchema }, refusals: ["stale-lease"] });
-export const reportRunEvents = endpoint({ name: "reportRunEvents", method: "post", path: "/v1/:ns/deployments/:deployment/runs/:run/events", summary: "Phases, progress and derivations of a run", access: "lease", params: run, body: runnerEventsBodySchema, bodyLimitBytes: LIMITS.runnerEventsBytes, answers: { 200: z.object({ number: z.int() }).meta({ id: "RunnerEventsAnswer" }) }, refusals: ["stale-lease"] });
-export const appendLog = endpoint({
-  name: "appendLog", method: "put", path: "/v1/:ns/deployments/:deployment/runs/:run/log", summary: "Append log bytes at an offset: same bytes again 200, other bytes 409, a hole 416 with the size to resume from", access: "lease",
-  params: run, query: z.strictObject({ offset: z.coerce.number().int().min(0).max(LIMITS.logBytes), epoch: z.coerce.number().int().min(1) }), bodyMedium: "octets", bodyLimitBytes: LIMITS.logChunkBytes, answers: { 200: z.object({ bytes: z.int() }).meta({ id: "LogSize" }) }, refusals: ["stale-lease", "log-conflict", "log-gap"],
+export const heartbeatRun = endpoint({
+  name: "heartbeatRun",
+  method: "post",
+  path: "/v1/:ns/deployments/:deployment/runs/:run/heartbeat",
+  summary: "Keep the lease; the first heartbeat acknowledges the run; long-polls for commands",
+  access: "lease",
+  params: run,
+  body: heartbeatBodySchema,
+  answers: { 200: heartbeatAnswerSchema },
+  refusals: ["stale-lease"],
 });
-export const postResult = endpoint({ name: "postResult", method: "post", path: "/v1/:ns/deployments/:deployment/runs/:run/result", summary: "The signed end of a run", access: "lease", params: run, body: resultBodySchema, bodyLimitBytes: LIMITS.resultBytes, answers: { 200: resultAnswerSchema }, refusals: ["stale-lease", "invalid-statement", "bad-signature"] });
+export const reportRunEvents = endpoint({
+  name: "reportRunEvents",
+  method: "post",
+  path: "/v1/:ns/deployments/:deployment/runs/:run/events",
+  summary: "Phases, progress and derivations of a run",
+  access: "lease",
+  params: run,
+  body: runnerEventsBodySchema,
+  bodyLimitBytes: LIMITS.runnerEventsBytes,
+  answers: { 200: z.object({ number: z.int() }).meta({ id: "RunnerEventsAnswer" }) },
+  refusals: ["stale-lease"],
+});
+export const appendLog = endpoint({
+  name: "appendLog",
+  method: "put",
+  path: "/v1/:ns/deployments/:deployment/runs/:run/log",
+  summary:
+    "Append log bytes at an offset: same bytes again 200, other bytes 409, a hole 416 with the size to resume from",
+  access: "lease",
+  params: run,
+  query: z.strictObject({
+    offset: z.coerce.number().int().min(0).max(LIMITS.logBytes),
+    epoch: z.coerce.number().int().min(1),
+  }),
+  bodyMedium: "octets",
+  bodyLimitBytes: LIMITS.logChunkBytes,
+  answers: { 200: z.object({ bytes: z.int() }).meta({ id: "LogSize" }) },
+  refusals: ["stale-lease", "log-conflict", "log-gap"],
+});
+export const postResult = endpoint({
+  name: "postResult",
+  method: "post",
+  path: "/v1/:ns/deployments/:deployment/runs/:run/result",
+  summary: "The signed end of a run",
+  access: "lease",
+  params: run,
+  body: resultBodySchema,
+  bodyLimitBytes: LIMITS.resultBytes,
+  answers: { 200: resultAnswerSchema },
+  refusals: ["stale-lease", "invalid-statement", "bad-signature"],
+});

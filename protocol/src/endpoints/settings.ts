@@ -1,7 +1,18 @@
 import * as z from "zod";
 import { namespaceIdSchema } from "../ids.ts";
 import { LIMITS } from "../limits.ts";
-import { deliveryViewSchema, namespaceBodySchema, namespaceViewSchema, pageOf, tokenBodySchema, tokenCreatedSchema, tokenViewSchema, triggersBodySchema, triggersViewSchema, wsTicketSchema } from "../namespace.ts";
+import {
+  deliveryViewSchema,
+  namespaceBodySchema,
+  namespaceViewSchema,
+  pageOf,
+  tokenBodySchema,
+  tokenCreatedSchema,
+  tokenViewSchema,
+  triggersBodySchema,
+  triggersViewSchema,
+  wsTicketSchema,
+} from "../namespace.ts";
 import { trustPolicySchema } from "../trust.ts";
 import { endpoint } from "./endpoint.ts";
 
@@ -9,27 +20,175 @@ const ns = z.strictObject({ ns: namespaceIdSchema });
 const cursor = z.string().max(400).optional();
 const limit = z.coerce.number().int().min(1).max(LIMITS.listPage).optional();
 
-export const getHealth = endpoint({ name: "getHealth", method: "get", path: "/healthz", summary: "Alive", access: "none", params: z.strictObject({}), answers: { 200: z.object({ ok: z.literal(true) }).meta({ id: "Health" }) } });
-export const getCapabilities = endpoint({
-  name: "getCapabilities", method: "get", path: "/v1", summary: "Protocol versions, limits and the broker's public key", access: "none", params: z.strictObject({}),
-  answers: { 200: z.object({ name: z.literal("plumule"), protocol: z.int(), protocolFloor: z.int(), limits: z.record(z.string(), z.number()), doors: z.array(z.string()), brokerKey: z.string().nullable() }).meta({ id: "Capabilities" }) },
+export const getHealth = endpoint({
+  name: "getHealth",
+  method: "get",
+  path: "/healthz",
+  summary: "Alive",
+  access: "none",
+  params: z.strictObject({}),
+  answers: { 200: z.object({ ok: z.literal(true) }).meta({ id: "Health" }) },
 });
-export const createNamespace = endpoint({ name: "createNamespace", method: "post", path: "/v1/namespaces", summary: "Create a namespace", access: "installation", params: z.strictObject({}), body: namespaceBodySchema, answers: { 201: namespaceViewSchema, 200: namespaceViewSchema } });
-export const listNamespaces = endpoint({ name: "listNamespaces", method: "get", path: "/v1/namespaces", summary: "List namespaces", access: "installation", params: z.strictObject({}), query: z.strictObject({ cursor, limit }), answers: { 200: pageOf("NamespacePage", namespaceViewSchema) }, refusals: ["invalid-cursor"] });
+export const getCapabilities = endpoint({
+  name: "getCapabilities",
+  method: "get",
+  path: "/v1",
+  summary: "Protocol versions, limits and the broker's public key",
+  access: "none",
+  params: z.strictObject({}),
+  answers: {
+    200: z
+      .object({
+        name: z.literal("plumule"),
+        protocol: z.int(),
+        protocolFloor: z.int(),
+        limits: z.record(z.string(), z.number()),
+        doors: z.array(z.string()),
+        brokerKey: z.string().nullable(),
+      })
+      .meta({ id: "Capabilities" }),
+  },
+});
+export const createNamespace = endpoint({
+  name: "createNamespace",
+  method: "post",
+  path: "/v1/namespaces",
+  summary: "Create a namespace",
+  access: "installation",
+  params: z.strictObject({}),
+  body: namespaceBodySchema,
+  answers: { 201: namespaceViewSchema, 200: namespaceViewSchema },
+});
+export const listNamespaces = endpoint({
+  name: "listNamespaces",
+  method: "get",
+  path: "/v1/namespaces",
+  summary: "List namespaces",
+  access: "installation",
+  params: z.strictObject({}),
+  query: z.strictObject({ cursor, limit }),
+  answers: { 200: pageOf("NamespacePage", namespaceViewSchema) },
+  refusals: ["invalid-cursor"],
+});
 
-export const createToken = endpoint({ name: "createToken", method: "post", path: "/v1/:ns/tokens", summary: "Make a token; its secret is shown once", access: "admin", params: ns, body: tokenBodySchema, answers: { 201: tokenCreatedSchema }, refusals: ["quota-exceeded"] });
-export const listTokens = endpoint({ name: "listTokens", method: "get", path: "/v1/:ns/tokens", summary: "List tokens, without secrets", access: "admin", params: ns, answers: { 200: z.object({ items: z.array(tokenViewSchema) }).meta({ id: "TokenList" }) } });
-export const revokeToken = endpoint({ name: "revokeToken", method: "delete", path: "/v1/:ns/tokens/:token", summary: "Revoke a token", access: "admin", params: ns.extend({ token: z.string().regex(/^[a-z0-9]{12}$/) }), answers: { 204: null }, refusals: ["not-found"] });
-export const createTicket = endpoint({ name: "createTicket", method: "post", path: "/v1/:ns/tickets", summary: "A single-use ticket for a browser's WebSocket", access: "read", params: ns, answers: { 201: wsTicketSchema } });
+export const createToken = endpoint({
+  name: "createToken",
+  method: "post",
+  path: "/v1/:ns/tokens",
+  summary: "Make a token; its secret is shown once",
+  access: "admin",
+  params: ns,
+  body: tokenBodySchema,
+  answers: { 201: tokenCreatedSchema },
+  refusals: ["quota-exceeded"],
+});
+export const listTokens = endpoint({
+  name: "listTokens",
+  method: "get",
+  path: "/v1/:ns/tokens",
+  summary: "List tokens, without secrets",
+  access: "admin",
+  params: ns,
+  answers: { 200: z.object({ items: z.array(tokenViewSchema) }).meta({ id: "TokenList" }) },
+});
+export const revokeToken = endpoint({
+  name: "revokeToken",
+  method: "delete",
+  path: "/v1/:ns/tokens/:token",
+  summary: "Revoke a token",
+  access: "admin",
+  params: ns.extend({ token: z.string().regex(/^[a-z0-9]{12}$/) }),
+  answers: { 204: null },
+  refusals: ["not-found"],
+});
+export const createTicket = endpoint({
+  name: "createTicket",
+  method: "post",
+  path: "/v1/:ns/tickets",
+  summary: "A single-use ticket for a browser's WebSocket",
+  access: "read",
+  params: ns,
+  answers: { 201: wsTicketSchema },
+});
 
-export const getTrust = endpoint({ name: "getTrust", method: "get", path: "/v1/:ns/trust", summary: "The trust policy", access: "read", params: ns, answers: { 200: trustPolicySchema, 304: null } });
-export const putTrust = endpoint({ name: "putTrust", method: "put", path: "/v1/:ns/trust", summary: "Replace the trust policy; the version must be one more than the current one", access: "admin", params: ns, body: trustPolicySchema, bodyLimitBytes: LIMITS.submitBytes, answers: { 200: trustPolicySchema }, refusals: ["precondition-required", "revision-conflict", "weak-key"] });
-export const getTriggers = endpoint({ name: "getTriggers", method: "get", path: "/v1/:ns/triggers", summary: "Trigger rules and hooks", access: "read", params: ns, answers: { 200: triggersViewSchema, 304: null } });
-export const putTriggers = endpoint({ name: "putTriggers", method: "put", path: "/v1/:ns/triggers", summary: "Replace trigger rules and hooks", access: "admin", params: ns, body: triggersBodySchema, bodyLimitBytes: LIMITS.submitBytes, answers: { 200: triggersViewSchema }, refusals: ["precondition-required", "revision-conflict", "weak-key"] });
+export const getTrust = endpoint({
+  name: "getTrust",
+  method: "get",
+  path: "/v1/:ns/trust",
+  summary: "The trust policy",
+  access: "read",
+  params: ns,
+  answers: { 200: trustPolicySchema, 304: null },
+});
+export const putTrust = endpoint({
+  name: "putTrust",
+  method: "put",
+  path: "/v1/:ns/trust",
+  summary: "Replace the trust policy; the version must be one more than the current one",
+  access: "admin",
+  params: ns,
+  body: trustPolicySchema,
+  bodyLimitBytes: LIMITS.submitBytes,
+  answers: { 200: trustPolicySchema },
+  refusals: ["precondition-required", "revision-conflict", "weak-key"],
+});
+export const getTriggers = endpoint({
+  name: "getTriggers",
+  method: "get",
+  path: "/v1/:ns/triggers",
+  summary: "Trigger rules and hooks",
+  access: "read",
+  params: ns,
+  answers: { 200: triggersViewSchema, 304: null },
+});
+export const putTriggers = endpoint({
+  name: "putTriggers",
+  method: "put",
+  path: "/v1/:ns/triggers",
+  summary: "Replace trigger rules and hooks",
+  access: "admin",
+  params: ns,
+  body: triggersBodySchema,
+  bodyLimitBytes: LIMITS.submitBytes,
+  answers: { 200: triggersViewSchema },
+  refusals: ["precondition-required", "revision-conflict", "weak-key"],
+});
 
 const hookAnswer = deliveryViewSchema;
-const hook = { method: "post", summary: "A signed webhook: Standard Webhooks (v1a, v1), or Radicle Garden / GitHub style", access: "signed", bodyMedium: "octets", bodyLimitBytes: LIMITS.webhookBytes, answers: { 200: hookAnswer, 202: hookAnswer }, refusals: ["missing-header", "bad-signature", "timestamp-out-of-window", "idempotency-mismatch", "invalid-body"] } as const;
+const hook = {
+  method: "post",
+  summary: "A signed webhook: Standard Webhooks (v1a, v1), or Radicle Garden / GitHub style",
+  access: "signed",
+  bodyMedium: "octets",
+  bodyLimitBytes: LIMITS.webhookBytes,
+  answers: { 200: hookAnswer, 202: hookAnswer },
+  refusals: ["missing-header", "bad-signature", "timestamp-out-of-window", "idempotency-mismatch", "invalid-body"],
+} as const;
 export const receiveHook = endpoint({ ...hook, name: "receiveHook", path: "/v1/:ns/hooks/radicle", params: ns });
-export const receiveNamedHook = endpoint({ ...hook, name: "receiveNamedHook", path: "/v1/:ns/hooks/radicle/:hook", params: ns.extend({ hook: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/) }) });
-export const listDeliveries = endpoint({ name: "listDeliveries", method: "get", path: "/v1/:ns/deliveries", summary: "Webhooks received, newest first, and what they led to", access: "read", params: ns, query: z.strictObject({ cursor, limit }), answers: { 200: pageOf("DeliveryPage", deliveryViewSchema) }, refusals: ["invalid-cursor"] });
-export const redeliver = endpoint({ name: "redeliver", method: "post", path: "/v1/:ns/deliveries/:delivery/redeliver", summary: "Handle a delivery again, with the rules of now", access: "operate", params: ns.extend({ delivery: z.string().regex(/^[0-9a-f-]{36}$/) }), answers: { 202: deliveryViewSchema }, refusals: ["not-found"] });
+export const receiveNamedHook = endpoint({
+  ...hook,
+  name: "receiveNamedHook",
+  path: "/v1/:ns/hooks/radicle/:hook",
+  params: ns.extend({ hook: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/) }),
+});
+export const listDeliveries = endpoint({
+  name: "listDeliveries",
+  method: "get",
+  path: "/v1/:ns/deliveries",
+  summary: "Webhooks received, newest first, and what they led to",
+  access: "read",
+  params: ns,
+  query: z.strictObject({ cursor, limit }),
+  answers: { 200: pageOf("DeliveryPage", deliveryViewSchema) },
+  refusals: ["invalid-cursor"],
+});
+export const redeliver = endpoint({
+  name: "redeliver",
+  method: "post",
+  path: "/v1/:ns/deliveries/:delivery/redeliver",
+  summary: "Handle a delivery again, with the rules of now",
+  access: "operate",
+  params: ns.extend({ delivery: z.string().regex(/^[0-9a-f-]{36}$/) }),
+  answers: { 202: deliveryViewSchema },
+  refusals: ["not-found"],
+});

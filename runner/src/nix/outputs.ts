@@ -1,5 +1,6 @@
+import { parseNarHash, toBase64, toHex } from "@plumule/protocol";
 import { captureOk, NEW_COMMANDS, type NixContext } from "./run.ts";
-import { decodeNix32, type SignedPathInfo } from "./signature.ts";
+import type { SignedPathInfo } from "./signature.ts";
 
 /** What the store says about a valid path. */
 export interface PathInfo extends SignedPathInfo {
@@ -60,27 +61,18 @@ export function parsePathInfo(json: string): PathInfo[] {
   return Object.entries(entries).flatMap(([path, entry]) => readInfo(path, entry, directory));
 }
 
-/** The 32 bytes of a SHA-256 in any notation of Nix: SRI, `sha256:` with base 16, base 32 or base 64. Lower-case hex; undefined for anything else. */
-export function parseSha256(text: string): string | undefined {
-  const body = /^sha256[-:](.+)$/.exec(text)?.[1];
-  if (body === undefined) return undefined;
-  if (/^[0-9a-f]{64}$/.test(body)) return body;
-  const bytes = body.length === 52 ? decodeNix32(body) : Buffer.from(body, "base64");
-  return bytes?.length === 32 ? Buffer.from(bytes).toString("hex") : undefined;
-}
-
 function readInfo(key: string, entry: unknown, storeDir: string): PathInfo[] {
   if (entry === null || member(entry, "valid") === false) return [];
   const full = (path: string): string => (path.startsWith("/") ? path : `${storeDir}/${path}`);
   const hash = member(entry, "narHash");
-  const narHash = typeof hash === "string" ? parseSha256(hash) : undefined;
+  const narHash = typeof hash === "string" ? parseNarHash(hash) : null;
   const narSize = member(entry, "narSize");
-  if (narHash === undefined || typeof narSize !== "number") throw new Error(`nix path-info gave no hash of ${key}`);
+  if (narHash === null || typeof narSize !== "number") throw new Error(`nix path-info gave no hash of ${key}`);
   return [
     {
       path: full(key),
-      narHash,
-      narHashSri: `sha256-${Buffer.from(narHash, "hex").toString("base64")}`,
+      narHash: toHex(narHash),
+      narHashSri: `sha256-${toBase64(narHash)}`,
       narSize,
       references: strings(member(entry, "references")).map(full).toSorted(),
       signatures: strings(member(entry, "signatures")),

@@ -1,0 +1,151 @@
+import * as z from "zod";
+import { commitSchema, poolNameSchema, refSchema } from "./ids.ts";
+import { LIMITS } from "./limits.ts";
+
+const name = z.string().min(1).max(LIMITS.nameCharacters);
+const label = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,127}$/,
+    "1 to 128 of A-Z, a-z, 0-9 and . _ : / = -, starting with a letter or digit",
+  );
+
+/** How well a run is kept from its machine, weakest first. What each level guarantees stands in `docs/runner.md`. */
+export const ISOLATION_LEVELS = ["process-group", "cgroup", "userns", "bwrap", "container"] as const;
+export const isolationSchema = z.enum(ISOLATION_LEVELS);
+export type IsolationLevel = z.output<typeof isolationSchema>;
+
+/** Something that Nix can build: a flake reference with attribute, or an attribute of the checkout (`.#name`). Never an option. */
+export const installableSchema = z
+  .string()
+  .max(1_000)
+  .regex(/^[^-\s\p{Cc}][^\s\p{Cc}]*$/u, "an installable without white space that does not start with a hyphen");
+
+/** A script for `bash -euo pipefail`; with `develop` inside `nix develop`, with `packages` inside `nix shell`. */
+export const shellTaskSchema = z.strictObject({
+  kind: z.literal("shell"),
+  script: z.string().min(1).max(LIMITS.scriptCharacters),
+  develop: installableSchema.optional(),
+  packages: z.array(installableSchema).min(1).max(64).optional(),
+});
+
+/** Derivations to realise. */
+export const nixBuildTaskSchema = z.strictObject({
+  kind: z.literal("nix-build"),
+  installables: z.array(installableSchema).min(1).max(64),
+});
+
+/** An impure job: build the derivation's inputs, then run it with network. Needs a runner with the feature `effects`. */
+export const effectTaskSchema = z.strictObject({ kind: z.literal("effect"), installable: installableSchema });
+
+/** The task file at the commit decides; `task` picks one entry of it. */
+export const repositoryTaskSchema = z.strictObject({ kind: z.literal("repository"), task: name.optional() });
+
+export const taskSchema = z
+  .discriminatedUnion("kind", [shellTaskSchema, nixBuildTaskSchema, effectTaskSchema, repositoryTaskSchema])
+  .meta({ id: "Task" });
+/** What a job does. */
+export type Task = z.output<typeof taskSchema>;
+
+/** Where a repository can be fetched. `rad:` and `https:` everywhere, `file:` only where the runner allows it. */
+export const repositoryUrlSchema = z
+  .string()
+  .max(1_000)
+  .regex(
+    /^(?:rad:z[1-9A-HJ-NP-Za-km-z]{20,64}|rad:\/\/[^\s\p{Cc}]+|https:\/\/[^\s\p{Cc}]+|file:\/\/\/[^\s\p{Cc}]+)$/u,
+    "a rad:, https: or file: URL",
+  );
+
+/** The commit that a job is about. `repository` names it, `urls` are further places that have it. */
+export const sourceSchema = z
+  .strictObject({
+    repository: repositoryUrlSchema,
+    commit: commitSchema,
+    ref: refSchema.optional(),
+    urls: z.array(repositoryUrlSchema).max(8).optional(),
+  })
+  .meta({ id: "Source" });
+export type Source = z.output<typeof sourceSchema>;
+
+/** What a runner must offer. */
+export const requiresSchema = z
+  .strictObject({
+    systems: z.array(label).max(8).optional(),
+    features: z.array(label).max(LIMITS.labelsCount).optional(),
+    labels: z.array(label).max(LIMITS.labelsCount).optional(),
+    isolation: isolationSchema.optional(),
+    pool: poolNameSchema.optional(),
+  })
+  .meta({ id: "Requires" });
+export type Requires = z.output<typeof requiresSchema>;
+
+export const MODES = ["queue", "replace", "latest", "reject"] as const;
+/** What a submit does to a busy deployment. */
+export const modeSchema = z.enum(MODES);
+export type Mode = z.output<typeof modeSchema>;
+
+export const INTERRUPTS = ["before-apply", "always", "never"] as const;
+/** Whether a replacing job may stop the running one. */
+export const interruptSchema = z.enum(INTERRUPTS);
+export type Interrupt = z.output<typeof interruptSchema>;
+
+export const PRIORITIES = ["low", "normal", "high", "urgent"] as const;
+/** Priority class; waiting jobs age upwards so that none starves. */
+export const prioritySchema = z.enum(PRIORITIES);
+export type Priority = z.output<typeof prioritySchema>;
+
+const duration = (max: number): z.ZodInt => z.int().min(1).max(max);
+
+export const timeoutsSchema = z
+  .strictObject({
+    queueMs: duration(LIMITS.queueMaxMs).optional(),
+    acknowledgeMs: duration(10 * 60_000).optional(),
+    runMs: duration(LIMITS.runMaxMs).optional(),
+    silenceMs: duration(LIMITS.silenceMaxMs).optional(),
+    graceMs: z.int().min(0).max(LIMITS.graceMaxMs).optional(),
+  })
+  .meta({ id: "Timeouts" });
+/** The four time-outs and the grace of a cancel, ms. */
+export type Timeouts = z.output<typeof timeoutsSchema>;
+
+export const jsonSchema: z.ZodType<unknown> = z.json();
+
+/** The body of a submit. Only `task` is required. */
+export const submitBodySchema = z
+  .strictObject({
+    task: taskSchema,
+    source: sourceSchema.optional(),
+    configuration: jsonSchema.optional(),
+    type: name.optional(),
+    mode: modeSchema.optional(),
+    interrupt: interruptSchema.optional(),
+    priority: prioritySchema.optional(),
+    requires: requiresSchema.optional(),
+    timeouts: timeoutsSchema.optional(),
+    retry: z
+      .strictObject({ attempts: z.int().min(1).max(LIMITS.attemptsMax).optional(), onFailure: z.boolean().optional() })
+      .optional(),
+    env: z
+      .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/), z.string().max(LIMITS.environmentCharacters))
+      .refine(
+        (env) => Object.keys(env).length <= LIMITS.environmentCount,
+        `at most ${LIMITS.environmentCount} variables`,
+      )
+      .optional(),
+    labels: z
+      .record(label, z.string().max(LIMITS.nameCharacters))
+      .refine((labels) => Object.keys(labels).length <= LIMITS.labelsCount, `at most ${LIMITS.labelsCount} labels`)
+      .optional(),
+    dedupeKey: z.string().min(1).max(LIMITS.keyCharacters).optional(),
+    debounce: z
+      .strictObject({ quietMs: duration(LIMITS.debounceMaxMs), maxMs: duration(LIMITS.debounceMaxMs) })
+      .optional(),
+    hold: z.boolean().optional(),
+    summary: z.string().max(200).optional(),
+  })
+  .refine((body) => body.task.kind !== "repository" || body.source !== undefined, {
+    path: ["source"],
+    message: "a repository task needs a source",
+  })
+  .meta({ id: "SubmitBody" });
+export type SubmitBody = z.output<typeof submitBodySchema>;
