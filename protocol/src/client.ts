@@ -56,7 +56,8 @@ export async function call<E extends Endpoint>(
     init.body = JSON.stringify(input.body ?? {});
   }
   const response = await deps.fetch(
-    deps.baseUrl + pathOf(endpoint, input.params as Record<string, string>, input.query),
+    deps.baseUrl +
+      pathOf(endpoint, input.params as Record<string, string>, input.query as Record<string, string> | undefined),
     init,
   );
   if (!(response.status in endpoint.answers))
