@@ -8,7 +8,7 @@ import { foldDerivations } from "#durable-objects/deployment/core/report.ts";
 import { planSweep, swept, withoutLogs } from "#durable-objects/deployment/core/retention.ts";
 import { remove } from "#durable-objects/deployment/core/submit.ts";
 import { dispatches, offerable } from "#durable-objects/deployment/core/tickets.ts";
-import { nextWake } from "#durable-objects/deployment/core/timers.ts";
+import { fire, nextWake } from "#durable-objects/deployment/core/timers.ts";
 import { waitingOf } from "#durable-objects/deployment/core/views.ts";
 import {
   approve,
@@ -280,4 +280,57 @@ it("removes the oldest jobs and logs beyond the limits, and never what is live",
   });
   expect(planSweep(few, { ...lane, removedAt: START }).jobs.length).toBeGreaterThan(0);
   expect(swept(lane, { more: false, remaining: false, now: START }).sweepAt).toBeNull();
+});
+
+it("makes every older lease stale when one ends, before another is given", () => {
+  const { state, job } = laneWith("running");
+  const lost = fire(state, { job, kind: "lease", at: 0 }, at(START + LIMITS.leaseMs));
+  expect(lost.state.lane.epoch).toBeGreaterThan(state.lane.epoch);
+  expect(lost.events.map(({ type }) => type)).toContain("run.lost");
+});
+
+it("does nothing for a timer that is not due any more", () => {
+  const { state, job } = laneWith("running");
+  const early = fire(state, { job, kind: "lease", at: 0 }, at(START + LIMITS.leaseMs - 1));
+  expect(early).toMatchObject({ jobs: [], events: [] });
+  expect(early.state).toEqual(state);
+});
+
+it("keeps the lease of a job that is being stopped no longer than its ending allows", () => {
+  const { state, job, proof } = laneWith("cancelling", { timeouts: { graceMs: 5_000 } });
+  const until = START + 5_000 + LIMITS.leaseMs;
+  const beat = decided(heartbeat(state, { ...proof, isolation: null }, at(until - 10)));
+  expect(jobIn(beat.state, job).runs.at(-1)?.leaseUntil).toBe(until);
+});
+
+it("keeps a lease token until it was delivered, and no longer", () => {
+  const offer = lease();
+  const { state, job } = submitted(EMPTY);
+  const first = claimed(state, job, START, offer);
+  expect(claimed(first.state, job, START, offer).answer?.job).toEqual(first.answer?.job);
+  expect(jobIn(first.state, job).runs.at(-1)?.undelivered).toBe(offer.leaseToken);
+  const beat = decided(heartbeat(first.state, { ...proofOf(first.state, job), isolation: null }, at(START)));
+  expect(JSON.stringify(beat.state)).not.toContain(offer.leaseToken);
+  expect(claimed(beat.state, job, START, offer).answer).toBeNull();
+});
+
+it("applies a batch of events once", () => {
+  const { state, proof } = laneWith("running");
+  const phase = (name: "building" | "signing") => ({
+    ...proof,
+    number: 3,
+    events: [{ type: "phase" as const, phase: name, at: "" }],
+  });
+  const first = decided(report(state, phase("building"), at(START)));
+  const again = decided(report(first.state, phase("signing"), at(START)));
+  expect(again).toMatchObject({ answer: { number: 3 }, events: [], jobs: [] });
+});
+
+it("counts the longest wait of a burst from its first submit", () => {
+  const debounce = { quietMs: 4_000, maxMs: 5_000 };
+  const first = submitted(EMPTY, { mode: "latest", debounce }, START);
+  const second = submitted(first.state, { mode: "latest", debounce }, START + 3_000);
+  expect(jobIn(second.state, second.job).ready).toEqual({ at: START + 5_000, reason: "debounce" });
+  expect(offerable(second.state.jobs, START + 4_999)).toBeNull();
+  expect(nextWake(second.state, null, null)).toBe(START + 5_000);
 });
