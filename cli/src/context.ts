@@ -9,11 +9,14 @@ export type Context = {
   terminal: Terminal;
   cwd: string;
   env: Readonly<Record<string, string | undefined>>;
+  /** The flags that every command has. */
+  globals: Globals;
   /** Finds the broker; only commands that need one ask. */
   connect: () => Promise<Connection | Failure>;
 };
 
-type Globals = { url?: string; namespace?: string; token?: string; json?: boolean };
+/** Flags that every command has. */
+export type Globals = { url?: string; namespace?: string; token?: string; json?: boolean };
 
 /**
  * Makes a command's handler into commander's action: it gets the context first, then the arguments and the flags. What it returns is
@@ -32,7 +35,7 @@ export function act<Arguments extends unknown[]>(
       const place = await findPlace({ flags, env, cwd });
       return isFailure(place) ? place : connectTo(place);
     };
-    const end = await handle({ terminal, cwd, env, connect }, ...(args.slice(0, -1) as Arguments));
+    const end = await handle({ terminal, cwd, env, globals: flags, connect }, ...(args.slice(0, -1) as Arguments));
     if (isFailure(end)) printFailure(terminal, end);
     process.exitCode = isFailure(end) ? end.exit : end;
   };

@@ -1,0 +1,185 @@
+import {
+  type DeploymentSnapshot,
+  getCommitRuns,
+  getJob,
+  getRun,
+  type JobDetail,
+  type JobView,
+  type Requires,
+  type RunView,
+  type Task,
+} from "@plumule/protocol";
+import { Command } from "commander";
+import { act, type Context } from "../context.ts";
+import { EXIT, type ExitCode } from "../exit-codes.ts";
+import { type Failure, isFailure } from "../failure.ts";
+import { ageOf, clockOf, detailLines, paint, paintState, shortKey, sizeOf } from "../print.ts";
+import { resolveTarget } from "../resolve.ts";
+import { inLine } from "../terminal-text.ts";
+import { hintFor, progressText } from "../watch-render.ts";
+import { jobTable } from "./ls.ts";
+
+/** `plumule get`: everything about one thing. */
+export function getCommand(): Command {
+  return new Command("get")
+    .summary("show a job, run, deployment or commit")
+    .argument("[id]", "id, the unique beginning of one, deployment or commit", ".")
+    .action(act(get));
+}
+
+async function get({ terminal, cwd, connect }: Context, id: string): Promise<ExitCode | Failure> {
+  const connection = await connect();
+  if (isFailure(connection)) return connection;
+  const { ns } = connection;
+  const target = await resolveTarget(connection, id, cwd);
+  if (isFailure(target)) return target;
+  const show = (value: unknown, lines: string[], next: string): ExitCode => {
+    if (terminal.json) terminal.data(value);
+    else {
+      for (const line of lines) terminal.out(line);
+      terminal.note(paint.quiet(`→ ${next}`));
+    }
+    return EXIT.ok;
+  };
+  switch (target.kind) {
+    case "job": {
+      const answer = await connection.ask(getJob, { params: { ns, job: target.job } });
+      return isFailure(answer)
+        ? answer
+        : show(answer.body, jobLines(answer.body, Date.now()), hintFor(answer.body.job));
+    }
+    case "run": {
+      const answer = await connection.ask(getRun, { params: { ns, run: target.run } });
+      return isFailure(answer) ? answer : show(answer.body, runLines(answer.body), `plumule logs ${target.run}`);
+    }
+    case "deployment": {
+      const { snapshot, deployment } = target;
+      return show(snapshot, deploymentLines(snapshot, Date.now()), `plumule watch ${inLine(deployment)}`);
+    }
+    case "commit": {
+      const answer = await connection.ask(getCommitRuns, { params: { ns, commit: target.commit }, query: {} });
+      if (isFailure(answer)) return answer;
+      const jobs = [...new Map(answer.body.items.map(({ job }) => [job.id, job])).values()];
+      const [newest] = jobs;
+      if (newest !== undefined) return show(answer.body, jobTable(jobs, Date.now()), hintFor(newest));
+      const what = `No job is about the commit ${target.commit.slice(0, 12)}`;
+      return { exit: EXIT.notFound, what, next: "Submit one: `plumule submit --commit HEAD`." };
+    }
+  }
+}
+
+/** A job with its runs. */
+export function jobLines({ job, spec, runs }: JobDetail, now: number): string[] {
+  const head = `${paint.strong(job.id)}  ${paintState(job.state)}${job.state === "running" && job.phase !== null ? ` (${job.phase})` : ""}`;
+  const { source } = job;
+  const details = detailLines([
+    ["deployment", inLine(job.deployment)],
+    ["summary", job.summary === null ? null : inLine(job.summary)],
+    ["task", taskText(spec.task)],
+    ["commit", source === null ? null : `${source.commit}${source.ref === undefined ? "" : `  ${inLine(source.ref)}`}`],
+    ["repository", source === null ? null : inLine(source.repository)],
+    ["needs", needsText(spec.requires)],
+    ["mode", job.mode === "queue" ? null : `${job.mode}, interrupt ${job.interrupt}`],
+    ["priority", job.priority === "normal" ? null : job.priority],
+    ["by", inLine(job.actor)],
+    ["submitted", `${job.createdAt}  ${paint.quiet(`${ageOf(job.createdAt, now)} ago`)}`],
+    ["took", tookText(job, now)],
+    ["builds", job.progress === null ? null : progressText(job.progress)],
+    ["waiting", job.waiting === null ? null : inLine(job.waiting.detail)],
+    ["reason", job.reason === null ? null : `${job.reason.code}: ${inLine(job.reason.detail)}`],
+    ["replaced by", job.supersededBy],
+    ["rerun of", job.rerunOf],
+  ]);
+  return [head, ...indent(details), ...runs.flatMap((run) => ["", ...runLines(run)])];
+}
+
+/** A run: where, how long, its log and its outputs. */
+export function runLines(run: RunView): string[] {
+  const { log, outputs } = run;
+  const took =
+    run.startedAt === null || run.finishedAt === null
+      ? null
+      : clockOf(Date.parse(run.finishedAt) - Date.parse(run.startedAt));
+  const flagged =
+    log.state === "mismatch"
+      ? paint.bad("  does not match what was signed")
+      : log.state === "complete"
+        ? ""
+        : `  ${log.state}`;
+  const details = detailLines([
+    ["runner", shortKey(run.runner) + (run.isolation === null ? "" : `, ${run.isolation}`)],
+    ["took", took],
+    ["exit code", run.exitCode === null ? null : String(run.exitCode)],
+    ["reason", run.reason === null ? null : `${run.reason.code}: ${inLine(run.reason.detail)}`],
+    [
+      "killed",
+      run.survivorsKilled === null || run.survivorsKilled === 0
+        ? null
+        : `${run.survivorsKilled} processes that outlived the signal`,
+    ],
+    ["log", `${sizeOf(log.bytes)}${flagged}`],
+    [
+      "signed",
+      run.statementCount === 0
+        ? null
+        : `${run.statementCount} ${run.statementCount === 1 ? "statement" : "statements"}`,
+    ],
+    ...outputs.map(
+      ({ name, path, narSize }) => [inLine(name), `${inLine(path)}  ${paint.quiet(sizeOf(narSize))}`] as const,
+    ),
+  ]);
+  return [`run ${run.attempt}  ${paintState(run.state)}  ${paint.quiet(run.id)}`, ...indent(details)];
+}
+
+/** A deployment with its jobs. */
+export function deploymentLines({ deployment, jobs }: DeploymentSnapshot, now: number): string[] {
+  const { id, state, revision, pendingCount, currentJob, updatedAt } = deployment;
+  const head = `${paint.strong(inLine(id))}  ${state}  ${paint.quiet(`r${revision}`)}`;
+  const details = detailLines([
+    ["live", currentJob],
+    ["pending", String(pendingCount)],
+    ["changed", `${updatedAt}  ${paint.quiet(`${ageOf(updatedAt, now)} ago`)}`],
+  ]);
+  const newestFirst = jobs.toSorted((left, right) => (left.id < right.id ? 1 : -1));
+  return [head, ...indent(details), ...(jobs.length === 0 ? [] : ["", ...jobTable(newestFirst.slice(0, 20), now)])];
+}
+
+/** A task in a few words. */
+export function taskText(task: Task): string {
+  switch (task.kind) {
+    case "shell": {
+      const [first = ""] = task.script.trim().split("\n");
+      return `shell: ${inLine(first).slice(0, 80)}${task.script.trim().includes("\n") ? " …" : ""}`;
+    }
+    case "nix-build":
+      return `nix build ${inLine(task.installables.join(" "))}`;
+    case "effect":
+      return `effect ${inLine(task.installable)}`;
+    case "repository":
+      return task.task === undefined ? "what the repository says" : `${inLine(task.task)} of the repository`;
+  }
+}
+
+/** What a job needs of a runner in a few words, or null. */
+export function needsText(requires: Requires | null | undefined): string | null {
+  if (requires == null) return null;
+  const { systems = [], features = [], labels = [], isolation, pool } = requires;
+  const parts = [
+    systems.length === 0 ? "" : `system ${systems.join(" or ")}`,
+    features.length === 0 ? "" : `features ${features.join(", ")}`,
+    labels.length === 0 ? "" : `labels ${labels.join(", ")}`,
+    isolation === undefined ? "" : `isolation ${isolation}`,
+    pool === undefined ? "" : `pool ${pool}`,
+  ].filter((part) => part !== "");
+  return parts.length === 0 ? null : inLine(parts.join("; "));
+}
+
+function tookText({ startedAt, finishedAt }: JobView, now: number): string | null {
+  if (startedAt === null) return null;
+  const ms = (finishedAt === null ? now : Date.parse(finishedAt)) - Date.parse(startedAt);
+  return finishedAt === null ? `${clockOf(ms)} so far` : clockOf(ms);
+}
+
+function indent(lines: readonly string[]): string[] {
+  return lines.map((line) => `  ${line}`);
+}

@@ -1,0 +1,173 @@
+import {
+  DEPLOYMENT_STATES,
+  type DeploymentState,
+  type DeploymentView,
+  getCommitRuns,
+  getQueue,
+  JOB_STATES,
+  type JobState,
+  type JobView,
+  LIMITS,
+  listDeployments,
+  listJobs,
+  type QueueView,
+  waitingSchema,
+} from "@plumule/protocol";
+import { Argument, Command } from "commander";
+import { findCommit } from "../checkout.ts";
+import type { Connection } from "../connection.ts";
+import { act, type Context } from "../context.ts";
+import { EXIT, type ExitCode } from "../exit-codes.ts";
+import { type Failure, isFailure, misuse } from "../failure.ts";
+import { wholeNumber } from "../flags.ts";
+import { ageOf, paint, paintState, shortId, shortKey, tableLines } from "../print.ts";
+import { inLine } from "../terminal-text.ts";
+import { fleet } from "./runner-fleet.ts";
+
+type ListFlags = { state?: string; commit?: string; deployment?: string; limit: number; pool?: string };
+const THINGS = ["jobs", "deployments", "runs", "queue", "runners"] as const;
+
+/** `plumule ls`: lists, newest first. */
+export function lsCommand(): Command {
+  return new Command("ls")
+    .summary("list jobs, deployments, runs, the queue or runners")
+    .addArgument(new Argument("[what]", "what to list").choices([...THINGS]).default("jobs"))
+    .option("--state <state>", "only jobs or deployments in this state")
+    .option("--commit <commit>", "only jobs or runs of this commit, by any name that git knows here")
+    .option("--deployment <name>", "only jobs of this deployment")
+    .option("--pool <name>", "the queue of this pool")
+    .option("--limit <count>", `at most so many, up to ${LIMITS.listPage}`, wholeNumber(1), 20)
+    .action(act(list));
+}
+
+async function list(
+  { terminal, cwd, connect }: Context,
+  what: (typeof THINGS)[number],
+  flags: ListFlags,
+): Promise<ExitCode | Failure> {
+  const connection = await connect();
+  if (isFailure(connection)) return connection;
+  const commit = flags.commit === undefined ? undefined : await findCommit(cwd, flags.commit);
+  if (commit === null) return misuse(`git knows no commit ${flags.commit}`, "Give the full commit id.");
+  const lister = { jobs, deployments, runs, queue, runners: fleet }[what];
+  const listed = await lister(connection, { ...flags, limit: Math.min(flags.limit, LIMITS.listPage), commit });
+  if (isFailure(listed)) return listed;
+  if (terminal.json) for (const item of listed.items) terminal.data(item);
+  else if (listed.items.length === 0) terminal.note(`${listed.empty}  ${paint.quiet(`→ ${listed.next}`)}`);
+  else {
+    for (const line of listed.lines) terminal.out(line);
+    if (listed.more) terminal.note(paint.quiet(`there are more: --limit up to ${LIMITS.listPage}`));
+  }
+  return EXIT.ok;
+}
+
+/** A list: what a program gets, what people see, and what to do when it is empty. */
+export type Listed = { items: readonly unknown[]; lines: string[]; more: boolean; empty: string; next: string };
+/** The flags of a list with the commit by its full id. */
+export type ListQuery = Omit<ListFlags, "commit"> & { commit: string | undefined };
+
+async function jobs(
+  connection: Connection,
+  { state, commit, deployment, limit }: ListQuery,
+): Promise<Listed | Failure> {
+  const known = oneOf(state, JOB_STATES);
+  if (isFailure(known)) return known;
+  const query = { limit, ...given({ state: known as JobState | undefined, commit, deployment }) };
+  const answer = await connection.ask(listJobs, { params: { ns: connection.ns }, query });
+  if (isFailure(answer)) return answer;
+  const { items, nextCursor } = answer.body;
+  const next = "plumule submit DEPLOYMENT --shell 'echo hello'";
+  return { items, lines: jobTable(items, Date.now()), more: nextCursor !== null, empty: "no job is like that", next };
+}
+
+/** Jobs as a table. */
+export function jobTable(items: readonly JobView[], now: number): string[] {
+  const rows = items.map((job) => [
+    paint.strong(shortId(job.id)),
+    inLine(job.deployment),
+    paintState(job.state, job.state === "running" ? (job.phase ?? job.state) : job.state),
+    job.source === null ? "" : paint.quiet(job.source.commit.slice(0, 8)),
+    ageOf(job.createdAt, now),
+    inLine(job.summary ?? job.reason?.detail ?? job.waiting?.detail ?? "").slice(0, 60),
+  ]);
+  return tableLines(["JOB", "DEPLOYMENT", "STATE", "COMMIT", "AGE", "ABOUT"], rows);
+}
+
+async function deployments(connection: Connection, { state, limit }: ListQuery): Promise<Listed | Failure> {
+  const known = oneOf(state, DEPLOYMENT_STATES);
+  if (isFailure(known)) return known;
+  const query = { limit, ...given({ state: known as DeploymentState | undefined }) };
+  const answer = await connection.ask(listDeployments, { params: { ns: connection.ns }, query });
+  if (isFailure(answer)) return answer;
+  const { items, nextCursor } = answer.body;
+  const lines = deploymentTable(items, Date.now());
+  return {
+    items,
+    lines,
+    more: nextCursor !== null,
+    empty: "no deployment is like that",
+    next: "plumule submit DEPLOYMENT",
+  };
+}
+
+/** Deployments as a table. */
+export function deploymentTable(items: readonly DeploymentView[], now: number): string[] {
+  const rows = items.map(({ id, state, revision, pendingCount, lastResult, updatedAt }) => [
+    paint.strong(inLine(id)),
+    state,
+    `r${revision}`,
+    String(pendingCount),
+    lastResult === null ? "" : `${paintState(lastResult.state)} ${paint.quiet(shortId(lastResult.job))}`,
+    ageOf(updatedAt, now),
+  ]);
+  return tableLines(["DEPLOYMENT", "STATE", "REVISION", "PENDING", "LAST RESULT", "CHANGED"], rows);
+}
+
+async function runs(connection: Connection, { commit }: ListQuery): Promise<Listed | Failure> {
+  if (commit === undefined) return misuse("Of which commit?", "Name it: plumule ls runs --commit HEAD.");
+  const answer = await connection.ask(getCommitRuns, { params: { ns: connection.ns, commit }, query: {} });
+  if (isFailure(answer)) return answer;
+  const { items } = answer.body;
+  const rows = items.map(({ job, run, node, status }) => [
+    run === null ? "" : paint.strong(run),
+    node === null ? "" : shortKey(node),
+    status === "started" ? paint.busy(status) : paintState(status),
+    inLine(job.deployment),
+  ]);
+  const lines = tableLines(["RUN", "RUNNER", "STATUS", "DEPLOYMENT"], rows);
+  return { items, lines, more: false, empty: `no run of ${commit.slice(0, 12)}`, next: "plumule submit --commit HEAD" };
+}
+
+async function queue(connection: Connection, { pool, limit }: ListQuery): Promise<Listed | Failure> {
+  const query = { limit, ...given({ pool }) };
+  const answer = await connection.ask(getQueue, { params: { ns: connection.ns }, query });
+  if (isFailure(answer)) return answer;
+  const { tickets, ticketCount, parkedCount } = answer.body;
+  const empty = `nothing waits in the pool; ${parkedCount} ${parkedCount === 1 ? "runner waits" : "runners wait"} for work`;
+  const lines = queueTable(answer.body, Date.now());
+  return { items: tickets, lines, more: tickets.length < ticketCount, empty, next: "plumule ls runners" };
+}
+
+/** A pool's tickets as a table, in the order in which they are given out. */
+export function queueTable({ tickets }: QueueView, now: number): string[] {
+  const rows = tickets.map(({ job, deployment, priority, queuedAt, waiting }) => {
+    const why = waitingSchema.safeParse(waiting);
+    return [
+      paint.strong(shortId(job)),
+      inLine(deployment),
+      inLine(priority),
+      ageOf(queuedAt, now),
+      why.success ? inLine(why.data.detail) : "",
+    ];
+  });
+  return tableLines(["JOB", "DEPLOYMENT", "PRIORITY", "WAITS", "WHY"], rows);
+}
+
+function oneOf<T extends string>(state: string | undefined, states: readonly T[]): T | undefined | Failure {
+  if (state === undefined || (states as readonly string[]).includes(state)) return state as T | undefined;
+  return misuse(`${state} is no such state`, `One of: ${states.join(", ")}.`);
+}
+
+function given<T extends Record<string, unknown>>(query: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(query).filter(([, value]) => value !== undefined)) as never;
+}

@@ -1,0 +1,75 @@
+import { Command, CommanderError } from "commander";
+import { EXIT } from "./exit-codes.ts";
+
+/** Every verb, in the order of the help, under the heading that it belongs to. Loaded when it is asked for. */
+const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Command> }>> = {
+  submit: { group: "Jobs:", load: async () => (await import("./commands/submit.ts")).submitCommand() },
+  watch: { group: "Jobs:", load: async () => (await import("./commands/watch.ts")).watchCommand() },
+  logs: { group: "Jobs:", load: async () => (await import("./commands/logs.ts")).logsCommand() },
+  ls: { group: "Jobs:", load: async () => (await import("./commands/ls.ts")).lsCommand() },
+  get: { group: "Jobs:", load: async () => (await import("./commands/get.ts")).getCommand() },
+  why: { group: "Jobs:", load: async () => (await import("./commands/why.ts")).whyCommand() },
+  verify: { group: "Jobs:", load: async () => (await import("./commands/verify.ts")).verifyCommand() },
+  cancel: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).cancelCommand() },
+  rerun: { group: "Acting on jobs:", load: async () => (await import("./commands/submit.ts")).rerunCommand() },
+  approve: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).approveCommand() },
+  resolve: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).resolveCommand() },
+  delete: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).deleteCommand() },
+  runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
+  key: { group: "Machines and keys:", load: async () => (await import("./commands/key.ts")).keyCommand() },
+  token: { group: "Machines and keys:", load: async () => (await import("./commands/token.ts")).tokenCommand() },
+  dev: { group: "On this machine:", load: async () => (await import("./commands/dev.ts")).devCommand() },
+  demo: { group: "On this machine:", load: async () => (await import("./commands/demo.ts")).demoCommand() },
+};
+
+/** Runs a command line. The exit code is set, not forced, so that what was printed gets out. */
+export async function runProgram(argv: readonly string[], version: string): Promise<void> {
+  // `plumule logs | head` closes our stdout; there is nobody left to tell.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) =>
+    process.exit(error.code === "EPIPE" ? EXIT.ok : EXIT.failed),
+  );
+  const program = createProgram(version);
+  const verb = verbOf(argv);
+  // Help and mistyped verbs need all of them.
+  const wanted = verb !== undefined && verb in VERBS ? [verb] : Object.keys(VERBS);
+  for (const name of wanted) {
+    const known = VERBS[name];
+    if (known !== undefined) program.addCommand(prepare((await known.load()).helpGroup(known.group)));
+  }
+  try {
+    await program.parseAsync(argv, { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  }
+}
+
+/** The first word that is neither a flag of the program nor the value of one. */
+function verbOf(argv: readonly string[]): string | undefined {
+  const takesValue = ["--url", "--namespace", "--token"];
+  return argv.find((word, index) => !word.startsWith("-") && !takesValue.includes(argv[index - 1] ?? ""));
+}
+
+function createProgram(version: string): Command {
+  return prepare(
+    new Command("plumule")
+      .description("Jobs for Radicle and Nix: submit, follow, and verify what came of them.")
+      .option("--json", "print JSON, one document per line")
+      .option("--url <url>", "the broker (or PLUMULE_URL)")
+      .option("--namespace <name>", "the namespace (or PLUMULE_NAMESPACE)")
+      .option("--token <token>", "the token (better: PLUMULE_TOKEN, which no list of processes shows)")
+      .version(version, "-V, --version", "print the version")
+      .helpCommand("help [command]", "explain a command, or `help exit-codes`")
+      .addHelpText(
+        "after",
+        "\nThe broker is found through flags, PLUMULE_*, .plumule/dev.json of this folder or one above, or ~/.config/plumule/config.json.",
+      ),
+  );
+}
+
+/** Errors are ours to turn into exit codes, and help shows what every command takes. */
+function prepare(command: Command): Command {
+  command.exitOverride().showSuggestionAfterError().configureHelp({ showGlobalOptions: true });
+  for (const part of command.commands) prepare(part);
+  return command;
+}
