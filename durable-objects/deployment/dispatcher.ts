@@ -8,7 +8,7 @@ import type { Pools } from "./pools.ts";
 
 /** Sends what pools have to be told. Each message is sent by one call at a time; what fails is due again later. */
 export type Dispatcher = {
-  /** Sends everything that is due. */
+  /** Sends everything that is new or due. */
   send(): void;
   /** No runner was parked for this job just now: its ticket is put without asking again. */
   nobodyParked(job: JobId): void;
@@ -66,7 +66,7 @@ export function createDispatcher({ ledger, pools, spec, waitUntil }: DispatcherD
           dispatch.kind === "put"
             ? `put ${dispatch.ticket.job} ${dispatch.ticket.number}`
             : `drop ${dispatch.job} ${dispatch.number}`;
-        if (dispatch.dueAt > now || underWay.has(key)) continue;
+        if ((!dispatch.fresh && dispatch.dueAt > now) || underWay.has(key)) continue;
         underWay.add(key);
         waitUntil(sendOne(key, dispatch));
       }

@@ -13,6 +13,7 @@ import { waitingOf } from "#durable-objects/deployment/core/views.ts";
 import {
   approve,
   at,
+  cancel,
   claim,
   claimed,
   decided,
@@ -333,4 +334,16 @@ it("counts the longest wait of a burst from its first submit", () => {
   expect(jobIn(second.state, second.job).ready).toEqual({ at: START + 5_000, reason: "debounce" });
   expect(offerable(second.state.jobs, START + 4_999)).toBeNull();
   expect(nextWake(second.state, null, null)).toBe(START + 5_000);
+});
+
+it("gives up taking a ticket out of a pool that never answers, because its claim would be refused anyway", () => {
+  const { state, job } = submitted(EMPTY);
+  const why = { code: "cancelled" as const, detail: "" };
+  let cancelled = decided(cancel(state, { job, force: false, why, ifMatch: null }, at(START))).state;
+  for (let count = 0; count < LIMITS.outboxAttempts; count += 1) {
+    const [dispatch] = dispatches(cancelled);
+    expect(dispatch).toMatchObject({ kind: "drop", job, fresh: count === 0 });
+    cancelled = noteSent(cancelled, { dispatch: dispatch!, delivered: false, waiting: null }, at(START)).state;
+  }
+  expect(dispatches(cancelled)).toEqual([]);
 });

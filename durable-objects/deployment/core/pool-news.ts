@@ -1,4 +1,4 @@
-import type { JobId, Waiting } from "@plumule/protocol";
+import { LIMITS, type JobId, type Waiting } from "@plumule/protocol";
 import { backoffMs, type Moment, type State } from "./model.ts";
 import { type Dispatch, offerable } from "./tickets.ts";
 import { type Decided, Work } from "./work.ts";
@@ -23,7 +23,9 @@ export function noteSent(state: State, { dispatch, delivered, waiting }: Sent, m
   if (dispatch.kind === "drop") {
     const drops = work.lane.drops.flatMap((drop) => {
       if (drop.job !== dispatch.job || drop.number !== dispatch.number) return [drop];
-      return delivered ? [] : [{ ...drop, ...later(drop.tryCount + 1, work.now) }];
+      const tryCount = drop.tryCount + 1;
+      // A ticket that stays does no harm: its claim is answered null. So the list of drops is bounded.
+      return delivered || tryCount >= LIMITS.outboxAttempts ? [] : [{ ...drop, ...later(tryCount, work.now) }];
     });
     work.lane = { ...work.lane, drops };
     return work.done(null);

@@ -3,10 +3,16 @@ import type { Ticket as PoolTicket } from "../../pool/calls.ts";
 import { type Drop, type Job, occupant, poolOf, type State } from "./model.ts";
 import type { Work } from "./work.ts";
 
-/** A message that a pool has to get. `fresh`: the ticket was never sent, so no claim for it can be on its way. */
+/**
+ * A message that a pool has to get. A `fresh` one was never sent: it goes out right after its commit, and no claim for its ticket can be on
+ * its way yet. `dueAt` is when the alarm sees to it.
+ */
 export type Dispatch =
   | { kind: "put"; pool: PoolName; ticket: PoolTicket; dueAt: Millis; fresh: boolean }
-  | { kind: "drop"; pool: PoolName; job: JobId; number: number; dueAt: Millis };
+  | { kind: "drop"; pool: PoolName; job: JobId; number: number; dueAt: Millis; fresh: boolean };
+
+/** When the alarm sends what a broken instance did not, ms after its commit. */
+const HEAL_MS = 5_000;
 
 /** The job that may be given to a runner now: the first in the queue, when the lane is free and nothing holds it back. */
 export function offerable(jobs: readonly Job[], now: Millis): Job | null {
@@ -37,13 +43,23 @@ export function settleTickets(work: Work): void {
   const head = offerable(work.jobs, work.now);
   for (const job of work.jobs) if (job.ticket !== null && job.id !== head?.id) withdraw(work, job);
   if (head === null || head.ticket !== null) return;
-  work.put({ ...head, ready: null, ticket: { number: work.lane.epoch, placed: false, dueAt: work.now, tryCount: 0 } });
+  work.put({
+    ...head,
+    ready: null,
+    ticket: { number: work.lane.epoch, placed: false, dueAt: work.now + HEAL_MS, tryCount: 0 },
+  });
 }
 
 /** Takes a job's ticket back. A ticket that was never sent may have arrived all the same, so its pool is told too. */
 export function withdraw(work: Work, job: Job): Job {
   if (job.ticket === null) return job;
-  const drop: Drop = { job: job.id, pool: poolOf(job.brief), number: job.ticket.number, dueAt: work.now, tryCount: 0 };
+  const drop: Drop = {
+    job: job.id,
+    pool: poolOf(job.brief),
+    number: job.ticket.number,
+    dueAt: work.now + HEAL_MS,
+    tryCount: 0,
+  };
   work.lane = { ...work.lane, epoch: work.lane.epoch + 1, drops: [...work.lane.drops, drop] };
   return work.put({ ...job, ticket: null });
 }
@@ -63,12 +79,13 @@ export function dispatches({ lane, jobs }: State): Dispatch[] {
           },
         ],
   );
-  const drops = lane.drops.map(({ job, pool, number, dueAt }): Dispatch => ({
+  const drops = lane.drops.map(({ job, pool, number, dueAt, tryCount }): Dispatch => ({
     kind: "drop",
     pool,
     job,
     number,
     dueAt,
+    fresh: tryCount === 0,
   }));
   return [...drops, ...puts];
 }
