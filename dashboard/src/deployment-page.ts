@@ -1,0 +1,176 @@
+import {
+  call,
+  type Derivation,
+  followDeployment,
+  type Follower,
+  getDerivations,
+  getJob,
+  initialWatch,
+  type JobId,
+  type JobView,
+  listRunners,
+  type RunId,
+  type RunnerView,
+  streamOpener,
+  waitMs,
+  type WatchState,
+} from "@plumule/protocol";
+import { connectionChip } from "./connection.ts";
+import { eachFrame, fill, fillList, h } from "./dom.ts";
+import { jobDetails } from "./job-view.ts";
+import { type LogView, showLog } from "./log-view.ts";
+import type { Session } from "./session.ts";
+import { clock, deploymentPath, jobPath, pill, plain } from "./words.ts";
+
+/** The page of a job: finds its deployment first. A job that cannot be read is explained. */
+export async function showJob(session: Session, id: JobId, signal: AbortSignal): Promise<HTMLElement> {
+  const answer = await call(session.client, getJob, { params: { ns: session.ns, job: id }, signal });
+  if (!answer.ok)
+    return h(
+      "main",
+      {},
+      h("h1", {}, "No such job"),
+      h("p", {}, answer.problem.detail),
+      h("p", {}, answer.problem.next),
+      h("a", { href: "/" }, "All deployments"),
+    );
+  return showDeployment(session, answer.answer.body.job.deployment, answer.answer.body.job, signal);
+}
+
+/** Follows a deployment: the given job of it, or else always the one that runs now, or the newest. */
+export function showDeployment(
+  session: Session,
+  deployment: string,
+  pinned: JobView | null,
+  signal: AbortSignal,
+): HTMLElement {
+  const chip = connectionChip();
+  const details = jobDetails();
+  const status = h("span");
+  const jobs = h("ul", { class: "rows", "aria-label": "Jobs" });
+  const log = logSlot(session, () => follower);
+  const runners = new Map<string, RunnerView>();
+  const graphs = createGraphs(session, signal, () => draw());
+  let state: WatchState = initialWatch();
+
+  const draw = eachFrame(() => {
+    if (signal.aborted) return;
+    const all = Object.values(state.jobs).toSorted((a, b) => (a.id < b.id ? 1 : -1));
+    const job = pinned === null ? chooseJob(state, all) : (state.jobs[pinned.id] ?? pinned);
+    fill(status, ...(state.deployment === null ? [] : [pill(state.deployment.state)]));
+    fillList(
+      jobs,
+      "li",
+      all,
+      ({ id }) => id,
+      (row, one) => drawRow(row, one, one.id === job?.id),
+    );
+    details.element.hidden = job === null;
+    if (job === null) return;
+    document.title = `${job.state} · ${deployment}`;
+    details.show(job, graphs.of(job, state), runners);
+    log.show(job.run);
+  });
+  const learnRunners = async (): Promise<void> => {
+    const answer = await call(session.client, listRunners, { params: { ns: session.ns }, signal });
+    if (answer.ok) for (const runner of answer.answer.body.items) runners.set(runner.id, runner);
+    draw();
+  };
+
+  const follower = followDeployment(
+    {
+      open: streamOpener(session.client, WebSocket, { ns: session.ns, deployment }),
+      random: Math.random,
+      wait: waitMs,
+    },
+    {
+      signal,
+      onState(next) {
+        // After a reset the graph is asked for again: events of it may have been missed.
+        if (next.resets > state.resets) graphs.clear();
+        state = next;
+        chip.show(state.phase, state.received);
+        draw();
+      },
+    },
+  );
+  void follower.done.then((end) => end.ended === "refused" && chip.fail(`${end.detail} ${end.next}`));
+  void learnRunners().catch(() => undefined);
+  document.addEventListener("keydown", (event) => onKey(event, log.toggleFollow), { signal });
+
+  const title = h("h1", {}, h("a", { href: deploymentPath(deployment) }, deployment), " ", status);
+  const back = h("a", { class: "back", href: "/" }, "← All deployments");
+  return h(
+    "main",
+    {},
+    back,
+    h("header", { class: "top" }, title, chip.element),
+    details.element,
+    log.element,
+    h("section", {}, h("h2", {}, "Jobs"), jobs),
+  );
+}
+
+/** Where the log of the shown run is; another run has another log. */
+function logSlot(
+  session: Session,
+  follower: () => Follower,
+): { element: HTMLElement; show: (run: RunId | null) => void; toggleFollow: () => void } {
+  const element = h("section", { hidden: "" }, h("h2", {}, "Log"));
+  let shown: (LogView & { run: RunId }) | null = null;
+  return {
+    element,
+    show(run) {
+      if (run === (shown?.run ?? null)) return;
+      shown?.stop();
+      shown?.element.remove();
+      shown = run === null ? null : { ...showLog(session, follower(), run), run };
+      if (shown !== null) element.append(shown.element);
+      element.hidden = shown === null;
+    },
+    toggleFollow: () => shown?.toggleFollow(),
+  };
+}
+
+/** The derivations of jobs: those that were planned before this page came, asked for once, and what events say since. */
+function createGraphs(
+  session: Session,
+  signal: AbortSignal,
+  changed: () => void,
+): { of: (job: JobView, state: WatchState) => Derivation[]; clear: () => void } {
+  const planned = new Map<JobId, readonly Derivation[]>();
+  const learn = async (job: JobId): Promise<void> => {
+    planned.set(job, []);
+    const answer = await call(session.client, getDerivations, { params: { ns: session.ns, job }, signal });
+    if (answer.ok) planned.set(job, answer.answer.body.nodes);
+    changed();
+  };
+  return {
+    of({ id, run }, state) {
+      if (run !== null && !planned.has(id)) learn(id).catch(() => planned.delete(id));
+      const byDrv = new Map((planned.get(id) ?? []).map((one) => [one.drv, one]));
+      for (const one of Object.values(state.derivations[id] ?? {})) byDrv.set(one.drv, one);
+      return [...byDrv.values()];
+    },
+    clear: () => planned.clear(),
+  };
+}
+
+function chooseJob({ deployment }: WatchState, newestFirst: readonly JobView[]): JobView | null {
+  return newestFirst.find(({ id }) => id === deployment?.currentJob) ?? newestFirst[0] ?? null;
+}
+
+function drawRow(row: HTMLElement, job: JobView, isShown: boolean): void {
+  const link = h(
+    "a",
+    { class: "name", href: jobPath(job.id), ...(isShown ? { "aria-current": "true" } : {}) },
+    plain(job.summary ?? job.type ?? job.kind),
+  );
+  fill(row, link, pill(job.state), h("span", { class: "last quiet" }, clock(job.createdAt)));
+}
+
+/** `f` follows the log again, unless somebody is typing or means a shortcut of the browser. */
+function onKey(event: KeyboardEvent, toggleFollow: () => void): void {
+  const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
+  if (isPlain && event.key === "f" && !(event.target instanceof HTMLInputElement)) toggleFollow();
+}
