@@ -145,7 +145,7 @@ export class Decisions {
     const lease = reserved === null ? null : { ...reserved.lease, job: planned.answer.job };
     const decided = again === null ? submit(ledger.state(), { ...submission, lease }, moment) : null;
     const taken = decided === null || isRefusal(decided) ? null : decided;
-    if (reserved === null && taken !== null) dispatcher.nobodyParked(taken.answer.job);
+    if (reserved === null && taken !== null && taken.answer.offer !== null) dispatcher.nobodyParked(taken.answer.job);
     const answer = taken === null ? null : this.#accept(asked, spec, taken, moment);
     const granted = taken?.answer.granted ?? null;
     if (reserved !== null)

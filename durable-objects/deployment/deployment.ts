@@ -29,7 +29,7 @@ import { offerable } from "./core/tickets.ts";
 import { fire, type Timer, timers } from "./core/timers.ts";
 import { Decisions } from "./decisions.ts";
 import { BROKER } from "./ledger.ts";
-import { openParts, type Parts } from "./parts.ts";
+import { type Identity, identityOf, openParts, type Parts } from "./parts.ts";
 import { Runs } from "./runs.ts";
 import { sweep } from "./sweeper.ts";
 
@@ -43,17 +43,19 @@ type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Nam
  * handler reads the state, has the core decide, and commits the decision with its events and the alarm; the rules are in `core/`.
  */
 export class Deployment extends DurableObject<Env> implements DeploymentCalls {
+  readonly #identity: Identity;
   #opened: { parts: Parts; decisions: Decisions; runs: Runs } | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
+    this.#identity = identityOf(ctx.id);
     if (hasTables(ctx.storage.sql)) this.#open();
   }
 
   /** Makes the tables of a new deployment. A runner's write never does: its sender is not known yet, and may have made up the name (P12). */
   #open(): { parts: Parts; decisions: Decisions; runs: Runs } {
     const waitUntil = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
-    const parts = openParts(this.ctx, this.env);
+    const parts = openParts(this.ctx, this.env, this.#identity);
     return (this.#opened = { parts, decisions: new Decisions(parts, waitUntil), runs: new Runs(parts, waitUntil) });
   }
 

@@ -1,4 +1,4 @@
-import { deploymentSource, type Event } from "@plumule/protocol";
+import { deploymentSource, type DeploymentId, type Event, type NamespaceId } from "@plumule/protocol";
 import type { Env } from "../env.ts";
 import { createEventLog, type EventLog } from "../shared/event-log.ts";
 import { createHistory, type History } from "../shared/history.ts";
@@ -32,11 +32,19 @@ export type Parts = {
   publisher: Publisher;
 };
 
-/** Wires a deployment together. The object's name is `namespace/deployment`; both ids were checked at the edge, and neither holds a slash. */
-export function openParts(ctx: DurableObjectState, env: Env): Parts {
-  const [namespace, deployment] = ctx.id.name?.split("/") ?? [];
+/** What a deployment object is called. */
+export type Identity = { namespace: NamespaceId; deployment: DeploymentId };
+
+/** Reads an object's name, `namespace/deployment`: both ids were checked at the edge, and neither holds a slash. Throws for any other object. */
+export function identityOf(id: DurableObjectId): Identity {
+  const [namespace, deployment] = id.name?.split("/") ?? [];
   if (namespace === undefined || deployment === undefined)
     throw new Error("a deployment object is named namespace/deployment");
+  return { namespace, deployment };
+}
+
+/** Wires a deployment together, and brings its tables up to date. */
+export function openParts(ctx: DurableObjectState, env: Env, { namespace, deployment }: Identity): Parts {
   const { storage } = ctx;
   migrate(storage, MIGRATIONS);
   const store = new Store(storage.sql);

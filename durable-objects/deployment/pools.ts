@@ -9,6 +9,7 @@ import {
   type Waiting,
 } from "@plumule/protocol";
 import type { PoolCalls, Reservation, Ticket } from "../pool/calls.ts";
+import { within } from "../shared/within.ts";
 import type { LeaseOffer } from "./core/model.ts";
 import type { Dispatch } from "./core/tickets.ts";
 
@@ -80,13 +81,9 @@ export async function digestToken(leaseToken: string): Promise<string> {
 }
 
 async function attempt<T>(call: () => Promise<T>, otherwise: T): Promise<T> {
-  const timeout = new AbortController();
   try {
-    const late = scheduler.wait(CALL_MS, { signal: timeout.signal }).then(() => otherwise);
-    return await Promise.race([call(), late.catch(() => otherwise)]);
+    return await within(CALL_MS, call());
   } catch {
     return otherwise;
-  } finally {
-    timeout.abort();
   }
 }

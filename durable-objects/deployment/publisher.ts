@@ -1,12 +1,15 @@
 import { LIMITS, type Event, type JobView, type Millis } from "@plumule/protocol";
 import type { PublishCall } from "../namespace/calls.ts";
 import type { EventLog } from "../shared/event-log.ts";
+import { within } from "../shared/within.ts";
 import { backoffMs } from "./core/model.ts";
 import { deploymentView } from "./core/views.ts";
 import { BROKER, isPublished, type Ledger } from "./ledger.ts";
 
 /** How long events are collected before they are told, so that a short job costs one or two calls. */
 const COLLECT_MS = 250;
+/** A namespace that does not answer within this is told again later, ms. */
+const PUBLISH_MS = 10_000;
 /** When the alarm tells what a broken instance did not: while the namespace still waits for a young job that somebody asks for. */
 const HEAL_MS = 1_500;
 
@@ -57,14 +60,9 @@ export function createPublisher({ log, waitUntil, now, ledger, publish }: Publis
     if (events.length > 0) {
       const state = ledger().state();
       const removed = state.lane.removedAt !== null;
-      await publish({
-        deployment: deploymentView(state),
-        removed,
-        jobs: newestJobs(events),
-        events,
-        after: published(),
-        through,
-      });
+      const jobs = newestJobs(events);
+      const call = { deployment: deploymentView(state), removed, jobs, events, after: published(), through };
+      await within(PUBLISH_MS, publish(call));
       told(through);
     }
     scanned = through;
@@ -96,7 +94,10 @@ export function createPublisher({ log, waitUntil, now, ledger, publish }: Publis
   };
 
   const heal = (): void => {
-    if (dueAt !== null && dueAt <= now()) schedule();
+    if (dueAt === null || dueAt > now()) return;
+    // A try that is still under way is looked after later: an alarm for now would fire again and again.
+    if (running) dueAt = now() + PUBLISH_MS;
+    else schedule();
   };
 
   return { schedule, heal, dueAt: (more) => dueAt ?? (more ? now() + HEAL_MS : null) };

@@ -16,6 +16,7 @@ import type { ClaimCall } from "../deployment/calls.ts";
 import type { Env } from "../env.ts";
 import { migrate } from "../shared/migrate.ts";
 import { deploymentObject } from "../shared/names.ts";
+import { within } from "../shared/within.ts";
 import type { PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
 import { Backlog } from "./core/backlog.ts";
 import type { Entry } from "./core/backlog.ts";
@@ -346,18 +347,5 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     if (this.#backlog.size === 0 || this.#fleet.parkedCount > 0 || this.#alarmAt !== null) return;
     this.#alarmAt = this.#fleet.nextExpiryAt();
     if (this.#alarmAt !== null) this.ctx.waitUntil(this.ctx.storage.setAlarm(this.#alarmAt));
-  }
-}
-
-/** The promise's value, or a rejection after so many ms. */
-async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | null = null;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }
