@@ -1,6 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import {
   CLOSE_CODES,
+  isRefusal,
   refuse,
   type Assignment,
   type CancelAnswer,
@@ -36,6 +37,9 @@ import { sweep } from "./sweeper.ts";
 /** An alarm that met a fault tries again after this, ms: sooner would spin. */
 const FAULT_REST_MS = 60_000;
 
+/** The object once it has tables: its parts, what people decide, and what runners write. */
+type Opened = { parts: Parts; decisions: Decisions; runs: Runs };
+
 type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
 
 /**
@@ -44,7 +48,7 @@ type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Nam
  */
 export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   readonly #identity: Identity;
-  #opened: { parts: Parts; decisions: Decisions; runs: Runs } | null = null;
+  #opened: Opened | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -53,7 +57,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   }
 
   /** Makes the tables of a new deployment. A runner's write never does: its sender is not known yet, and may have made up the name (P12). */
-  #open(): { parts: Parts; decisions: Decisions; runs: Runs } {
+  #open(): Opened {
     const waitUntil = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
     const parts = openParts(this.ctx, this.env, this.#identity);
     return (this.#opened = { parts, decisions: new Decisions(parts, waitUntil), runs: new Runs(parts, waitUntil) });
@@ -63,46 +67,56 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     return (this.#opened ?? this.#open()).parts;
   }
 
-  get #decisions(): Decisions {
-    return (this.#opened ?? this.#open()).decisions;
+  /** What only a deployment that exists can answer: a question about another one must not bring it into being. */
+  #existing(): Opened | Refusal {
+    const name = this.ctx.id.name ?? "";
+    return this.#opened ?? refuse("not-found", `There is no deployment ${name.slice(name.indexOf("/") + 1)}.`);
+  }
+
+  #ask<Answer>(answer: (opened: Opened) => Answer): Answer | Refusal {
+    const opened = this.#existing();
+    return isRefusal(opened) ? opened : answer(opened);
   }
 
   async submit(call: CallOf<"submit">): Promise<SubmitAnswer | Refusal> {
-    return this.#decisions.submit(call);
+    return (this.#opened ?? this.#open()).decisions.submit(call);
   }
 
   async rerun(call: CallOf<"rerun">): Promise<SubmitAnswer | Refusal> {
-    return this.#decisions.rerun(call);
+    return this.#ask(({ decisions }) => decisions.rerun(call));
   }
 
   async remove(call: CallOf<"remove">): Promise<SubmitAnswer | DeploymentView | Refusal> {
-    return this.#decisions.remove(call);
+    return this.#ask(({ decisions }) => decisions.remove(call));
   }
 
   async cancelAll(call: CallOf<"cancelAll">): Promise<CancelAnswer | Refusal> {
-    return this.#decisions.cancel(call, null);
+    return this.#ask(({ decisions }) => decisions.cancel(call, null));
   }
 
   async cancelJob(call: CallOf<"cancelJob">): Promise<CancelAnswer | Refusal> {
-    return this.#decisions.cancel(call, call.job);
+    return this.#ask(({ decisions }) => decisions.cancel(call, call.job));
   }
 
   async approve(call: CallOf<"approve">): Promise<JobView | Refusal> {
-    return this.#decisions.approve(call);
+    return this.#ask(({ decisions }) => decisions.approve(call));
   }
 
   async resolve(call: CallOf<"resolve">): Promise<JobView | Refusal> {
-    return this.#decisions.resolve(call);
+    return this.#ask(({ decisions }) => decisions.resolve(call));
   }
 
   async read(): Promise<DeploymentSnapshot | Refusal> {
-    const { answers, ledger } = this.#parts;
-    return answers.refusal() ?? answers.snapshot(ledger.moment(BROKER).now);
+    return this.#ask(
+      ({ parts: { answers, ledger } }) => answers.refusal() ?? answers.snapshot(ledger.moment(BROKER).now),
+    );
   }
 
   /** A job that is offered to runners is explained as its pool sees it now. */
   async job(id: JobId): Promise<JobDetail | Refusal> {
-    const { answers, ledger, pools } = this.#parts;
+    const opened = this.#existing();
+    if (isRefusal(opened)) return opened;
+    const { answers, ledger, pools } = opened.parts;
     const head = offerable(ledger.state().jobs, Date.now());
     const waiting =
       head?.id === id && head.ticket?.placed === true ? await pools.explain(poolOf(head.brief), id) : null;
@@ -111,23 +125,23 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   }
 
   async run(id: RunId): Promise<RunView | Refusal> {
-    return this.#parts.answers.run(id);
+    return this.#ask(({ parts }) => parts.answers.run(id));
   }
 
   async derivations(job: JobId): Promise<{ nodes: Derivation[]; edges: [string, string][] } | Refusal> {
-    return this.#parts.answers.derivations(job);
+    return this.#ask(({ parts }) => parts.answers.derivations(job));
   }
 
   async statements(job: JobId): Promise<WireEnvelope[] | Refusal> {
-    return this.#parts.answers.statements(job);
+    return this.#ask(({ parts }) => parts.answers.statements(job));
   }
 
   async readLog({ run, offset, limit }: CallOf<"readLog">): Promise<LogSlice | Refusal> {
-    return this.#parts.answers.readLog(run, offset, limit);
+    return this.#ask(({ parts }) => parts.answers.readLog(run, offset, limit));
   }
 
   async history(call: CallOf<"history">): Promise<EventsPage | Refusal> {
-    return this.#parts.answers.refusal() ?? this.#parts.history.read(call);
+    return this.#ask(({ parts }) => parts.answers.refusal() ?? parts.history.read(call));
   }
 
   async claim(call: CallOf<"claim">): Promise<Assignment | null> {
@@ -157,9 +171,11 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   }
 
   override async fetch(request: Request): Promise<Response> {
-    const refusal = this.#parts.answers.refusal();
-    if (refusal === null) return this.#parts.watchers.accept(request);
-    return refuseHandshake(request) ?? turnAway(CLOSE_CODES.notFound, refusal.detail);
+    const opened = this.#existing();
+    const refusal = isRefusal(opened) ? opened : opened.parts.answers.refusal();
+    if (isRefusal(opened) || refusal !== null)
+      return refuseHandshake(request) ?? turnAway(CLOSE_CODES.notFound, refusal?.detail ?? "");
+    return opened.parts.watchers.accept(request);
   }
 
   override async webSocketMessage(ws: WebSocket, message: string | ArrayBuffer): Promise<void> {

@@ -40,7 +40,12 @@ it("reads a lane that was stored before a field was added", async () => {
 
 it("starts from nothing, step by step, and refuses a past that was changed", async () => {
   const { deployment } = await newHouse();
-  expect(await deployment.read()).toMatchObject({ refused: "not-found" });
+  await deployment.submit({
+    actor: "token:test",
+    body: { task: { kind: "shell", script: "true" } },
+    guard: { idempotencyKey: null, bodySha256: "", ifMatch: null },
+    dryRun: false,
+  });
   await runInDurableObject(deployment, (_, { storage }) => {
     const names = (): string[] =>
       storage.sql
@@ -53,6 +58,15 @@ it("starts from nothing, step by step, and refuses a past that was changed", asy
     const changed = MIGRATIONS.map((step, position) => (position === 1 ? { ...step, sql: `${step.sql} ` } : step));
     expect(() => migrate(storage, changed)).toThrow("append-only");
     expect(() => migrate(storage, MIGRATIONS.slice(0, 2))).toThrow("append-only");
+  });
+});
+
+it("makes no table for a question about a deployment that does not exist", async () => {
+  const { deployment } = await newHouse();
+  expect(await deployment.read()).toMatchObject({ refused: "not-found" });
+  expect(await deployment.history({ since: null, limit: 1, waitMs: 0 })).toMatchObject({ refused: "not-found" });
+  await runInDurableObject(deployment, (_, { storage }) => {
+    expect(storage.sql.exec("SELECT name FROM sqlite_master WHERE name = 'lane'").toArray()).toEqual([]);
   });
 });
 
