@@ -36,7 +36,8 @@ export async function startEngine(
   const temporary = await useTemporaryFolder(options.stateDir);
   const miniflare = new Miniflare(convertV4MiniflareOptions(await engineOptions(options, say)));
   const stop = async (): Promise<void> => {
-    await miniflare.dispose();
+    // An engine that did not start says so once more when it is disposed of.
+    await miniflare.dispose().catch(() => {});
     await rm(temporary, { recursive: true, force: true });
     await lock.release();
   };

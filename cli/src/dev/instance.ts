@@ -14,11 +14,20 @@ import {
 } from "./local-namespace.ts";
 
 /** What to start. */
-export type InstanceOptions = { port: number; host: string; stateDir: string; runner: boolean };
+export type InstanceOptions = {
+  port: number;
+  host: string;
+  stateDir: string;
+  runner: boolean;
+  /** Builds go into a Nix store inside `stateDir` even where the system's could be used. */
+  ownStore?: boolean;
+};
 
 /** Broker and runner on this machine. `stop` ends both; the state stays. */
 export type Instance = {
   url: string;
+  /** May do everything in the namespace. */
+  token: string;
   broker: EmbeddedBroker;
   runner: EmbeddedRunner | null;
   /** `graceMs` is what running jobs get to end, unless `hurry` aborts; they begin again with the next start. */
@@ -37,7 +46,7 @@ export async function startInstance(options: InstanceOptions, say: Say): Promise
   const opened = await openBroker(options, say);
   if ("refused" in opened) return opened;
   const { broker, credentials } = opened;
-  const runner = options.runner ? await startRunner(broker, credentials, stateDir, say) : null;
+  const runner = options.runner ? await startRunner(broker, credentials, options, say) : null;
   if (runner !== null && "refused" in runner) {
     await broker.stop();
     return runner;
@@ -48,6 +57,7 @@ export async function startInstance(options: InstanceOptions, say: Say): Promise
   await writePrivately(file, { url, namespace: LOCAL_NAMESPACE, token, adminToken, pid: process.pid });
   return {
     url,
+    token,
     broker,
     runner,
     async stop(graceMs, hurry) {
@@ -80,13 +90,18 @@ async function openBroker(
   return "refused" in again ? again : { broker: again, credentials };
 }
 
+/** The folder of the Nix store that an instance has for itself. */
+export function nixStoreOf(stateDir: string): string {
+  return join(stateDir, "nix");
+}
+
 async function startRunner(
   { url }: EmbeddedBroker,
   { token }: ConfirmedCredentials,
-  stateDir: string,
+  { stateDir, ownStore = false }: InstanceOptions,
   say: Say,
 ): Promise<EmbeddedRunner | { refused: string }> {
-  const ownStore = (await hasUsableStore()) ? {} : { nixStore: join(stateDir, "nix") };
+  const store = !ownStore && (await hasUsableStore()) ? {} : { nixStore: nixStoreOf(stateDir) };
   return startEmbeddedRunner(
     {
       url,
@@ -96,7 +111,7 @@ async function startRunner(
       capacity: Math.min(availableParallelism(), 4),
       // Broker, runner and the repositories belong to the person at this machine.
       allowLocal: true,
-      ...ownStore,
+      ...store,
     },
     (line) => say("runner", line),
   );

@@ -31,11 +31,15 @@ export async function lockState(folder: string): Promise<StateLock | { refused: 
   return { refused: `${folder} is being taken by another process at this moment.` };
 }
 
-/** The number of a live process and, where the system tells, when it started (proc(5), field 22 of `stat`): numbers are given out again. */
+/**
+ * The number of a live process and, where the system tells, when it started (proc(5), field 22 of `stat`): numbers are given out again. A
+ * zombie is not alive; it may stay for ever where nobody asks how it ended.
+ */
 function identityOf(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return `${pid} ${stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]}`;
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return fields[0] === "Z" || fields[0] === "X" ? null : `${pid} ${fields[19]}`;
   } catch {
     // No such process, or a system without /proc.
   }

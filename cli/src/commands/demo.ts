@@ -1,0 +1,63 @@
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Command } from "commander";
+import { act, type Context } from "../context.ts";
+import { playDemo, StepFailure } from "../demo/steps.ts";
+import { tidyUp } from "../demo/tidy.ts";
+import { aborted, takeSignals } from "../dev/signals.ts";
+import { EXIT, type ExitCode } from "../exit-codes.ts";
+import type { Failure } from "../failure.ts";
+import { paint } from "../print.ts";
+
+/** `plumule demo`: a push becomes a signed result, on real parts, in one folder that is gone afterwards. */
+export function demoCommand(): Command {
+  return new Command("demo")
+    .summary("show a push becoming a signed result, on real parts")
+    .description(
+      "Starts a broker and a runner, pushes a real git repository with a flake, builds it with Nix, replaces the build while it runs, cuts " +
+        "and resumes the stream, and verifies the signed result. Everything happens in a temporary folder, of which nothing is left.",
+    )
+    .action(act(demo));
+}
+
+async function demo({ terminal }: Context): Promise<ExitCode | Failure> {
+  const startedAt = performance.now();
+  const signals = takeSignals();
+  const folder = await mkdtemp(join(tmpdir(), "plumule-demo-"));
+  const ends: (() => void | Promise<void>)[] = [];
+  const tell = (lines: readonly string[]): void => {
+    if (!terminal.json) for (const line of lines) terminal.out(`${paint.quiet("demo")}  ${line}`);
+  };
+  const play = playDemo({ folder, signal: signals.leave, tell, keep: (end) => void ends.unshift(end) }).catch(
+    failureOf,
+  );
+  const end = await Promise.race([play, aborted(signals.leave).then(() => EXIT.interrupted)]);
+  for (const stop of ends) await stop();
+  const killed = await tidyUp(folder);
+  signals.close();
+  if (typeof end === "number") return end;
+  if ("what" in end) return end;
+  if (killed !== null && killed.length > 0)
+    return failure(
+      `leave nothing behind: ${killed.map(({ pid, command }) => `process ${pid} (${command.slice(0, 100)})`).join(", ")}`,
+    );
+  const tookMs = Math.round(performance.now() - startedAt);
+  tell([`${killed === null ? "" : "no process left, "}folder removed; ${(tookMs / 1000).toFixed(1)} s in all`]);
+  if (terminal.json) terminal.data({ ...end, tookMs });
+  else terminal.out(`${paint.quiet("next")}  npm start, then open http://localhost:8787`);
+  return EXIT.ok;
+}
+
+function failureOf(error: unknown): Failure {
+  if (error instanceof StepFailure) return failure(error.message);
+  throw error;
+}
+
+function failure(step: string): Failure {
+  return {
+    exit: EXIT.failed,
+    what: `The demo failed at: ${step}`,
+    next: "Nothing is left of it. Mend the cause and run it again.",
+  };
+}
