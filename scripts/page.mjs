@@ -41,5 +41,5 @@ await build({
   banner: { js: "globalThis.__zod_globalConfig = { jitless: true };" },
   logLevel: "warning",
 });
-for (const file of ["index.html", "style.css", "icon.svg"]) copyFileSync(from + file, to + file);
+for (const file of ["index.html", "style.css", "log.css", "icon.svg"]) copyFileSync(from + file, to + file);
 writeFileSync(`${to}_headers`, headers);

@@ -17,10 +17,10 @@ import {
 } from "@plumule/protocol";
 import { connectionChip } from "./connection.ts";
 import { eachFrame, fill, fillList, h } from "./dom.ts";
-import { jobDetails } from "./job-view.ts";
+import { jobDetails, nameOf } from "./job-view.ts";
 import { type LogView, showLog } from "./log-view.ts";
 import type { Session } from "./session.ts";
-import { clock, deploymentPath, jobPath, pill, plain } from "./words.ts";
+import { clock, deploymentPath, jobPath, pill } from "./words.ts";
 
 /** The page of a job: finds its deployment first. A job that cannot be read is explained. */
 export async function showJob(session: Session, id: JobId, signal: AbortSignal): Promise<HTMLElement> {
@@ -157,16 +157,18 @@ function createGraphs(
 }
 
 function chooseJob({ deployment }: WatchState, newestFirst: readonly JobView[]): JobView | null {
-  return newestFirst.find(({ id }) => id === deployment?.currentJob) ?? newestFirst[0] ?? null;
+  return newestFirst.find(({ id }) => id === deployment?.activeJob) ?? newestFirst[0] ?? null;
 }
 
 function drawRow(row: HTMLElement, job: JobView, isShown: boolean): void {
-  const link = h(
-    "a",
-    { class: "name", href: jobPath(job.id), ...(isShown ? { "aria-current": "true" } : {}) },
-    plain(job.summary ?? job.type ?? job.kind),
+  const current: Record<string, string> = isShown ? { "aria-current": "true" } : {};
+  fill(
+    row,
+    h("a", { class: "name", href: jobPath(job.id), ...current }, nameOf(job)),
+    pill(job.state),
+    h("code", { class: "quiet" }, job.source?.commit.slice(0, 10) ?? ""),
+    h("span", { class: "last quiet" }, clock(job.createdAt)),
   );
-  fill(row, link, pill(job.state), h("span", { class: "last quiet" }, clock(job.createdAt)));
 }
 
 /** `f` follows the log again, unless somebody is typing or means a shortcut of the browser. */

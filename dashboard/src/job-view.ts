@@ -30,7 +30,7 @@ export function jobDetails(): JobDetails {
   const phases = h("ol", { class: "phases", "aria-label": "Phases" });
   const why = h("p", { class: "why" });
   const facts = h("dl", { class: "facts" });
-  const count = h("p", { class: "quiet" });
+  const count = h("p", { class: "count quiet" });
   const bar = h("progress", { max: "1", value: "0", "aria-label": "Derivations done" });
   const rows = h("tbody");
   const head = h(
@@ -55,9 +55,9 @@ export function jobDetails(): JobDetails {
       if (job.id !== lastJob) lastPhase = null;
       lastJob = job.id;
       lastPhase = job.phase ?? lastPhase;
-      fill(line, pill(job.state), " ", h("a", { href: jobPath(job.id) }, plain(job.summary ?? job.type ?? job.kind)));
+      fill(line, pill(job.state), " ", h("a", { href: jobPath(job.id) }, nameOf(job)));
       drawPhases(phases, job, lastPhase);
-      const sentence = whySentence(job, runners);
+      const sentence = whySentence(job);
       why.hidden = sentence === "";
       fill(why, sentence);
       fill(facts, ...factsOf(job, runners));
@@ -67,6 +67,11 @@ export function jobDetails(): JobDetails {
       fillList(rows, "tr", sorted.slice(0, ROWS_MAX), ({ drv }) => drv, drawDerivation);
     },
   };
+}
+
+/** What people call a job: its summary, else what kind of job it is. */
+export function nameOf({ summary, type, kind }: JobView): string {
+  return plain(summary ?? type ?? kind);
 }
 
 function drawPhases(list: HTMLElement, job: JobView, phase: Phase | null): void {
@@ -81,13 +86,8 @@ function drawPhases(list: HTMLElement, job: JobView, phase: Phase | null): void 
 }
 
 /** Why the job waits, or why it ended as it did. */
-function whySentence({ waiting, reason, supersededBy }: JobView, runners: ReadonlyMap<string, RunnerView>): string {
-  if (waiting !== null) {
-    const { detail, nearest } = waiting;
-    if (nearest === null || nearest.lacks.length === 0) return plain(detail);
-    const name = runners.get(nearest.runner)?.name ?? shortRunner(nearest.runner);
-    return plain(`${detail} Nearest: ${name}, which lacks ${nearest.lacks.join(", ")}.`);
-  }
+function whySentence({ waiting, reason, supersededBy }: JobView): string {
+  if (waiting !== null) return plain(waiting.detail);
   if (reason === null) return "";
   return plain(`${reason.code}: ${reason.detail}`) + (supersededBy === null ? "" : ` (by job ${supersededBy})`);
 }

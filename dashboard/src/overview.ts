@@ -131,14 +131,19 @@ function applyEvent(deployments: Map<string, DeploymentView>, { type, data }: Ev
   else deployments.set(deployment.id, deployment);
 }
 
-function drawDeployment(row: HTMLElement, deployment: DeploymentView): void {
-  const { id, state, currentJob, pendingCount, lastResult } = deployment;
+function drawDeployment(row: HTMLElement, { id, state, activeJob, pendingCount, lastResult }: DeploymentView): void {
+  const waiting = pendingCount === 0 ? "nothing waits" : `${pendingCount} waiting`;
   fill(
     row,
     h("a", { class: "name", href: deploymentPath(id) }, id),
     pill(state),
-    currentJob !== null && h("a", { href: jobPath(currentJob) }, "current job"),
-    h("span", { class: "quiet" }, pendingCount === 0 ? "nothing waits" : `${pendingCount} waiting`),
+    h(
+      "span",
+      { class: "quiet" },
+      activeJob !== null && h("a", { href: jobPath(activeJob) }, "running now"),
+      activeJob !== null && ", ",
+      waiting,
+    ),
     lastResult === null
       ? h("span", { class: "last quiet" }, "no result yet")
       : h(
@@ -151,15 +156,14 @@ function drawDeployment(row: HTMLElement, deployment: DeploymentView): void {
   );
 }
 
-function drawRunner(row: HTMLElement, runner: RunnerView): void {
-  const { id, name, offer, state, busy, drained, revoked } = runner;
+function drawRunner(row: HTMLElement, { id, name, offer, state, busy, drained, revoked }: RunnerView): void {
   const slots = offer === null ? `${busy} busy` : `${busy} of ${offer.capacity} busy`;
+  const apart = revoked ? ", ✗ revoked" : drained ? ", ⏸ drained" : "";
   fill(
     row,
     h("span", { class: "name", title: id }, plain(name), " ", h("small", { class: "quiet" }, shortRunner(id))),
     pill(state),
     h("span", {}, plain(offer?.systems.join(", ") ?? "")),
-    h("span", { class: "quiet" }, slots),
-    h("span", { class: "last" }, revoked ? "✗ revoked" : drained ? "⏸ drained" : ""),
+    h("span", { class: "last quiet" }, slots + apart),
   );
 }

@@ -58,7 +58,7 @@ function applySgr(style: Style, codes: readonly number[]): Style {
     const mode = MODES[code];
     if (code === 0) {
       clear("", "fg", "bg");
-    } else if (mode !== undefined) next.classes.push(mode);
+    } else if (mode !== undefined) next.classes = [...new Set([...next.classes, mode])];
     else if (code === 22) clear("bold", "dim");
     else if (code > 22 && code < 30) clear(MODES[code - 20] ?? "none");
     else if (code === 39) clear("fg");
