@@ -98,12 +98,16 @@ export function paintState(state: JobState | RunState, text: string = state): st
 }
 
 /**
- * Says that something was done, and what one would do next. A program that reads stdout gets `id` alone, or the whole answer with `--json`.
+ * Says that something was done, and what one would do next. A program that reads stdout gets `id` alone (null: nothing yet), or the whole
+ * answer with `--json`.
  */
-export function printDone(terminal: Terminal, done: { line: string; next: string; id: string; answer: unknown }): void {
+export function printDone(
+  terminal: Terminal,
+  done: { line: string; next: string; id: string | null; answer: unknown },
+): void {
   if (terminal.json) return terminal.data(done.answer);
   terminal.note(`${paint.good("✓")} ${done.line}  ${paint.quiet(`→ ${done.next}`)}`);
-  if (!terminal.isScreen) terminal.out(done.id);
+  if (!terminal.isScreen && done.id !== null) terminal.out(done.id);
 }
 
 /** Says what went wrong, where, and what to do. */
@@ -151,13 +155,15 @@ export function detailLines(details: readonly (readonly [string, string | null |
 
 /** How many places text takes on a screen, colours not counted. */
 export function width(text: string): number {
-  return [...withoutColours(text)].length;
+  return Array.from(withoutColours(text)).length;
 }
 
 /** Text that fits into so many places; what is cut off is marked. Colours are given up when something must be cut. */
 export function fit(text: string, columns: number): string {
   if (width(text) <= columns) return text;
-  return `${[...withoutColours(text)].slice(0, Math.max(0, columns - 1)).join("")}…`;
+  return `${Array.from(withoutColours(text))
+    .slice(0, Math.max(0, columns - 1))
+    .join("")}…`;
 }
 
 function withoutColours(text: string): string {
@@ -180,7 +186,7 @@ export function shortKey(did: string): string {
 
 /** A duration as `0:48`, `12:07` or `1:02:03`. */
 export function clockOf(ms: number): string {
-  const seconds = Math.max(0, Math.round(ms / 1000));
+  const seconds = Math.max(0, Math.floor(ms / 1000));
   const two = (value: number): string => String(value).padStart(2, "0");
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
   return hours > 0 ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
@@ -193,6 +199,12 @@ export function ageOf(time: string, now: number): string {
   if (seconds < 120) return `${seconds}s`;
   if (seconds < 7_200) return `${Math.floor(seconds / 60)}m`;
   return seconds < 172_800 ? `${Math.floor(seconds / 3600)}h` : `${Math.floor(seconds / 86_400)}d`;
+}
+
+/** The same in a sentence: `just now`, `3m ago`. */
+export function agoOf(time: string, now: number): string {
+  const age = ageOf(time, now);
+  return age === "now" ? "just now" : `${age} ago`;
 }
 
 /** A size as `312 B`, `1.4 KiB`, `20.0 MiB`. */

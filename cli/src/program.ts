@@ -22,7 +22,10 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   demo: { group: "On this machine:", load: async () => (await import("./commands/demo.ts")).demoCommand() },
 };
 
-/** Runs a command line. The exit code is set, not forced, so that what was printed gets out. */
+/**
+ * Runs a command line and leaves the process once everything that was printed is out. It does not wait for what is still open: a socket's
+ * farewell may take as long as the other side likes.
+ */
 export async function runProgram(argv: readonly string[], version: string): Promise<void> {
   // `plumule logs | head` closes our stdout; there is nobody left to tell.
   process.stdout.on("error", (error: NodeJS.ErrnoException) =>
@@ -42,6 +45,8 @@ export async function runProgram(argv: readonly string[], version: string): Prom
     if (!(error instanceof CommanderError)) throw error;
     process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
   }
+  await Promise.all([process.stdout, process.stderr].map((stream) => new Promise((done) => stream.write("", done))));
+  process.exit();
 }
 
 /** The first word that is neither a flag of the program nor the value of one. */

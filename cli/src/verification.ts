@@ -73,6 +73,11 @@ export function examinedLines({ signer, pinned, verification }: Examined): strin
 }
 
 function checkLine({ name, ok, expected, actual, detail }: Check, longest: number, pinned: boolean): string {
+  // Whether a key is sound is one question, whether the reader knows it another; here the reader's one is answered.
+  if (name === "key-admission" && ok)
+    return pinned
+      ? `  ${paint.good("✓")} ${name.padEnd(longest)}  a sound key that you pinned`
+      : `  ${paint.care("!")} ${name.padEnd(longest)}  a sound key, but not one that you pinned`;
   const values = [
     actual === undefined ? "" : inLine(actual),
     ok || expected === undefined ? "" : paint.bad(`expected ${inLine(expected)}`),

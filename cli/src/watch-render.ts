@@ -13,11 +13,14 @@ import { inLine } from "./terminal-text.ts";
 /** Names of runners by id, as far as they are known: people know machines by name. */
 export type RunnerNames = ReadonlyMap<RunnerId, string>;
 
+/** The size of a screen, in characters. */
+export type Screen = { columns: number; rows: number };
+
 /** Derivations that are shown as they are built, at most; the rest is counted. */
 const DERIVATIONS_SHOWN = 8;
 
 /** A change as a line for people, without time: nothing for changes that are only of interest while they happen (progress). */
-export function changeLine({ type, data }: Event, names: RunnerNames): string | null {
+export function changeLine({ type, data }: Pick<Event, "type" | "data">, names: RunnerNames): string | null {
   const { job, run } = data;
   if (job === undefined) return null;
   const line = (what: string, detail = ""): string =>
@@ -65,15 +68,17 @@ export function endLine(job: JobView): string {
       : [clockOf(Date.parse(job.finishedAt) - Date.parse(job.startedAt))];
   const by = job.supersededBy === null ? [] : [`by ${shortId(job.supersededBy)}`];
   const built = job.progress === null ? [] : [progressText(job.progress)];
-  const rest = [...ran, ...by, ...built, reasonText(job)].filter((part) => part !== "");
+  const why = job.supersededBy === null ? reasonText(job) : "";
+  const rest = [...ran, ...by, ...built, why].filter((part) => part !== "");
   return `${paint.quiet(shortId(job.id))}  ${mark} ${paintState(job.state)}  ${rest.join("  ")}`.trimEnd();
 }
 
-/** Derivations of an event that ended, as lines: what was built and how long it took, and what failed. */
-export function derivationLines({ data }: Event): string[] {
+/** Derivations of an event that ended, as lines: what was built and how long it took (unless `onlyFailed`), and what failed. */
+export function derivationLines({ data }: Event, { onlyFailed }: { onlyFailed: boolean }): string[] {
   const { job, derivations = [] } = data;
   if (job === undefined) return [];
-  return derivations.flatMap((derivation) => {
+  const told = onlyFailed ? derivations.filter(({ state }) => FAILED.has(state)) : derivations;
+  return told.flatMap((derivation) => {
     const text = endedText(derivation);
     return text === null ? [] : [`${paint.quiet(shortId(job.id))}  ${text}`];
   });
@@ -109,7 +114,7 @@ export function hintFor(job: JobView): string {
  */
 export function jobBlock(
   { state, job: id, names, now }: { state: WatchState; job: string; names: RunnerNames; now: number },
-  { columns, rows }: { columns: number; rows: number },
+  { columns, rows }: Screen,
 ): string[] {
   const job = state.jobs[id];
   if (job === undefined || isFinalJobState(job.state)) return [];

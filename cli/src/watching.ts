@@ -16,7 +16,15 @@ import { type Failure, isFailure } from "./failure.ts";
 import { createLiveView } from "./live-view.ts";
 import { paint, shortId, type Terminal } from "./print.ts";
 import { newestOf } from "./resolve.ts";
-import { changeLine, derivationLines, endLine, hintFor, jobBlock, type RunnerNames } from "./watch-render.ts";
+import {
+  changeLine,
+  derivationLines,
+  endLine,
+  hintFor,
+  jobBlock,
+  type RunnerNames,
+  type Screen,
+} from "./watch-render.ts";
 
 /** How often a screen is painted again, ms: a clock that ticks, and no more than an eye can follow. */
 const PAINT_MS = 200;
@@ -84,34 +92,25 @@ function createSession(
   const told = new Set<JobId>();
   const isWatched = (id: JobId | undefined): boolean => id !== undefined && (only === undefined || id === only.id);
   const jobs = (): JobView[] => Object.values(state.jobs).filter(({ id }) => isWatched(id));
-  const say = (time: string, line: string): void => print(`${paint.quiet(clockTime(time))}  ${line}`);
-
+  const openJobs = (): JobView[] => jobs().filter((job) => !isFinalJobState(job.state));
+  const say = (time: string, line: string | null): void => {
+    if (line !== null) print(`${paint.quiet(clockTime(time))}  ${line}`);
+  };
   /** What was the case when watching began, as a line or as a document. */
-  const begin = (): void => {
-    begun = true;
-    for (const job of only === undefined ? jobs().filter(({ state: one }) => !isFinalJobState(one)) : jobs()) {
-      if (terminal.json) terminal.data({ type: "snapshot", job });
-      else if (!isFinalJobState(job.state)) {
-        const line = changeLine(
-          { type: `job.${job.state === "running" ? "phase" : job.state}`, data: { job } } as Event,
-          names,
-        );
-        if (line !== null) say(new Date().toISOString(), line);
-      }
-      if (job.run !== null)
-        void connection.ask(getDerivations, { params: { ns: connection.ns, job: job.id } }).then((answer) => {
-          if (!isFailure(answer))
-            before.set(job.id, Object.fromEntries(answer.body.nodes.map((node) => [node.drv, node])));
-        });
-    }
+  const begin = (job: JobView): void => {
+    if (terminal.json) terminal.data({ type: "snapshot", job });
+    else say(new Date().toISOString(), standLine(job, names));
+    if (job.run !== null)
+      void readDerivations(connection, job.id).then((derivations) => before.set(job.id, derivations));
   };
   const show = (event: Event): void => {
-    if (!isWatched(event.data.job?.id)) return;
+    const { job } = event.data;
+    if (job === undefined || !isWatched(job.id)) return;
     if (terminal.json) return terminal.data(event);
-    const line = changeLine(event, names);
-    if (line !== null) say(event.time, line);
-    if (event.data.job !== undefined && isFinalJobState(event.data.job.state)) told.add(event.data.job.id);
-    for (const one of derivationLines(event)) if (!terminal.isScreen) say(event.time, one);
+    say(event.time, changeLine(event, names));
+    if (isFinalJobState(job.state)) told.add(job.id);
+    // A screen shows what is built while it is built; only what broke should stay.
+    for (const line of derivationLines(event, { onlyFailed: terminal.isScreen })) say(event.time, line);
   };
   /** The job whose end is the end of it all: of a lane, its newest. */
   const last = (): JobView | undefined => (only === undefined ? newestOf(jobs()) : state.jobs[only.id]);
@@ -119,35 +118,24 @@ function createSession(
     state: () => state,
     job: last,
     take(next, events) {
-      const cut = next.phase === "offline" && state.phase !== "offline";
-      const back = next.phase === "live" && state.phase !== "live" && next.received + next.resets > 0 && begun;
+      if (!terminal.isScreen && next.phase === "offline" && state.phase === "live")
+        terminal.note("the connection is lost; connecting again");
+      if (next.resets > state.resets) terminal.note("changes were missed; what follows is how it stands now");
       state = next;
-      if (cut && !terminal.isScreen) terminal.note("the connection is lost; connecting again");
-      if (back && next.recovered === false && next.resets > 0)
-        terminal.note("some changes were missed; this is how it stands now");
-      if (!begun && next.phase === "live") begin();
+      if (!begun && next.phase === "live") {
+        begun = true;
+        for (const job of openJobs()) begin(job);
+      }
       for (const event of events) show(event);
-      return next.phase === "live" && jobs().every((job) => isFinalJobState(job.state));
+      return next.phase === "live" && openJobs().length === 0;
     },
-    block() {
-      const now = Date.now();
-      const open = jobs().filter((job) => !isFinalJobState(job.state));
-      const { columns, rows } = terminal.size();
-      const share = Math.max(6, Math.floor(rows / Math.max(1, open.length)));
-      return open.slice(0, Math.max(1, Math.floor(rows / 6))).flatMap(({ id }) => {
-        const derivations = { ...state.derivations, [id]: { ...before.get(id), ...state.derivations[id] } };
-        return jobBlock({ state: { ...state, derivations }, job: id, names, now }, { columns, rows: share });
-      });
-    },
+    block: () => blocks(state, openJobs(), { before, names, size: terminal.size() }),
     conclude() {
       const job = last();
-      if (job === undefined) {
-        if (terminal.json) terminal.data({ type: "end", job: null, exitCode: EXIT.ok });
-        else terminal.note(`nothing is going on in ${deployment}  ${paint.quiet(`→ plumule submit ${deployment}`)}`);
-        return EXIT.ok;
-      }
-      const code = exitOfJob(job);
-      if (terminal.json) terminal.data({ type: "end", job, exitCode: code });
+      const code = job === undefined ? EXIT.ok : exitOfJob(job);
+      if (terminal.json) terminal.data({ type: "end", job: job ?? null, exitCode: code });
+      else if (job === undefined)
+        terminal.note(`nothing is going on in ${deployment}  ${paint.quiet(`→ plumule submit ${deployment}`)}`);
       else {
         if (!told.has(job.id)) say(job.finishedAt ?? job.createdAt, endLine(job));
         terminal.note(paint.quiet(`→ ${hintFor(job)}`));
@@ -155,6 +143,32 @@ function createSession(
       return code;
     },
   };
+}
+
+/** How a job stands, in the words of the change that brought it there. */
+function standLine(job: JobView, names: RunnerNames): string | null {
+  const type = job.state === "running" ? "job.phase" : `job.${job.state}`;
+  return changeLine({ type, data: { job } }, names);
+}
+
+/** The blocks of all jobs that go on, as many as the screen has room for. */
+function blocks(
+  state: WatchState,
+  open: readonly JobView[],
+  seen: { before: ReadonlyMap<JobId, WatchState["derivations"][JobId]>; names: RunnerNames; size: Screen },
+): string[] {
+  const { columns, rows } = seen.size;
+  const shown = open.slice(0, Math.max(1, Math.floor(rows / 6)));
+  return shown.flatMap(({ id }) => {
+    const derivations = { ...state.derivations, [id]: { ...seen.before.get(id), ...state.derivations[id] } };
+    const view = { state: { ...state, derivations }, job: id, names: seen.names, now: Date.now() };
+    return jobBlock(view, { columns, rows: Math.floor(rows / shown.length) });
+  });
+}
+
+async function readDerivations(connection: Connection, job: JobId): Promise<WatchState["derivations"][JobId]> {
+  const answer = await connection.ask(getDerivations, { params: { ns: connection.ns, job } });
+  return isFailure(answer) ? {} : Object.fromEntries(answer.body.nodes.map((node) => [node.drv, node]));
 }
 
 /** From the answer of a submit watching goes on without a snapshot, so that every change since is shown. */

@@ -13,7 +13,7 @@ import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
-import { ageOf, clockOf, detailLines, paint, paintState, shortKey, sizeOf } from "../print.ts";
+import { agoOf, clockOf, detailLines, paint, paintState, shortKey, sizeOf } from "../print.ts";
 import { resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
 import { hintFor, progressText } from "../watch-render.ts";
@@ -82,7 +82,7 @@ export function jobLines({ job, spec, runs }: JobDetail, now: number): string[] 
     ["mode", job.mode === "queue" ? null : `${job.mode}, interrupt ${job.interrupt}`],
     ["priority", job.priority === "normal" ? null : job.priority],
     ["by", inLine(job.actor)],
-    ["submitted", `${job.createdAt}  ${paint.quiet(`${ageOf(job.createdAt, now)} ago`)}`],
+    ["submitted", `${job.createdAt}  ${paint.quiet(agoOf(job.createdAt, now))}`],
     ["took", tookText(job, now)],
     ["builds", job.progress === null ? null : progressText(job.progress)],
     ["waiting", job.waiting === null ? null : inLine(job.waiting.detail)],
@@ -138,7 +138,7 @@ export function deploymentLines({ deployment, jobs }: DeploymentSnapshot, now: n
   const details = detailLines([
     ["live", currentJob],
     ["pending", String(pendingCount)],
-    ["changed", `${updatedAt}  ${paint.quiet(`${ageOf(updatedAt, now)} ago`)}`],
+    ["changed", `${updatedAt}  ${paint.quiet(agoOf(updatedAt, now))}`],
   ]);
   const newestFirst = jobs.toSorted((left, right) => (left.id < right.id ? 1 : -1));
   return [head, ...indent(details), ...(jobs.length === 0 ? [] : ["", ...jobTable(newestFirst.slice(0, 20), now)])];

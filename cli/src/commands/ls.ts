@@ -1,11 +1,9 @@
 import {
   DEPLOYMENT_STATES,
-  type DeploymentState,
   type DeploymentView,
   getCommitRuns,
   getQueue,
   JOB_STATES,
-  type JobState,
   type JobView,
   LIMITS,
   listDeployments,
@@ -72,7 +70,7 @@ async function jobs(
 ): Promise<Listed | Failure> {
   const known = oneOf(state, JOB_STATES);
   if (isFailure(known)) return known;
-  const query = { limit, ...given({ state: known as JobState | undefined, commit, deployment }) };
+  const query = { limit, ...given({ state: known, commit, deployment }) };
   const answer = await connection.ask(listJobs, { params: { ns: connection.ns }, query });
   if (isFailure(answer)) return answer;
   const { items, nextCursor } = answer.body;
@@ -96,7 +94,7 @@ export function jobTable(items: readonly JobView[], now: number): string[] {
 async function deployments(connection: Connection, { state, limit }: ListQuery): Promise<Listed | Failure> {
   const known = oneOf(state, DEPLOYMENT_STATES);
   if (isFailure(known)) return known;
-  const query = { limit, ...given({ state: known as DeploymentState | undefined }) };
+  const query = { limit, ...given({ state: known }) };
   const answer = await connection.ask(listDeployments, { params: { ns: connection.ns }, query });
   if (isFailure(answer)) return answer;
   const { items, nextCursor } = answer.body;

@@ -137,7 +137,8 @@ async function afterSubmit(
   const { job, cursor, dryRun } = answer;
   const waits = flags.wait === true && !dryRun;
   const next = dryRun ? "the same without --dry-run" : waits ? "watching" : `plumule watch ${shortId(job.id)}`;
-  if (!waits || !terminal.json) printDone(terminal, { line: submittedLine(answer), next, id: job.id, answer });
+  if (!waits || !terminal.json)
+    printDone(terminal, { line: submittedLine(answer), next, id: waits ? null : job.id, answer });
   if (!waits) return EXIT.ok;
   const timeoutMs = flags.timeout === undefined ? undefined : flags.timeout * 1000;
   return watch(connection, terminal, { deployment: job.deployment, job, since: cursor, timeoutMs });
@@ -146,11 +147,11 @@ async function afterSubmit(
 /** What a submit did, in one line. */
 export function submittedLine({ job, position, superseded, joined, dryRun }: SubmitAnswer): string {
   const would = dryRun ? "would be " : joined ? "is already " : "";
-  const parts = [
-    `job ${paint.strong(shortId(job.id))} in ${inLine(job.deployment)} ${would}${paintState(job.state)}`,
-    job.state === "queued" && position > 1 ? `position ${position}` : "",
-    superseded.length === 0 ? "" : `in place of ${superseded.map(shortId).join(", ")}`,
-    job.waiting === null || job.waiting.reason === "position" ? "" : inLine(job.waiting.detail),
-  ];
-  return parts.filter((part) => part !== "").join(", ");
+  const waits = job.waiting === null || job.waiting.reason === "position" ? "" : `: ${inLine(job.waiting.detail)}`;
+  const place =
+    job.state === "queued" && position > 0 && waits === ""
+      ? `, behind ${position} ${position === 1 ? "other" : "others"}`
+      : "";
+  const replaced = superseded.length === 0 ? "" : ` in place of ${superseded.map(shortId).join(", ")}`;
+  return `job ${paint.strong(shortId(job.id))} in ${inLine(job.deployment)} ${would}${paintState(job.state)}${replaced}${place}${waits}`;
 }
