@@ -94,6 +94,6 @@ function describeDelivery(label: string, { results, state }: DeliveryView, url: 
   const made = results.filter(({ deployment }) => deployment !== null);
   if (made.length === 0) return [`${label} → no job: ${results.map(({ detail }) => detail).join("; ") || state}`];
   return made.map(({ deployment, job, detail }) =>
-    job === null ? `${label} → ${deployment}: ${detail}` : `${label} → job ${job} queued: ${url}/jobs/${job}`,
+    job === null ? `${label} → ${deployment}: ${detail}` : `${label} → job ${job} queued: ${url}/j/${job}`,
   );
 }
