@@ -58,6 +58,16 @@ it("leaves nothing behind when it is interrupted during a build", async () => {
   await expectNothingLeft();
 });
 
+it("leaves nothing behind when it is interrupted while it starts", async () => {
+  const { child, done } = demo();
+  // Its folder is there, so it listens; broker and runner are being started.
+  while (readdirSync(temporary).length === 0) await pause(5);
+  await pause(300);
+  child.kill("SIGINT");
+  expect(await done).toBe(130);
+  await expectNothingLeft();
+});
+
 it("names the step that fails, and leaves nothing behind", async () => {
   // A machine with everything but Nix.
   const programs = join(folder, "bin");

@@ -9,10 +9,10 @@ const main = join(import.meta.dirname, "../../cli/src/main.ts");
 export type CommandLine = {
   child: ChildProcess;
   /** What it has printed so far. */
-  out(): string;
-  err(): string;
+  out: () => string;
+  err: () => string;
   /** Resolves when it has printed this, on either stream. */
-  printed(text: string): Promise<void>;
+  printed: (text: string) => Promise<void>;
   /** Its exit code; null when a signal ended it. */
   done: Promise<number | null>;
 };

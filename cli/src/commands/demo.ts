@@ -1,14 +1,20 @@
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
-import { playDemo, StepFailure } from "../demo/steps.ts";
-import { tidyUp } from "../demo/tidy.ts";
+import { playDemo } from "../demo/steps.ts";
+import { endProcesses, removeFolder } from "../demo/tidy.ts";
 import { aborted, takeSignals } from "../dev/signals.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
-import type { Failure } from "../failure.ts";
+import { type Failure, isFailure } from "../failure.ts";
 import { paint } from "../print.ts";
+
+/** How long processes that were told to end may take to be gone, ms. */
+const LEAVE_MS = 2_000;
+/** How long an interrupted demo may take to notice, ms. */
+const END_MS = 5_000;
 
 /** `plumule demo`: a push becomes a signed result, on real parts, in one folder that is gone afterwards. */
 export function demoCommand(): Command {
@@ -25,19 +31,25 @@ async function demo({ terminal }: Context): Promise<ExitCode | Failure> {
   const startedAt = performance.now();
   const signals = takeSignals();
   const folder = await mkdtemp(join(tmpdir(), "plumule-demo-"));
+  // Temporary files of everything that is started go there too, and whose environment names the folder is known to belong to it.
+  process.env["TMPDIR"] = folder;
   const ends: (() => void | Promise<void>)[] = [];
   const tell = (lines: readonly string[]): void => {
     if (!terminal.json) for (const line of lines) terminal.out(`${paint.quiet("demo")}  ${line}`);
   };
   const play = playDemo({ folder, signal: signals.leave, tell, keep: (end) => void ends.unshift(end) }).catch(
-    failureOf,
+    (error: Error) => failure(error.message),
   );
   const end = await Promise.race([play, aborted(signals.leave).then(() => EXIT.interrupted)]);
   for (const stop of ends) await stop();
-  const killed = await tidyUp(folder);
+  const isPlayed = typeof end === "object" && !isFailure(end);
+  const killed = await endProcesses(folder, isPlayed ? LEAVE_MS : 0);
+  // What was interrupted fails by itself now that its parts are gone; before that it could still write.
+  await Promise.race([play, pause(END_MS, undefined, { ref: false })]);
+  await removeFolder(folder);
   signals.close();
-  if (typeof end === "number") return end;
-  if ("what" in end) return end;
+  if (end === EXIT.interrupted) terminal.note("interrupted; nothing is left of the demo");
+  if (!isPlayed) return end;
   if (killed !== null && killed.length > 0)
     return failure(
       `leave nothing behind: ${killed.map(({ pid, command }) => `process ${pid} (${command.slice(0, 100)})`).join(", ")}`,
@@ -47,11 +59,6 @@ async function demo({ terminal }: Context): Promise<ExitCode | Failure> {
   if (terminal.json) terminal.data({ ...end, tookMs });
   else terminal.out(`${paint.quiet("next")}  npm start, then open http://localhost:8787`);
   return EXIT.ok;
-}
-
-function failureOf(error: unknown): Failure {
-  if (error instanceof StepFailure) return failure(error.message);
-  throw error;
 }
 
 function failure(step: string): Failure {

@@ -6,9 +6,9 @@ export type Cable = {
   /** What the client connects to instead of the broker. */
   url: string;
   /** Every connection breaks without a farewell, and no new one comes through. */
-  pull(): void;
-  plug(): void;
-  close(): void;
+  pull: () => void;
+  plug: () => void;
+  close: () => void;
 };
 
 /** Lays a cable to a broker on this machine. */

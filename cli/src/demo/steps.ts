@@ -14,12 +14,9 @@ export type DemoDeps = {
   keep: Keep;
 };
 
-/** A step did not do what it should. The message names the step. */
-export class StepFailure extends Error {}
-
 /**
  * Plays a push becoming a signed result, on real parts: git, Nix, the broker in its engine, a runner, a WebSocket. Nothing is told that was not
- * measured or looked up. Throws a {@link StepFailure} at the first step that fails.
+ * measured or looked up. Throws at the first step that fails; the message names it.
  */
 export async function playDemo({ folder, signal, tell, keep }: DemoDeps): Promise<report.Times> {
   const parts = await step("start broker and runner", () => startParts(folder, signal, keep));
@@ -60,6 +57,6 @@ async function step<T>(name: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    throw new StepFailure(`${name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new Error(`${name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
 }

@@ -20,7 +20,7 @@ export type Watcher = {
   log(run: RunId, sink: LogSink): void;
   /** Resolves with what `pick` finds in the state, now or later; rejects after `limitMs` with `what` was waited for. */
   until<T>(what: string, limitMs: number, pick: (state: WatchState) => T | null | undefined): Promise<T>;
-  close(): void;
+  close: () => void;
 };
 
 /** Watches a deployment at `url`, which may be reached over a cable that breaks. */

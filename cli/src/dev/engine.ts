@@ -30,7 +30,7 @@ const NAME = "plumule";
 export async function startEngine(
   options: EngineOptions,
   say: (line: string) => void,
-): Promise<{ url: string; port: number; stop(): Promise<void> } | { refused: string }> {
+): Promise<{ url: string; port: number; stop: () => Promise<void> } | { refused: string }> {
   const lock = await lockState(options.stateDir);
   if ("refused" in lock) return lock;
   const temporary = await useTemporaryFolder(options.stateDir);
