@@ -25,8 +25,6 @@ export function createApp(): App {
     if (c.req.method === "OPTIONS") return preflight();
     await next();
     if (c.res.status === 101) return;
-    // Answers of other objects and of the platform have immutable headers.
-    c.res = new Response(c.res.body, c.res);
     const { headers } = c.res;
     headers.set("plumule-request-id", instance);
     headers.set("access-control-allow-origin", "*");

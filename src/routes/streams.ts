@@ -21,11 +21,11 @@ import { type App, implement } from "../implement.ts";
 export function streamRoutes(app: App): void {
   implement(app, streamDeployment, async ({ params, bearer, request, env }) => {
     const refused = await admitWatcher(env, params.ns, bearer, request);
-    return refused ?? deploymentObject(env, params.ns, params.deployment).fetch(upgradeOnly(request));
+    return refused ?? upgraded(await deploymentObject(env, params.ns, params.deployment).fetch(upgradeOnly(request)));
   });
   implement(app, streamNamespace, async ({ params, bearer, request, env }) => {
     const refused = await admitWatcher(env, params.ns, bearer, request);
-    return refused ?? namespaceObject(env, params.ns).fetch(upgradeOnly(request));
+    return refused ?? upgraded(await namespaceObject(env, params.ns).fetch(upgradeOnly(request)));
   });
   implement(app, getDeploymentEvents, async ({ params, query, request, env }) => {
     const object = deploymentObject(env, params.ns, params.deployment);
@@ -123,4 +123,9 @@ function offeredSubprotocols(request: Request): string[] {
 /** What the object gets of an upgrade: no credential crosses, since the edge has decided. */
 function upgradeOnly(request: Request): Request {
   return new Request(request.url, { headers: { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL } });
+}
+
+/** An object's answer to an upgrade. The headers of a refusal are immutable until it is made anew, and the edge adds its own. */
+function upgraded(answer: Response): Response {
+  return answer.status === 101 ? answer : new Response(answer.body, answer);
 }
