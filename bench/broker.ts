@@ -166,7 +166,16 @@ async function resultOf(assignment: Assignment, outcome: Outcome, signer: Signer
   const log = { bytes: 0, sha256: EMPTY_SHA256, truncated: false };
   const draft = draftJobResult({
     source: null,
-    ...{ namespace, deployment, job, run, epoch, taskSha256, configurationSha256, outputs: [], log, reason },
+    namespace,
+    deployment,
+    job,
+    run,
+    epoch,
+    taskSha256,
+    configurationSha256,
+    outputs: [],
+    log,
+    reason,
     kind: spec.task.kind,
     result: outcome,
     exitCode: outcome === "succeeded" ? 0 : null,

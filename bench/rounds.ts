@@ -37,10 +37,10 @@ export async function measureLatency(
     const broker = await openBroker(run.url, adminToken);
     const scenarios = await openScenarios(floor, floorSocket, broker);
     for (let round = 0; round < ROUNDS; round += 1) {
-      for (const { name, sample } of round % 2 === 0 ? scenarios : scenarios.toReversed()) {
-        say(`round ${round + 1} of ${ROUNDS}: ${name}`);
+      for (const scenario of round % 2 === 0 ? scenarios : scenarios.toReversed()) {
+        say(`round ${round + 1} of ${ROUNDS}: ${scenario.name}`);
         for (let index = -WARM_UP; index < perRound; index += 1) {
-          const taken = Object.entries(await sample(index + WARM_UP)) as [Measure, number][];
+          const taken = Object.entries(await scenario.sample(index + WARM_UP)) as [Measure, number][];
           if (index >= 0) for (const [measure, ms] of taken) samples[measure].push(ms);
         }
       }
