@@ -12,18 +12,29 @@ export type Migration = { readonly id: string; readonly sql: string };
  */
 export function migrate(storage: DurableObjectStorage, list: readonly Migration[], upTo: number = list.length): void {
   const { sql } = storage;
-  sql.exec("CREATE TABLE IF NOT EXISTS schema_migrations (position INTEGER PRIMARY KEY, id TEXT NOT NULL, sql TEXT NOT NULL) STRICT");
-  const applied = sql.exec<{ id: string; sql: string }>("SELECT id, sql FROM schema_migrations ORDER BY position").toArray();
+  sql.exec(
+    "CREATE TABLE IF NOT EXISTS schema_migrations (position INTEGER PRIMARY KEY, id TEXT NOT NULL, sql TEXT NOT NULL) STRICT",
+  );
+  const applied = sql
+    .exec<{ id: string; sql: string }>("SELECT id, sql FROM schema_migrations ORDER BY position")
+    .toArray();
   applied.forEach((step, position) => {
     const expected = list[position];
     if (expected === undefined || expected.id !== step.id || expected.sql !== step.sql)
-      throw new Error(`schema step ${position} is "${step.id}" in storage but "${expected?.id ?? "nothing"}" in the code: migrations are append-only`);
+      throw new Error(
+        `schema step ${position} is "${step.id}" in storage but "${expected?.id ?? "nothing"}" in the code: migrations are append-only`,
+      );
   });
   if (applied.length >= upTo) return;
   transact(storage, () => {
     list.slice(applied.length, upTo).forEach((step, offset) => {
       sql.exec(step.sql);
-      sql.exec("INSERT INTO schema_migrations (position, id, sql) VALUES (?, ?, ?)", applied.length + offset, step.id, step.sql);
+      sql.exec(
+        "INSERT INTO schema_migrations (position, id, sql) VALUES (?, ?, ?)",
+        applied.length + offset,
+        step.id,
+        step.sql,
+      );
     });
   });
 }

@@ -14,7 +14,10 @@ afterEach(() => rm(checkout, { recursive: true, force: true }));
 const unfolding = (): string => {
   const names = ["a", "b", "c", "d", "e", "f", "g", "h"];
   const lists = names.map(
-    (name, index) => `${name}: &${name} [${Array(10).fill(index === 0 ? "x" : `*${names[index - 1]}`).join(",")}]`,
+    (name, index) =>
+      `${name}: &${name} [${Array(10)
+        .fill(index === 0 ? "x" : `*${names[index - 1]}`)
+        .join(",")}]`,
   );
   return `${lists.join("\n")}\njobs: *h\n`;
 };
