@@ -182,12 +182,12 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     this.#parts.watchers.message(ws, message);
   }
 
-  override async webSocketClose(ws: WebSocket): Promise<void> {
-    this.#parts.watchers.closed(ws);
+  override async webSocketClose(ws: WebSocket, code: number): Promise<void> {
+    this.#parts.watchers.closed(ws, code);
   }
 
-  override async webSocketError(ws: WebSocket): Promise<void> {
-    this.#parts.watchers.closed(ws);
+  override async webSocketError(): Promise<void> {
+    this.#parts.watchers.broken();
   }
 
   /** Handles what is due, one by one. Never throws: a fault shows in the trace and rests for a minute, and everything else is served. */

@@ -197,12 +197,12 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     this.#parts?.watchers.message(ws, message);
   }
 
-  override webSocketClose(ws: WebSocket): void {
-    this.#parts?.watchers.closed(ws);
+  override webSocketClose(ws: WebSocket, code: number): void {
+    this.#parts?.watchers.closed(ws, code);
   }
 
-  override webSocketError(ws: WebSocket): void {
-    this.#parts?.watchers.closed(ws);
+  override webSocketError(): void {
+    this.#parts?.watchers.broken();
   }
 
   /** What is due: retention and hand-overs. Neither throws, because the platform gives up on an alarm that does; what failed is due later. */

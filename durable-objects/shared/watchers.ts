@@ -20,8 +20,10 @@ export type Watchers = {
   accept(request: Request): Response;
   /** `webSocketMessage`. Never throws. */
   message(ws: WebSocket, raw: string | ArrayBuffer): void;
-  /** `webSocketClose` and `webSocketError`. */
-  closed(ws: WebSocket): void;
+  /** `webSocketClose`: answers the close, without which the client waits for seconds and sees an abnormal end (1006). Never throws. */
+  closed(ws: WebSocket, code: number): void;
+  /** `webSocketError`: nothing can be sent any more. */
+  broken(): void;
   /** Call it after the commit, with what `append` returned. At most one frame per subscription. Never throws. */
   published(events: readonly Event[]): void;
   /** Call it after log bytes were committed, or the log was completed. Never throws. */
@@ -73,7 +75,14 @@ export function createWatchers(deps: WatchersDeps): Watchers {
       catchUp.serve(ws);
     },
 
-    closed() {
+    closed(ws, code) {
+      // Codes that a close frame cannot carry (no status, abnormal end) are answered as a normal end (RFC 6455, section 7.4).
+      const answer = code === 1000 || (code >= 3000 && code <= 4999) ? code : CLOSE_CODES.normal;
+      if (ws.readyState === WebSocket.CLOSING) ws.close(answer);
+      sockets.gone();
+    },
+
+    broken() {
       sockets.gone();
     },
 

@@ -101,6 +101,7 @@ export function replyTo(frame: ServerFrame): ClientFrame | null {
 
 /** Close codes of a stream and what a client does: reconnect (with its cursors), or stop because it would fail again. */
 export const CLOSE_CODES = {
+  normal: 1000,
   goingAway: 1001,
   internal: 1011,
   restart: 1012,
