@@ -11,7 +11,7 @@ afterAll(() => broker?.stop());
 /** A socket of Node's own, which may send headers; its close is what a client sees on the wire. */
 async function connect(path: string): Promise<WebSocket> {
   const options = { protocols: ["plumule.v1"], headers: { authorization: `Bearer ${broker.token}` } };
-  const socket = new WebSocket(`${broker.url.replace("http", "ws")}/v1/test${path}`, options as never);
+  const socket = new WebSocket(`${broker.url.replace("http", "ws")}/v1/test${path}`, options);
   await new Promise((resolve) => socket.addEventListener("message", resolve, { once: true }));
   return socket;
 }

@@ -46,7 +46,7 @@ async function openNamespace(): Promise<{ namespace: string; pool: Stub }> {
 
 /** Parks a poll and comes back when it is parked. */
 async function park(pool: Stub, runner: string, body: PollBody): Promise<{ answer: ReturnType<PoolCalls["poll"]> }> {
-  const answer = pool.poll({ runner, body }) as ReturnType<PoolCalls["poll"]>;
+  const answer = pool.poll({ runner, body });
   await vi.waitFor(async () =>
     expect((await pool.presence()).some((one) => one.runner === runner && one.parked)).toBe(true),
   );
