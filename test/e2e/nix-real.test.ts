@@ -20,10 +20,11 @@ import {
   type NixBuildRequest,
   type NixBuildResult,
 } from "../../runner/src/nix/build.ts";
-import { evaluate } from "../../runner/src/nix/evaluate.ts";
+import { describeDerivations, evaluate } from "../../runner/src/nix/evaluate.ts";
 import type { Installable, NixSource } from "../../runner/src/nix/installables.ts";
+import { parseDerivations } from "../../runner/src/nix/plan.ts";
 import { privateStore, probeNix } from "../../runner/src/nix/probe.ts";
-import type { NixContext, NixRun } from "../../runner/src/nix/run.ts";
+import { capture, NEW_COMMANDS, type NixContext, type NixRun } from "../../runner/src/nix/run.ts";
 import { encodeNixPublicKey, signPath } from "../../runner/src/nix/signature.ts";
 
 const fixtures = new URL("../fixtures/nix/", import.meta.url);
@@ -214,6 +215,23 @@ describe("installables", () => {
     const found = await evaluate(context, request, () => {});
     if ("failure" in found) throw new Error(found.failure.detail);
     expect(found.targets.map(({ label }) => label)).toEqual([`.#checks.a`, `.#checks.c`, "refs.nix"]);
+  });
+
+  test("become derivations whose files say what Nix says of them", async () => {
+    const source = checkout({ "flake.nix": flake() });
+    const context: NixContext = { run, cwd: source.directory, env };
+    const found = await evaluate(context, { source, system, installables: [".#default"] }, () => {});
+    if ("failure" in found) throw new Error(found.failure.detail);
+    const root = found.targets[0]?.drv ?? "";
+    const show = (command: string[]): ReturnType<typeof capture> =>
+      capture(context, ["nix", ...NEW_COMMANDS, ...command, "--recursive", root]);
+    const shown = await show(["derivation", "show"]);
+    const { stdout } = shown.exitCode === 0 ? shown : await show(["show-derivation"]);
+    const nodes = parseDerivations(stdout, env["NIX_STORE_DIR"] ?? "");
+    expect(nodes).toHaveLength(5);
+    const silent: NixContext = { ...context, run: () => Promise.reject(new Error("nobody needs to be asked")) };
+    const drvs = nodes.map(({ drv }) => drv);
+    expect(await describeDerivations(silent, drvs)).toEqual(nodes);
   });
 
   test("an attribute of a file is built, with all outputs described", async () => {

@@ -7,7 +7,13 @@ import {
   type NixSource,
 } from "../../runner/src/nix/installables.ts";
 import { LINE_LIMIT_CHARS, createLineSplitter, decodeLine } from "../../runner/src/nix/lines.ts";
-import { derivationName, parseDerivations, parseDryRun, planBuild } from "../../runner/src/nix/plan.ts";
+import {
+  derivationName,
+  parseDerivationFile,
+  parseDerivations,
+  parseDryRun,
+  planBuild,
+} from "../../runner/src/nix/plan.ts";
 
 function fixture(file: string): string {
   return readFileSync(new URL(`../fixtures/nix-logs/${file}`, import.meta.url), "utf8");
@@ -44,6 +50,38 @@ describe("the derivation graph", () => {
       expect(() => parseDerivations(json, "/s")).toThrow(/unknown shape/);
     },
   );
+});
+
+describe("a derivation's file", () => {
+  const rest = `"/bin/sh",["-c","echo \\"]),(\\""],[("name","x"),("out","/s/x")])`;
+
+  test("gives outputs, inputs and system, whatever the builder's arguments hold", () => {
+    const text = `Derive([("dev","/s/x-dev","",""),("out","/s/x","","")],[("/s/b.drv",["dev","out"]),("/s/a.drv",["out"])],["/s/src","/s/x.sh"],"x86_64-linux",${rest}`;
+    expect(parseDerivationFile("/s/00000000000000000000000000000000-x.drv", text)).toEqual({
+      drv: "/s/00000000000000000000000000000000-x.drv",
+      name: "x",
+      system: "x86_64-linux",
+      outputs: { dev: "/s/x-dev", out: "/s/x" },
+      inputs: ["/s/a.drv", "/s/b.drv"],
+    });
+  });
+
+  test("may have no inputs, a fixed hash, or an output whose path is not known yet", () => {
+    const text = `Derive([("out","","r:sha256",""),("fixed","/s/f","sha256","00ff")],[],[],"builtin",${rest}`;
+    const read = parseDerivationFile("/s/x.drv", text);
+    expect(read).toMatchObject({ outputs: { out: null, fixed: "/s/f" }, inputs: [], system: "builtin" });
+  });
+
+  test.each([
+    "",
+    "Derive(",
+    `Derive([],[],[],"x",${rest}`,
+    `Derive([("out","/s/x","","")],[],[],"x"`,
+    `Derive([("out","/s/\\"x","","")],[],[],"x",${rest}`,
+    `DrvWithVersion("xp-dyn-drv",[("out","/s/x","","")],[],[],"x",${rest}`,
+  ])("of another shape is left to Nix: %s", (text) => {
+    expect(parseDerivationFile("/s/x.drv", text)).toBeNull();
+  });
 });
 
 describe("the dry run", () => {

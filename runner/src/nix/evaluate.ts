@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import {
   flakeReference,
@@ -8,7 +9,14 @@ import {
 } from "./installables.ts";
 import { createLineSplitter } from "./lines.ts";
 import { NixLog, type NixOutput } from "./parser.ts";
-import { parseDerivations, parseDryRun, planBuild, type DerivationNode, type Plan } from "./plan.ts";
+import {
+  parseDerivationFile,
+  parseDerivations,
+  parseDryRun,
+  planBuild,
+  type DerivationNode,
+  type Plan,
+} from "./plan.ts";
 import { NEW_COMMANDS, capture, captureOk, type NixContext } from "./run.ts";
 
 /** A derivation that was asked for. */
@@ -92,11 +100,16 @@ export async function planTargets(context: NixContext, roots: readonly string[])
   return planBuild(roots, [...building, ...inputs], plan);
 }
 
-/** What the store's derivations look like, without their own inputs' derivations. Incomplete when `context.signal` aborts. */
+/**
+ * What the store's derivations look like, without their own inputs' derivations. Their files say it at once; Nix is asked about those that
+ * cannot be read here, as in a store whose folder lies elsewhere than its paths say. Incomplete when `context.signal` aborts.
+ */
 export async function describeDerivations(context: NixContext, drvs: readonly string[]): Promise<DerivationNode[]> {
-  const nodes: DerivationNode[] = [];
-  for (let from = 0; from < drvs.length; from += PATHS_PER_COMMAND) {
-    const batch = drvs.slice(from, from + PATHS_PER_COMMAND);
+  const nodes = drvs.flatMap((drv) => readDerivation(drv) ?? []);
+  const known = new Set(nodes.map(({ drv }) => drv));
+  const unread = drvs.filter((drv) => !known.has(drv));
+  for (let from = 0; from < unread.length; from += PATHS_PER_COMMAND) {
+    const batch = unread.slice(from, from + PATHS_PER_COMMAND);
     const shown = await capture(context, ["nix", ...NEW_COMMANDS, "derivation", "show", ...batch]);
     // 2.8 has the command under its older name only.
     const { stdout } =
@@ -105,6 +118,14 @@ export async function describeDerivations(context: NixContext, drvs: readonly st
     nodes.push(...parseDerivations(stdout, dirname(batch[0] ?? "")));
   }
   return nodes;
+}
+
+function readDerivation(drv: string): DerivationNode | null {
+  try {
+    return parseDerivationFile(drv, readFileSync(drv, "utf8"));
+  } catch {
+    return null;
+  }
 }
 
 async function evaluateDefaults(

@@ -70,6 +70,27 @@ export function parseDerivations(json: string, storeDir: string): DerivationNode
   });
 }
 
+/** What precedes the builder in a `.drv` file: outputs, input derivations, input sources, system. Names and paths of a store need no escapes. */
+const DERIVATION_HEAD =
+  /^Derive\(\[((?:\("[^"\\]*","[^"\\]*","[^"\\]*","[^"\\]*"\),?)+)\],\[((?:\("[^"\\]*",\[[^\]\\]*\]\),?)*)\],\[[^\]\\]*\],"([^"\\]*)",/;
+
+/**
+ * Reads a `.drv` file, an ATerm: `Derive([("out","<path>","",""),…],[("<drv>",["out"]),…],["<source>",…],"<system>",…`. Null for a text that is
+ * none, such as the `DrvWithVersion(…` of dynamic derivations: Nix itself then has to say what is in it.
+ */
+export function parseDerivationFile(drv: string, text: string): DerivationNode | null {
+  const [, outputs, inputs, system] = DERIVATION_HEAD.exec(text) ?? [];
+  if (outputs === undefined || inputs === undefined || system === undefined) return null;
+  const paths = [...outputs.matchAll(/\("([^"]*)","([^"]*)"/g)].map(([, name = "", path = ""]) => [name, path || null]);
+  return {
+    drv,
+    name: derivationName(drv),
+    system,
+    outputs: Object.fromEntries(paths),
+    inputs: [...inputs.matchAll(/\("([^"]*)"/g)].map(([, input = ""]) => input).toSorted(),
+  };
+}
+
 /** Reads what a `--dry-run` prints on standard error, as plain text or as `internal-json`. */
 export function parseDryRun(stderr: string): DryRun {
   const plan = { willBuild: [] as string[], willFetch: [] as string[], unknown: [] as string[] };
