@@ -10,6 +10,14 @@ export interface Pipe {
   writeFd: number;
 }
 
+/** Pipes made with one `mkfifo`, whose start is what they cost: a process needs one to three. */
+const BATCH_COUNT = 16;
+/** With fewer in stock the next batch is made, while the processes that took the others start. */
+const LOW_COUNT = 4;
+
+const stock: Pipe[] = [];
+let making: Promise<void> | null = null;
+
 /**
  * Opens pipes whose ends can be given to a child, one end as several descriptors if need be. Node's own `"pipe"` is a
  * socket and cannot be shared: standard output and error would lose their order, a job's `>/dev/stderr` would fail
@@ -17,6 +25,21 @@ export interface Pipe {
  * FIFO whose name is removed at once is one.
  */
 export async function openPipes(count: number): Promise<Pipe[]> {
+  while (stock.length < count) await restock();
+  const pipes = stock.splice(0, count);
+  // Whoever needs a pipe that could not be made tries again, and says why not.
+  if (stock.length < LOW_COUNT) void restock().catch(() => {});
+  return pipes;
+}
+
+function restock(): Promise<void> {
+  making ??= makePipes(BATCH_COUNT)
+    .then((pipes) => void stock.push(...pipes))
+    .finally(() => (making = null));
+  return making;
+}
+
+async function makePipes(count: number): Promise<Pipe[]> {
   const folder = mkdtempSync(join(tmpdir(), "plumule-pipe-"));
   try {
     const paths = Array.from({ length: count }, (_, index) => join(folder, `fifo-${index}`));

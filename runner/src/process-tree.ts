@@ -6,16 +6,16 @@ export const TRACKING_VARIABLE = "PLUMULE_TRACKING_ID";
 
 /** Everything that a job started, as far as its isolation level can know. Pids are those that the runner sees. */
 export interface ProcessTree {
-  /** The job's live processes, without the namespace's own init. */
-  members(): number[];
-  /** Those of `members` that `signal` reaches. */
-  group(): number[];
-  /** `members` and the init: empty is the proof that nothing is left. */
+  /** The namespace's own init, which stays until it is killed; null without a namespace. */
+  readonly init: number | null;
+  /** The job's live processes and the init: empty is the proof that nothing is left. */
   remains(): number[];
+  /** The job's live processes that `signal` reaches. */
+  group(): number[];
   /** Sends a signal to the job's process group. */
   signal(signal: NodeJS.Signals): void;
-  /** SIGKILL to everything. May be repeated. */
-  kill(): void;
+  /** SIGKILL to everything. Answers the job's processes that it found. May be repeated. */
+  kill(): number[];
   /** Releases what the tree holds, once it is empty. */
   close(): void;
 }
@@ -31,13 +31,15 @@ export function namespaceTree(launcherPid: number): ProcessTree | null {
   const remains = (): number[] =>
     pids().filter((pid) => pidNamespace(pid) === namespace && isRunning(processEntry(pid)));
   return {
-    members: () => remains().filter((pid) => pid !== init),
-    group: () => inGroup(init).filter((pid) => pid !== init),
+    init,
     remains,
+    group: () => inGroup(init).filter((pid) => pid !== init),
     signal: (signal) => send(-init, signal),
     kill: () => {
+      const found = remains();
       // The namespace is asked first: once init is reaped its pid may belong to a stranger.
-      if (remains().includes(init)) send(init, "SIGKILL");
+      if (found.includes(init)) send(init, "SIGKILL");
+      return found.filter((pid) => pid !== init);
     },
     close: () => {},
   };
@@ -48,18 +50,20 @@ export function namespaceTree(launcherPid: number): ProcessTree | null {
  * when `cgroup` is a folder, every process in it.
  */
 export function groupTree(leader: number, trackingId: string, cgroup: string | null): ProcessTree {
-  const members = (): number[] => {
+  const remains = (): number[] => {
     const inCgroup = cgroup === null ? [] : cgroupMembers(cgroup);
     return [...new Set([...inCgroup, ...inSession(leader), ...findTracked(trackingId)])];
   };
   return {
-    members,
+    init: null,
+    remains,
     group: () => inGroup(leader),
-    remains: members,
     signal: (signal) => send(-leader, signal),
     kill: () => {
+      const found = remains();
       if (cgroup !== null) writeFileSync(join(cgroup, "cgroup.kill"), "1");
-      for (const pid of members()) send(pid, "SIGKILL");
+      for (const pid of found) send(pid, "SIGKILL");
+      return found;
     },
     close: () => {
       if (cgroup !== null && existsSync(cgroup)) removeCgroup(cgroup);

@@ -9,6 +9,7 @@ import { findExecutable } from "./executable.ts";
 import { planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
 import { openPipes, type Pipe } from "./pipe.ts";
 import { type Ending, type StartedProcess, startProcess } from "./process-start.ts";
+import type { ProcessTree } from "./process-tree.ts";
 
 /** Where a chunk came from; `merged` when both streams share one pipe. */
 export type OutputStream = "merged" | "stdout" | "stderr";
@@ -113,8 +114,7 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
   let stopped: { reason: ProcessReason; detail: string | null; graceEndsAt: number } | null = null;
 
   const force = (): void => {
-    for (const pid of job.tree()?.members() ?? []) killed.add(pid);
-    job.tree()?.kill();
+    for (const pid of job.tree()?.kill() ?? []) killed.add(pid);
     // The launcher takes a namespace that is not ready yet with it.
     if (job.tree() === null) job.child.kill("SIGKILL");
   };
@@ -148,14 +148,13 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
   );
 
   const ending = await job.ended;
-  const settleEndsAt = performance.now() + SETTLE_MS;
-  while (performance.now() < settleEndsAt && (job.tree()?.members().length ?? 0) > 0) await sleep(POLL_MS);
+  const isEmpty = await settle(job.tree());
   // Whoever got the signal may use its grace, also after the first process; a daemon in a group of its own got none.
   while (performance.now() < graceEndsAt() && (job.tree()?.group().length ?? 0) > 0) await sleep(POLL_MS);
   for (const timer of timers) clearTimeout(timer);
   request.cancel?.removeEventListener("abort", cancel);
   request.kill?.removeEventListener("abort", hurry);
-  const leftoverCount = await proveEmpty(job, force);
+  const leftoverCount = isEmpty ? 0 : await proveEmpty(job, force);
   await Promise.race([drained, sleep(DRAIN_MS, undefined, { ref: false })]);
   for (const reader of readers) reader.destroy();
   job.tree()?.close();
@@ -182,6 +181,16 @@ async function readOutput(
     await once(reader, "close").catch(() => {});
   });
   await Promise.all(closed);
+}
+
+/** Gives the helpers of a job that ended their time. True when nothing at all is left, so that nothing needs to be killed. */
+async function settle(tree: ProcessTree | null): Promise<boolean> {
+  if (tree === null) return false;
+  for (const endsAt = performance.now() + SETTLE_MS; ; await sleep(POLL_MS)) {
+    const left = tree.remains();
+    if (left.length === 0) return true;
+    if (left.every((pid) => pid === tree.init) || performance.now() >= endsAt) return false;
+  }
 }
 
 /** Kills until nothing is left, and counts what refuses to go. */

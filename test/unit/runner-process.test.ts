@@ -286,7 +286,9 @@ test("a machine without room for a pipe is a reason, not an exception", async ()
   const before = process.env["TMPDIR"];
   process.env["TMPDIR"] = "/no/such/folder";
   try {
-    const result = await run("process-group", "true");
+    let result = await run("process-group", "true");
+    // Pipes in stock are used up first.
+    for (let count = 0; count < 50 && result.reason === "exit"; count += 1) result = await run("process-group", "true");
     expect(result).toMatchObject({ reason: "not-started", detail: expect.stringContaining("no pipe for its output") });
   } finally {
     if (before === undefined) delete process.env["TMPDIR"];
