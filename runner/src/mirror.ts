@@ -159,6 +159,8 @@ async function fetch(
 }
 
 async function isPinned(mirror: string, commit: string): Promise<boolean> {
+  // Most commits are new. A pin that git keeps elsewhere than in a file of its own is only fetched again.
+  if (!existsSync(join(mirror, pin(commit)))) return false;
   const args = ["rev-parse", "--quiet", "--verify", "--end-of-options", `${pin(commit)}^{commit}`];
   const result = await runGit({ args, cwd: mirror, timeoutMs: LOCAL_TIMEOUT_MS });
   return result.ok && result.stdout.trim() === commit;

@@ -55,14 +55,16 @@ export async function createWorkspace(options: WorkspaceOptions): Promise<Worksp
 }
 
 async function fill(checkout: string, source: CommitSource, options: FetchOptions): Promise<FetchFailure | null> {
-  const mirrored = await mirrorCommit(source, options);
-  if (!mirrored.ok) return mirrored;
   const format = source.commit.length === 64 ? "sha256" : "sha1";
   const { cancel } = options;
   const git = (args: string[]): ReturnType<typeof runGit> =>
     runGit({ args, cwd: checkout, timeoutMs: CHECKOUT_TIMEOUT_MS, ...(cancel === undefined ? {} : { cancel }) });
 
-  const created = await git(["init", "--quiet", "--template=", `--object-format=${format}`]);
+  const [mirrored, created] = await Promise.all([
+    mirrorCommit(source, options),
+    git(["init", "--quiet", "--template=", `--object-format=${format}`]),
+  ]);
+  if (!mirrored.ok) return mirrored;
   if (!created.ok) return { ok: false, reason: "git-failed", detail: created.detail };
   await mkdir(join(checkout, ".git/objects/info"), { recursive: true });
   await writeFile(join(checkout, ".git/objects/info/alternates"), `${join(mirrored.mirror, "objects")}\n`);
