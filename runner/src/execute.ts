@@ -34,20 +34,18 @@ const FETCH_MS = 30 * 60_000;
 
 /**
  * Works off one assignment, which is in the journal: takes the lease with a first heartbeat, does the work, puts the signed result into the
- * spool and takes the run out of the journal. Nothing of the job starts before the broker has accepted the heartbeat, so that a lost answer
- * never runs twice. `leave` is aborted when the runner must go (second signal).
+ * spool, takes the run out of the journal, tells `onSpooled`, and removes the workspace. Nothing of the job starts before the broker has
+ * accepted the heartbeat, so that a lost answer never runs twice. `leave` is aborted when the runner must go (second signal).
  */
 export async function executeRun(
   deps: RunDeps,
   assignment: Assignment,
   leave: AbortSignal,
-): Promise<"spooled" | "dropped"> {
+  onSpooled: () => void,
+): Promise<void> {
   const { journal, machine, broker, config, folders } = deps;
   const first = await takeLease(deps, assignment, leave);
-  if (first === null) {
-    await journal.remove(assignment.run);
-    return "dropped";
-  }
+  if (first === null) return journal.remove(assignment.run);
   const startedAt = new Date().toISOString();
   await journal.put(assignment.run, { assignment, state: "running", startedAt });
   const stop = stopSwitch(assignment, leave);
@@ -80,25 +78,20 @@ export async function executeRun(
     },
   );
   stop.clear();
-  await upload.stop();
   const workspace = join(folders.workspaces, assignment.run);
-  const result = await concludeRun({
-    assignment,
-    machine,
-    end,
-    file,
-    reporter,
-    startedAt,
-    checkout: join(workspace, "checkout"),
-    survivors,
-  });
+  const checkout = join(workspace, "checkout");
+  const [result] = await Promise.all([
+    concludeRun({ assignment, machine, end, file, reporter, startedAt, checkout, survivors }),
+    upload.stop(),
+  ]);
   const spooled = await deps.spool.put(assignment.run, { assignment, result, logPath });
   lease.release();
   if (!spooled.ok) deps.say(`run ${assignment.run}: its result could not be kept: ${spooled.detail}`);
   await journal.remove(assignment.run);
+  // Large trees take long to remove, and nobody should wait for that.
+  onSpooled();
   if (!(await removeWorkspace(folders.workspaces, assignment.run)))
     deps.say(`run ${assignment.run}: files of another user remain in ${workspace}`);
-  return "spooled";
 }
 
 /** The first heartbeat, tried until the acknowledge deadline has passed. Null: the run is not ours (any more). */
@@ -305,6 +298,8 @@ export async function abandonRun(
   { machine, folders, spool }: RunDeps,
   { assignment, startedAt }: { assignment: Assignment; startedAt: string | null },
 ): Promise<void> {
+  // The crash came between spool and journal: the run has its true end.
+  if (spool.pending().some(({ runId }) => runId === assignment.run)) return;
   const logPath = join(folders.logs, `${assignment.run}.log`);
   const file = await openLogFile(logPath, { limitBytes: assignment.limits.logBytes, tailBytes: LOG_TAIL_BYTES });
   file.append(new TextEncoder().encode("[plumule] the runner was restarted while this run was at work\n"));

@@ -213,10 +213,7 @@ class Runner {
   #begin(assignment: Assignment): void {
     const { say } = this.#deps;
     say(`run ${assignment.run}: ${assignment.deployment} (${assignment.spec.task.kind})`);
-    const run = executeRun(this.#deps, assignment, this.#leave.signal)
-      .then((end) => {
-        if (end === "spooled") this.#deliverer.wake();
-      })
+    const run = executeRun(this.#deps, assignment, this.#leave.signal, () => this.#deliverer.wake())
       .catch((error: unknown) => say(`run ${assignment.run}: ${String(error)}`))
       .finally(() => {
         this.#active.delete(assignment.run);
