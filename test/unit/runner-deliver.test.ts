@@ -24,7 +24,7 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 /** A broker that stores a log as the real one does, and fails the first `faults` requests. */
 function storingBroker(
   faults: number,
-  had = new Uint8Array(0),
+  had: Uint8Array = new Uint8Array(0),
 ): Broker & { stored: () => Buffer; results: ResultBody[]; requests: number } {
   let stored = Buffer.from(had);
   const broker = {
