@@ -66,7 +66,7 @@ function announce(terminal: Terminal, { url, runner }: Instance, stateDir: strin
     ["plumule", paint.strong(url.replace("//127.0.0.1:", "//localhost:"))],
     ["state", stateDir],
     ["runner", runner === null ? "none (--no-runner)" : `${shortKey(runner.id)}, process ${runner.pid}`],
-    ["next", "in another terminal, in this folder:  plumule submit hello --shell 'echo hello' --wait"],
+    ["next", "in another terminal, in this folder:  npx plumule submit hello --shell 'echo hello' --wait"],
     ["", "Ctrl-C ends broker and runner; the state stays"],
   ] as const;
   for (const [name, text] of lines) terminal.out(`${paint.quiet(name.padEnd(8))}${text}`);

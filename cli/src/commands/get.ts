@@ -13,7 +13,7 @@ import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
-import { agoOf, clockOf, detailLines, paint, paintState, shortKey, sizeOf } from "../print.ts";
+import { agoOf, clockOf, detailLines, fit, paint, paintState, shortKey, sizeOf } from "../print.ts";
 import { resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
 import { hintFor, progressText } from "../watch-render.ts";
@@ -148,8 +148,8 @@ export function deploymentLines({ deployment, jobs }: DeploymentSnapshot, now: n
 export function taskText(task: Task): string {
   switch (task.kind) {
     case "shell": {
-      const [first = ""] = task.script.trim().split("\n");
-      return `shell: ${inLine(first).slice(0, 80)}${task.script.trim().includes("\n") ? " …" : ""}`;
+      const [first = "", ...others] = task.script.trim().split("\n");
+      return `shell: ${fit(inLine(first), 80)}${others.length > 0 ? " …" : ""}`;
     }
     case "nix-build":
       return `nix build ${inLine(task.installables.join(" "))}`;

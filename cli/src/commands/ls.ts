@@ -18,11 +18,13 @@ import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
 import { wholeNumber } from "../flags.ts";
-import { ageOf, paint, paintState, shortId, shortKey, tableLines } from "../print.ts";
+import { ageOf, fit, paint, paintState, shortId, shortKey, tableLines } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
 import { fleet } from "./runner-fleet.ts";
 
 type ListFlags = { state?: string; commit?: string; deployment?: string; limit: number; pool?: string };
+/** What a job is about gets so many places; `plumule why` tells the rest. */
+const ABOUT_COLUMNS = 60;
 const THINGS = ["jobs", "deployments", "runs", "queue", "runners"] as const;
 
 /** `plumule ls`: lists, newest first. */
@@ -75,7 +77,9 @@ async function jobs(
   if (isFailure(answer)) return answer;
   const { items, nextCursor } = answer.body;
   const next = "plumule submit DEPLOYMENT --shell 'echo hello'";
-  return { items, lines: jobTable(items, Date.now()), more: nextCursor !== null, empty: "no job is like that", next };
+  const isFiltered = [state, commit, deployment].some((value) => value !== undefined);
+  const empty = isFiltered ? "no job is like that" : "no job yet";
+  return { items, lines: jobTable(items, Date.now()), more: nextCursor !== null, empty, next };
 }
 
 /** Jobs as a table. */
@@ -86,7 +90,7 @@ export function jobTable(items: readonly JobView[], now: number): string[] {
     paintState(job.state, job.state === "running" ? (job.phase ?? job.state) : job.state),
     job.source === null ? "" : paint.quiet(job.source.commit.slice(0, 8)),
     ageOf(job.createdAt, now),
-    inLine(job.summary ?? job.reason?.detail ?? job.waiting?.detail ?? "").slice(0, 60),
+    fit(inLine(job.summary ?? job.reason?.detail ?? job.waiting?.detail ?? ""), ABOUT_COLUMNS),
   ]);
   return tableLines(["JOB", "DEPLOYMENT", "STATE", "COMMIT", "AGE", "ABOUT"], rows);
 }
@@ -103,7 +107,7 @@ async function deployments(connection: Connection, { state, limit }: ListQuery):
     items,
     lines,
     more: nextCursor !== null,
-    empty: "no deployment is like that",
+    empty: state === undefined ? "no deployment yet" : "no deployment is like that",
     next: "plumule submit DEPLOYMENT",
   };
 }
