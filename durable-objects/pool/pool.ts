@@ -39,8 +39,11 @@ const CLAIM_MS = 3_000;
 const REST_MS = 1_000;
 const REST_MAX_MS = 60_000;
 
-/** How old the stored time of a runner may become, ms: a row per poll would be the greatest part of the bill. */
-const SEEN_SAVED_MS = 10 * 60_000;
+/**
+ * How old the stored time of a runner may become, ms. A row per poll would be the greatest part of the bill; a time much older would show a
+ * runner that left as online for as long, since an idle pool is evicted and believes what is stored.
+ */
+const SEEN_SAVED_MS = 60_000;
 
 /**
  * The match-maker of a pool. It grants nothing: every lease comes from a Deployment, so a pool that forgets or repeats itself costs time and

@@ -221,6 +221,17 @@ it("keeps tickets, runners and drains over an eviction", async () => {
   expect(await pool.explain(two.job)).toMatchObject({ reason: "no-runner", nearest: { runner: KING } });
 });
 
+it("does not take a runner that left minutes ago for one that is online, however often it is evicted", async () => {
+  const pool = newPool();
+  await pool.poll({ runner: KING, body: bodyOf({ waitMs: 0 }) });
+  const leftAt = Date.now() - 3 * 60_000;
+  await runInDurableObject(pool, (_, state) => {
+    state.storage.sql.exec("UPDATE runners SET seen_at = ?", leftAt);
+  });
+  await evictDurableObject(pool);
+  expect(reasonOf(await pool.put({ ticket: ticketOf() }))).toBe("no-runner");
+});
+
 it("gives a drained runner nothing until it is let back", async () => {
   const { namespace, pool } = await openNamespace();
   await pool.setDrained({ runner: KING, drained: true });
