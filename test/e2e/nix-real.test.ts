@@ -20,7 +20,8 @@ import {
   type NixBuildRequest,
   type NixBuildResult,
 } from "../../runner/src/nix/build.ts";
-import { describeDerivations, evaluate } from "../../runner/src/nix/evaluate.ts";
+import { describeDerivations } from "../../runner/src/nix/describe.ts";
+import { evaluate } from "../../runner/src/nix/evaluate.ts";
 import type { Installable, NixSource } from "../../runner/src/nix/installables.ts";
 import { parseDerivations } from "../../runner/src/nix/plan.ts";
 import { privateStore, probeNix } from "../../runner/src/nix/probe.ts";
@@ -249,12 +250,13 @@ describe("installables", () => {
     ["a flake that reads the machine", ".#thief", /forbidden|not allowed/],
     ["a file that reads the machine", { file: "thief.nix" }, /forbidden|not allowed/],
     ["a flake that builds while it is evaluated", ".#imports", /import.*derivation|allow-import-from-derivation/s],
+    ["a set that calls itself a derivation", ".#forged", /^\.#forged: its drvPath names no derivation$/],
     ["a missing file", { file: "absent.nix" }, /absent\.nix/],
   ])("%s fails in the evaluation, with the reason", async (_, installable, detail) => {
     const steal = `derivation { name = builtins.readFile "/etc/passwd"; system = "x"; builder = "x"; }`;
     const source = checkout({
       "thief.nix": steal,
-      "flake.nix": `{ outputs = { self }: { name = "text"; thief = ${steal}; packages.${system}.broken = throw "nope";
+      "flake.nix": `{ outputs = { self }: { name = "text"; forged = { type = "derivation"; drvPath = "--version"; }; thief = ${steal}; packages.${system}.broken = throw "nope";
         imports = import (derivation { name = "ifd"; system = "${system}"; builder = "/bin/sh"; args = [ "-c" "echo 1 > $out" ]; }); }; }`,
     });
     const done = await build(source, [installable]);

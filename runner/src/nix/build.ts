@@ -1,13 +1,7 @@
 import { join } from "node:path";
 import { isFailure, type Derivation } from "./derivations.ts";
-import {
-  describeDerivations,
-  evaluate,
-  planTargets,
-  type EvaluateRequest,
-  type NixFailure,
-  type NixTarget,
-} from "./evaluate.ts";
+import { describeDerivations, planTargets } from "./describe.ts";
+import { evaluate, type EvaluateRequest, type NixFailure, type NixTarget } from "./evaluate.ts";
 import { createLineSplitter } from "./lines.ts";
 import { describeOutputs, type BuiltOutput, type OutputPath } from "./outputs.ts";
 import { NixLog, type NixOutput } from "./parser.ts";

@@ -1,5 +1,3 @@
-import { readFileSync } from "node:fs";
-import { dirname } from "node:path";
 import {
   flakeReference,
   parseInstallable,
@@ -9,15 +7,7 @@ import {
 } from "./installables.ts";
 import { createLineSplitter } from "./lines.ts";
 import { NixLog, type NixOutput } from "./parser.ts";
-import {
-  parseDerivationFile,
-  parseDerivations,
-  parseDryRun,
-  planBuild,
-  type DerivationNode,
-  type Plan,
-} from "./plan.ts";
-import { NEW_COMMANDS, capture, captureOk, type NixContext } from "./run.ts";
+import { NEW_COMMANDS, capture, type NixContext } from "./run.ts";
 
 /** A derivation that was asked for. */
 export interface NixTarget {
@@ -58,8 +48,8 @@ export interface EvaluateRequest {
 type Evaluated = { readonly targets: readonly NixTarget[] } | { readonly failure: NixFailure };
 
 const MAX_DETAIL_CHARS = 2000;
-/** Store paths per command, far below the kernel's limit for arguments. */
-const PATHS_PER_COMMAND = 500;
+/** Any set may call itself a derivation and have a `drvPath` of its own, which must not become an option of a command. */
+const DERIVATION_PATH = /^\/\S+\/[0-9a-z]{32}-[^\s/]+\.drv$/;
 
 /**
  * Evaluates installables to derivations. A set of derivations is expanded; a set with an attribute named like `system`
@@ -83,49 +73,6 @@ export async function evaluate(
     for (const target of found.targets) targets.set(target.drv, targets.get(target.drv) ?? target);
   }
   return targets.size === 0 ? nothing("the task names nothing to build") : { targets: [...targets.values()] };
-}
-
-/** The plan for derivations: what would be built, what fetched, what is there. Incomplete when `context.signal` aborts. */
-export async function planTargets(context: NixContext, roots: readonly string[]): Promise<Plan> {
-  const dryRun = await captureOk(context, ["nix-store", "--realise", "--dry-run", ...roots]);
-  const plan = parseDryRun(dryRun.stderr);
-  const building = await describeDerivations(context, [...new Set([...roots, ...plan.willBuild])]);
-  const known = new Set(building.map(({ drv }) => drv));
-  const toBuild = new Set(plan.willBuild);
-  const frontier = new Set(building.filter(({ drv }) => toBuild.has(drv)).flatMap(({ inputs }) => inputs));
-  const inputs = await describeDerivations(
-    context,
-    [...frontier].filter((drv) => !known.has(drv)),
-  );
-  return planBuild(roots, [...building, ...inputs], plan);
-}
-
-/**
- * What the store's derivations look like, without their own inputs' derivations. Their files say it at once; Nix is asked about those that
- * cannot be read here, as in a store whose folder lies elsewhere than its paths say. Incomplete when `context.signal` aborts.
- */
-export async function describeDerivations(context: NixContext, drvs: readonly string[]): Promise<DerivationNode[]> {
-  const nodes = drvs.flatMap((drv) => readDerivation(drv) ?? []);
-  const known = new Set(nodes.map(({ drv }) => drv));
-  const unread = drvs.filter((drv) => !known.has(drv));
-  for (let from = 0; from < unread.length; from += PATHS_PER_COMMAND) {
-    const batch = unread.slice(from, from + PATHS_PER_COMMAND);
-    const shown = await capture(context, ["nix", ...NEW_COMMANDS, "derivation", "show", ...batch]);
-    // 2.8 has the command under its older name only.
-    const { stdout } =
-      shown.exitCode === 0 ? shown : await captureOk(context, ["nix", ...NEW_COMMANDS, "show-derivation", ...batch]);
-    if (context.signal?.aborted === true) break;
-    nodes.push(...parseDerivations(stdout, dirname(batch[0] ?? "")));
-  }
-  return nodes;
-}
-
-function readDerivation(drv: string): DerivationNode | null {
-  try {
-    return parseDerivationFile(drv, readFileSync(drv, "utf8"));
-  } catch {
-    return null;
-  }
 }
 
 async function evaluateDefaults(
@@ -166,7 +113,12 @@ async function evaluateOne(
   const done = await capture(context, argv, (chunk) => read(splitter.push(chunk)));
   read(splitter.end());
   if (context.signal?.aborted === true) return { failure: { code: "cancelled", detail: "cancelled while evaluating" } };
-  if (done.exitCode === 0) return { targets: readTargets(parsed, done.stdout) };
+  if (done.exitCode === 0) {
+    const targets = readTargets(parsed, done.stdout);
+    const forged = targets.find(({ drv }) => !DERIVATION_PATH.test(drv));
+    if (forged === undefined) return { targets };
+    return { failure: { code: "evaluation-failed", detail: `${forged.label}: its drvPath names no derivation` } };
+  }
   const errors = log.errors().join("\n") || `${argv[0]} ended with ${done.signal ?? `exit code ${done.exitCode}`}`;
   const detail = `${parsed.label}: ${errors}`.slice(0, MAX_DETAIL_CHARS);
   return { failure: { code: "evaluation-failed", detail } };
