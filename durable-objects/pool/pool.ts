@@ -293,7 +293,8 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     if (answer === "failed") return this.#rest(poll, entry);
     this.#spend(entry, ticket);
     if (answer === null) this.#free(poll);
-    else this.#assign(poll, answer);
+    // A copy, because what a call returned can be disposed of: passed on as it is, its receiver would have to do so.
+    else this.#assign(poll, { ...answer });
     this.#teller.soon();
   }
 
