@@ -205,9 +205,12 @@ class Runner {
 
   async #accept(assignment: Assignment): Promise<void> {
     const { journal } = this.#deps;
-    await journal.put(assignment.run, { assignment, state: "assigned", startedAt: null });
+    // A crash before the key is gone brings the same assignment again, for a run that the journal has begun already.
+    if (!this.#active.has(assignment.run)) {
+      await journal.put(assignment.run, { assignment, state: "assigned", startedAt: null });
+      this.#begin(assignment);
+    }
     await journal.remove(POLL_KEY);
-    this.#begin(assignment);
   }
 
   #begin(assignment: Assignment): void {
