@@ -110,7 +110,10 @@ export type Timeouts = z.output<typeof timeoutsSchema>;
 
 export const jsonSchema: z.ZodType<unknown> = z.json();
 
-/** The body of a submit. Only `task` is required. */
+/**
+ * The body of a submit. Only `task` is required. Scripts find `configuration`, any JSON, in the file that `$PLUMULE_CONFIGURATION` names, and
+ * `type` in `$PLUMULE_TYPE`; builds of installables are pure and see neither.
+ */
 export const submitBodySchema = z
   .strictObject({
     task: taskSchema,
@@ -126,7 +129,15 @@ export const submitBodySchema = z
       .strictObject({ attempts: z.int().min(1).max(LIMITS.attemptsMax).optional(), onFailure: z.boolean().optional() })
       .optional(),
     env: z
-      .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/), z.string().max(LIMITS.environmentCharacters))
+      .record(
+        z
+          .string()
+          .regex(
+            /^[A-Za-z_][A-Za-z0-9_]{0,127}$/,
+            "a name of letters, digits and underscores that starts with no digit",
+          ),
+        z.string().max(LIMITS.environmentCharacters),
+      )
       .refine(
         (env) => Object.keys(env).length <= LIMITS.environmentCount,
         `at most ${LIMITS.environmentCount} variables`,

@@ -1,3 +1,4 @@
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Assignment, type HeartbeatAnswer, LIMITS, type Reason, type ResultBody } from "@plumule/protocol";
 import { createBackoff, pause } from "./backoff.ts";
@@ -202,7 +203,8 @@ async function work(
       detail: made.detail.slice(0, LIMITS.textCharacters),
     });
   }
-  const env = environmentOf(assignment, machine, made.workspace);
+  const configuration = await writeConfiguration(made.workspace, spec.configuration);
+  const env = environmentOf(assignment, machine, made.workspace, configuration);
   if (!env.ok) return ended("failed", null, { code: "task-invalid", detail: `env.${env.name}: ${env.detail}` });
   const context: TaskContext = {
     machine,
@@ -219,10 +221,19 @@ async function work(
   return runSteps(context, spec.task);
 }
 
+/** The file of the job's configuration, beside its checkout; its bytes are those whose digest the runner signs. Undefined when it has none. */
+async function writeConfiguration({ folder }: Workspace, configuration: unknown): Promise<string | undefined> {
+  if (configuration === undefined) return undefined;
+  const path = join(folder, "configuration.json");
+  await writeFile(path, JSON.stringify(configuration), { mode: 0o600 });
+  return path;
+}
+
 function environmentOf(
   { spec, ...ids }: Assignment,
   machine: Machine,
   workspace: Workspace,
+  configuration: string | undefined,
 ): ReturnType<typeof jobEnvironment> {
   return jobEnvironment({
     path: machine.path,
@@ -238,6 +249,9 @@ function environmentOf(
       REPOSITORY: spec.source?.repository,
       COMMIT: spec.source?.commit,
       REF: spec.source?.ref,
+      TYPE: spec.type,
+      CONFIGURATION: configuration,
+      TEARDOWN: ids.teardown ? "1" : undefined,
     },
     ...(spec.env === undefined ? {} : { job: spec.env }),
   });

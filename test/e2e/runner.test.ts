@@ -75,6 +75,20 @@ describe("a shell job", () => {
     expect(verified.ok).toBe(true);
   });
 
+  it("finds its configuration in a file, with the bytes whose digest is signed", async () => {
+    const job = await broker.submit("shell", {
+      ...shell('cat "$PLUMULE_CONFIGURATION"; echo; sha256sum < "$PLUMULE_CONFIGURATION"; echo "$PLUMULE_TYPE"'),
+      configuration: { size: 3, domain: "example.org", nested: [null, { ü: "✓" }] },
+      type: "peertube",
+    });
+    const { runs } = await broker.until(job.id);
+    const [json, digest, type] = (await broker.log(runs[0]!.id)).split("\n");
+    expect([json, type]).toEqual(['{"size":3,"domain":"example.org","nested":[null,{"ü":"✓"}]}', "peertube"]);
+    const answer = await broker.ask(getStatements, { params: { job: job.id } });
+    const { payload } = JSON.parse(answer.ok ? await answer.response.text() : "") as { payload: string };
+    expect(Buffer.from(payload, "base64").toString()).toContain(digest!.slice(0, 64));
+  });
+
   it("fails with its exit code, and is not tried again", async () => {
     const job = await broker.submit("shell", shell("echo before; exit 7"));
     const { job: done, runs } = await broker.until(job.id);
