@@ -23,7 +23,9 @@ export async function authenticate(
 ): Promise<Principal | Refusal> {
   if (credential === null) return refuse("unauthenticated", "This needs `Authorization: Bearer …`.");
   if (namespace === "" && !(await isAdmin(env, credential)))
-    return refuse("unauthenticated", "This needs the installation's admin token.");
+    return refuse("unauthenticated", "This needs the installation's admin token.", {
+      next: "Send `Authorization: Bearer …` with the broker's ADMIN_TOKEN.",
+    });
   const key = `${namespace} ${credential}`;
   const cached = known.get(key);
   if (cached !== undefined && cached.until > Date.now()) return cached.principal;

@@ -77,7 +77,7 @@ export class Decisions {
     const job = id === null ? null : answers.find(id);
     if (isRefusal(job)) return job;
     if (job !== null && !ledger.state().jobs.includes(job))
-      return refuse("already-final", `Job ${job.id} is ${job.state}.`);
+      return refuse("already-final", `Job ${job.id} has ended: ${job.state}.`);
     return this.#answerOnce(
       asked,
       moment,

@@ -90,7 +90,7 @@ export const ERRORS = {
     status: 409,
     title: "The deployment is busy",
     action: "retry",
-    next: "Wait for the job named in `detail`, or submit with mode `queue`, `replace` or `latest`.",
+    next: "Wait until that job has ended, or submit with mode `queue`, `replace` or `latest`.",
   },
   "already-final": {
     status: 409,
@@ -290,6 +290,10 @@ export function fieldErrors(error: z.ZodError): FieldError[] {
         pointer: `${at}/${issue.keys[0] ?? ""}`,
         detail: `unknown field${issue.keys.length > 1 ? "s" : ""}: ${issue.keys.join(", ")}`,
       };
+    if (issue.code === "invalid_type" && issue.message.endsWith("received undefined"))
+      return { pointer: at, detail: `missing: expected ${issue.expected}` };
+    // Of a key of a record, the reason is one level down.
+    if (issue.code === "invalid_key") return { pointer: at, detail: issue.issues[0]?.message ?? issue.message };
     return { pointer: at, detail: issue.message };
   });
 }

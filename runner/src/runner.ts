@@ -250,7 +250,7 @@ class Runner {
         say(
           this.#active.size === 0
             ? "leaving"
-            : `no new work; waiting for ${this.#active.size} runs (stop again to end them)`,
+            : `no new work; waiting for ${this.#active.size === 1 ? "1 run" : `${this.#active.size} runs`} (stop again to end)`,
         );
         return this.#drain.abort();
       case "draining":

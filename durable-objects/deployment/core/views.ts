@@ -113,7 +113,9 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
   if (first !== undefined) {
     if (ahead.length === 1 && first.state === "cancelling")
       return { ...waiting, reason: "stopping-previous", detail: `Job ${first.id} is being stopped.` };
-    return { ...waiting, reason: "position", detail: `${ahead.length} job(s) of this deployment come first.` };
+    const others =
+      ahead.length === 1 ? "1 job of this deployment comes" : `${ahead.length} jobs of this deployment come`;
+    return { ...waiting, reason: "position", detail: `${others} first.` };
   }
   // An approved job may stand before the one that is running.
   const running = occupant(jobs);
