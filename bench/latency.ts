@@ -16,7 +16,7 @@ export const MEASURES = {
 export type Measure = keyof typeof MEASURES;
 
 /** Something that is done again and again; each time gives one duration (ms) per measure. */
-export type Scenario = { name: string; sample(index: number): Promise<Partial<Record<Measure, number>>> };
+export type Scenario = (index: number) => Promise<Partial<Record<Measure, number>>>;
 
 /** Jobs go round over so many deployments, so that no lane has to be idle for the next one. */
 const DEPLOYMENTS = 8;
@@ -36,12 +36,12 @@ export async function openScenarios(floor: Http, floorSocket: Listening, broker:
     return socket;
   };
   return [
-    { name: "floor, poll", sample: () => floorPoll(floor) },
-    { name: "floor, frame", sample: () => floorFrame(floor, floorSocket) },
-    { name: "fast path", sample: (index) => fastPath(broker, `fast-${deploymentOf(index)}`) },
-    { name: "backlog", sample: (index) => backlog(broker, `backlog-${deploymentOf(index)}`) },
-    { name: "events", sample: (index) => events(broker, deploymentOf(index), socketOf(index)) },
-    { name: "cancel", sample: (index) => cancel(broker, `cancel-${deploymentOf(index)}`) },
+    () => floorPoll(floor),
+    () => floorFrame(floor, floorSocket),
+    (index) => fastPath(broker, `fast-${deploymentOf(index)}`),
+    (index) => backlog(broker, `backlog-${deploymentOf(index)}`),
+    (index) => events(broker, deploymentOf(index), socketOf(index)),
+    (index) => cancel(broker, `cancel-${deploymentOf(index)}`),
   ];
 }
 

@@ -39,7 +39,7 @@ async function bench(quick: boolean, writeDocs: boolean): Promise<void> {
   const machine = `${cpus().length} cores, ${cpus()[0]?.model.trim() ?? "unknown"}, Node ${process.versions.node}`;
   console.log(`${machine}, load ${loadavg()[0]?.toFixed(2)} before the start`);
 
-  const samples = await measureLatency(quick ? 20 : 120, folderOf, (line) => console.log(line));
+  const samples = await measureLatency(quick ? 2 : 12, folderOf, (line) => console.log(line));
   const latency = latencyTable(samples);
   show("times", latency);
 

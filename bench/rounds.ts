@@ -7,14 +7,15 @@ import { type Measure, openScenarios } from "./latency.ts";
 import type { Samples } from "./latency-report.ts";
 import { listen } from "./socket.ts";
 
-/** Rounds over all scenarios, so that a change of the machine's mood meets all of them. */
+/** Rounds over all scenarios, and blocks in a round: what else the machine does meets all scenarios alike. */
 const ROUNDS = 3;
-/** Samples that are thrown away at the beginning of each scenario in each round. */
-const WARM_UP = 15;
+const BLOCK_SAMPLES = 10;
+/** Samples of each scenario that are thrown away at the beginning: until code is compiled. */
+const WARM_UP = 30;
 
-/** Times every scenario beside the floors, `perRound` samples in each of three rounds; every other round goes backwards. */
+/** Times every scenario beside the floors in three rounds of so many blocks; every other block goes backwards. */
 export async function measureLatency(
-  perRound: number,
+  blocksPerRound: number,
   folderOf: (name: string) => string,
   say: (line: string) => void,
 ): Promise<Samples> {
@@ -36,12 +37,13 @@ export async function measureLatency(
   try {
     const broker = await openBroker(run.url, adminToken);
     const scenarios = await openScenarios(floor, floorSocket, broker);
-    for (let round = 0; round < ROUNDS; round += 1) {
-      for (const scenario of round % 2 === 0 ? scenarios : scenarios.toReversed()) {
-        say(`round ${round + 1} of ${ROUNDS}: ${scenario.name}`);
-        for (let index = -WARM_UP; index < perRound; index += 1) {
-          const taken = Object.entries(await scenario.sample(index + WARM_UP)) as [Measure, number][];
-          if (index >= 0) for (const [measure, ms] of taken) samples[measure].push(ms);
+    for (const scenario of scenarios) for (let index = 0; index < WARM_UP; index += 1) await scenario(index);
+    for (let block = 0; block < ROUNDS * blocksPerRound; block += 1) {
+      if (block % blocksPerRound === 0) say(`round ${block / blocksPerRound + 1} of ${ROUNDS}`);
+      for (const scenario of block % 2 === 0 ? scenarios : scenarios.toReversed()) {
+        for (let index = 0; index < BLOCK_SAMPLES; index += 1) {
+          const taken = Object.entries(await scenario(index)) as [Measure, number][];
+          for (const [measure, ms] of taken) samples[measure].push(ms);
         }
       }
     }
