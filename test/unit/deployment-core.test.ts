@@ -178,7 +178,10 @@ it("removes what waits, lets what runs end, and leaves a tombstone", () => {
   const end = decided(finish(removing.state, resultOf(running.proof, "succeeded"), at(START)));
   expect(end.events.at(-1)?.type).toBe("deployment.deleted");
   expect(end.state.lane.removedAt).toBe(START);
-  expect(submit(end.state, submission(), at(START))).toMatchObject({ refused: "gone" });
+  expect(submit(end.state, submission(), at(START))).toMatchObject({
+    refused: "gone",
+    next: expect.stringContaining("another name"),
+  });
 });
 
 it("keeps the events of a large plan small enough for a row each", () => {

@@ -85,7 +85,9 @@ async function cancelOne(
 export function deleteCommand(): Command {
   return new Command("delete")
     .summary("tear a deployment down")
-    .description("Removes a deployment once nothing runs in it; with --shell a script tears down first what it made.")
+    .description(
+      "Removes a deployment once nothing runs in it; with --shell a script tears down first what it made. Its name is not used again.",
+    )
     .argument("<deployment>", "name of the deployment")
     .option("--shell <script>", "what takes down what the deployment made; its success removes the deployment")
     .option("--reason <text>", "why, for those who look later")

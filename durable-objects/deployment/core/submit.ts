@@ -59,7 +59,10 @@ export type Submitted = {
 export function submit(state: State, input: Submission, moment: Moment): Decided<Submitted> | Refusal {
   const { lane } = state;
   const { brief } = input;
-  if (lane.removedAt !== null) return refuse("gone", `Deployment ${lane.deployment} was removed.`);
+  if (lane.removedAt !== null)
+    return refuse("gone", `Deployment ${lane.deployment} was removed.`, {
+      next: "Choose another name: that of a removed deployment is not used again.",
+    });
   const mismatch = checkRevision(state, input.ifMatch);
   if (mismatch !== null) return mismatch;
   const leaving = state.jobs.find((job) => job.teardown);
