@@ -1,5 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { getDeploymentEvents, getJob, type JobView, type RunView } from "@plumule/protocol";
+import { getDeploymentEvents, getDerivations, getJob, type JobView, type RunView } from "@plumule/protocol";
 import { type Cable, layCable } from "./cable.ts";
 import { SLOW_DERIVATION } from "./flake.ts";
 import { findProcesses, type Process, stillAlive } from "./processes.ts";
@@ -62,11 +62,12 @@ export async function watchFirstBuild(stage: Stage, { job }: Push): Promise<Firs
       firstLog.resolve(Date.now());
     },
   });
-  await watcher.until(`the build of ${SLOW_DERIVATION}`, 20_000, ({ jobs, derivations }) => {
-    if (jobs[job]?.state === "failed") throw new Error(`the job failed: ${jobs[job].reason?.detail}`);
-    return Object.values(derivations[job] ?? {}).find(
-      ({ name, state }) => name === SLOW_DERIVATION && state === "building",
-    );
+  // Asked, not watched: what was reported before the watcher's snapshot comes in no event.
+  await until(`the build of ${SLOW_DERIVATION}`, 20_000, async () => {
+    const { body } = await stage.ask(getDerivations, { params: { ns: NAMESPACE, job } });
+    const { [job]: seen } = watcher.state().jobs;
+    if (seen?.state === "failed") throw new Error(`the job failed: ${seen.reason?.detail}`);
+    return body.nodes.find(({ name, state }) => name === SLOW_DERIVATION && state === "building") ?? null;
   });
   const firstLogAt = await Promise.race([firstLog.promise, pause(5_000, null, { ref: false })]);
   if (firstLogAt === null) throw new Error("no line of the log came within 5 s");
