@@ -13,7 +13,23 @@ import { type Brief, type Lane, timeoutsOf } from "./core/model.ts";
 
 /** The part of a submit body that decisions see. */
 export function briefOf({ task, configuration: _configuration, env: _env, ...brief }: SubmitBody): Brief {
-  return { ...brief, kind: task.kind };
+  const features = new Set([...(brief.requires?.features ?? []), ...impliedFeatures(task)]);
+  const requires = features.size === 0 ? brief.requires : { ...brief.requires, features: [...features] };
+  return { ...brief, ...(requires === undefined ? {} : { requires }), kind: task.kind };
+}
+
+/** What a task needs by its nature: a runner that lacks it would only send the job back. What a repository's file asks for is not known yet. */
+function impliedFeatures(task: Task): string[] {
+  switch (task.kind) {
+    case "effect":
+      return ["nix", "effects"];
+    case "nix-build":
+      return ["nix"];
+    case "shell":
+      return task.develop === undefined && task.packages === undefined ? [] : ["nix"];
+    case "repository":
+      return [];
+  }
 }
 
 /**

@@ -349,3 +349,21 @@ it("answers for a deployment that nobody has submitted to", async () => {
   ];
   for (const answer of answers) expect(isRefusal(answer) && answer.refused).toBe("not-found");
 });
+
+it("offers a task only to runners that have what it needs by its nature", async () => {
+  const { deployment } = await newHouse();
+  const needsOf = async (body: SubmitBody): Promise<unknown> =>
+    ok(await deployment.submit({ actor: "token:t", body, guard: guardOf(), dryRun: true })).job.waiting?.needs;
+  expect(await needsOf({ task: { kind: "effect", installable: ".#deploy" } })).toEqual({
+    features: ["nix", "effects"],
+  });
+  expect(
+    await needsOf({ task: { kind: "nix-build", installables: [".#a"] }, requires: { features: ["kvm"] } }),
+  ).toEqual({
+    features: ["kvm", "nix"],
+  });
+  expect(await needsOf({ task: { kind: "shell", script: "true", packages: [".#tool"] } })).toEqual({
+    features: ["nix"],
+  });
+  expect(await needsOf({ task: { kind: "shell", script: "true" } })).toBeNull();
+});
