@@ -1,13 +1,42 @@
 import { describe, expect, it } from "vitest";
 import { taskText } from "../../cli/src/commands/get.ts";
-import { jobTable } from "../../cli/src/commands/ls.ts";
-import { at, job, plain } from "./cli-fixtures.ts";
+import { deliveryTable, jobTable } from "../../cli/src/commands/ls.ts";
+import { at, COMMIT, job, JOB_ID, plain } from "./cli-fixtures.ts";
 
 describe("a list of jobs", () => {
   it("marks where the text about a job is cut", () => {
     const table = plain(jobTable([job({ summary: "x".repeat(61) })], Date.parse(at(5))));
     expect(table).toContain(`${"x".repeat(59)}…`);
     expect(table).not.toContain("x".repeat(60));
+  });
+});
+
+describe("a list of deliveries", () => {
+  it("says for every rule which job it made, or why none", () => {
+    const delivery = {
+      id: "1",
+      webhookId: "1",
+      hook: "git",
+      signer: "x",
+      receivedAt: at(0),
+      type: "push",
+      repository: null,
+      ref: "refs/heads/main",
+      after: COMMIT,
+      state: "submitted" as const,
+      results: [
+        { trigger: "main", deployment: "site", job: JOB_ID, detail: "submitted" },
+        { trigger: "tags", deployment: null, job: null, detail: "no pattern matches" },
+      ],
+    };
+    expect(plain(deliveryTable([delivery, { ...delivery, state: "ignored", results: [] }], Date.parse(at(5))))).toBe(
+      [
+        "AGE  REF              COMMIT    STATE      TRIGGER  JOB, OR WHY NONE",
+        "5s   refs/heads/main  01234567  submitted  main     0199c0de-7a11 in site",
+        "5s   refs/heads/main  01234567  submitted  tags     no pattern matches",
+        "5s   refs/heads/main  01234567  ignored",
+      ].join("\n"),
+    );
   });
 });
 

@@ -1,4 +1,5 @@
 import {
+  type DeliveryView,
   DEPLOYMENT_STATES,
   type DeploymentView,
   getCommitRuns,
@@ -6,6 +7,7 @@ import {
   JOB_STATES,
   type JobView,
   LIMITS,
+  listDeliveries,
   listDeployments,
   listJobs,
   type QueueView,
@@ -25,12 +27,12 @@ import { fleet } from "./runner-fleet.ts";
 type ListFlags = { state?: string; commit?: string; deployment?: string; limit: number; pool?: string };
 /** What a job is about gets so many places; `plumule why` tells the rest. */
 const ABOUT_COLUMNS = 60;
-const THINGS = ["jobs", "deployments", "runs", "queue", "runners"] as const;
+const THINGS = ["jobs", "deployments", "runs", "queue", "runners", "deliveries"] as const;
 
 /** `plumule ls`: lists, newest first. */
 export function lsCommand(): Command {
   return new Command("ls")
-    .summary("list jobs, deployments, runs, the queue or runners")
+    .summary("list jobs, deployments, runs, the queue, runners or deliveries")
     .addArgument(new Argument("[what]", "what to list").choices([...THINGS]).default("jobs"))
     .option("--state <state>", "only jobs or deployments in this state")
     .option("--commit <commit>", "only jobs or runs of this commit, by any name that git knows here")
@@ -49,7 +51,7 @@ async function list(
   if (isFailure(connection)) return connection;
   const commit = flags.commit === undefined ? undefined : await findCommit(cwd, flags.commit);
   if (commit === null) return misuse(`git knows no commit ${flags.commit}`, "Give the full commit id.");
-  const lister = { jobs, deployments, runs, queue, runners: fleet }[what];
+  const lister = { jobs, deployments, runs, queue, runners: fleet, deliveries }[what];
   const listed = await lister(connection, { ...flags, limit: Math.min(flags.limit, LIMITS.listPage), commit });
   if (isFailure(listed)) return listed;
   if (terminal.json) for (const item of listed.items) terminal.data(item);
@@ -163,6 +165,31 @@ export function queueTable({ tickets }: QueueView, now: number): string[] {
     ];
   });
   return tableLines(["JOB", "DEPLOYMENT", "PRIORITY", "WAITS", "WHY"], rows);
+}
+
+async function deliveries(connection: Connection, { limit }: ListQuery): Promise<Listed | Failure> {
+  const answer = await connection.ask(listDeliveries, { params: { ns: connection.ns }, query: { limit } });
+  if (isFailure(answer)) return answer;
+  const { items, nextCursor } = answer.body;
+  const lines = deliveryTable(items, Date.now());
+  return { items, lines, more: nextCursor !== null, empty: "no webhook came in yet", next: "plumule ls jobs" };
+}
+
+/** Webhooks as a table: one row for each rule that had something to say about it. */
+export function deliveryTable(items: readonly DeliveryView[], now: number): string[] {
+  const rows = items.flatMap(({ state, ref, after, receivedAt, results }) =>
+    (results.length === 0 ? [null] : results).map((result) => [
+      ageOf(receivedAt, now),
+      inLine(ref ?? ""),
+      paint.quiet(after?.slice(0, 8) ?? ""),
+      state === "failed" ? paint.bad(state) : state,
+      inLine(result?.trigger ?? ""),
+      result?.job == null
+        ? inLine(result?.detail ?? "")
+        : `${paint.strong(shortId(result.job))} in ${result.deployment}`,
+    ]),
+  );
+  return tableLines(["AGE", "REF", "COMMIT", "STATE", "TRIGGER", "JOB, OR WHY NONE"], rows);
 }
 
 function oneOf<T extends string>(state: string | undefined, states: readonly T[]): T | undefined | Failure {
