@@ -146,7 +146,7 @@ export const ERRORS = {
     status: 412,
     title: "The revision has changed",
     action: "fix",
-    next: "Read the deployment, look at what changed, and send its new ETag in If-Match.",
+    next: "Read it again, look at what changed, and send its new ETag in If-Match.",
   },
   "payload-too-large": {
     status: 413,

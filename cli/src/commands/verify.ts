@@ -75,7 +75,9 @@ async function findEvidence(
     const path = resolve(cwd, what);
     if ((await stat(path).catch(() => null))?.isFile() === true) return ofText(await readFile(path, "utf8"), what);
   }
-  if (offline)
+  // No name of something at the broker has a slash or ends like that.
+  const isPath = what !== undefined && !/^https?:/.test(what) && /\/|\.jsonl?$/.test(what);
+  if (offline || isPath)
     return misuse(
       what === undefined ? "Offline there are only files" : `There is no file ${what}`,
       "Save the statements first: curl …/v1/NAMESPACE/jobs/JOB/statements > job.intoto.jsonl.",
