@@ -226,6 +226,7 @@ describe("what cannot be done", () => {
     [2, "a verb that does not exist", ["submti"], {}],
     [2, "no broker at all", ["ls"], { PLUMULE_URL: "" }],
     [2, "a field that is wrong", ["submit", "x", "--build", "--impure"], {}],
+    [2, "a file of statements that is not there", ["verify", "signed.jsonl"], {}],
     [3, "a wrong token", ["ls"], { PLUMULE_TOKEN: `plm_${"a".repeat(12)}_${"b".repeat(43)}` }],
     [4, "a deployment that does not exist", ["get", "no-such-thing"], {}],
     [69, "a broker that is not there", ["ls"], { PLUMULE_URL: "http://127.0.0.1:9" }],
