@@ -55,11 +55,11 @@ export async function watchFirstBuild(stage: Stage, { job }: Push): Promise<Firs
   const assigned = await watcher.until("the assignment", 15_000, ({ jobs }) => jobs[job]?.run);
   const text = new TextDecoder();
   let log = "";
-  const firstLog = Promise.withResolvers<number>();
+  let cameAt: number | null = null;
   watcher.log(assigned, {
     onBytes: (_, bytes) => {
       log += text.decode(bytes, { stream: true });
-      firstLog.resolve(Date.now());
+      cameAt ??= Date.now();
     },
   });
   // Asked, not watched: what was reported before the watcher's snapshot comes in no event.
@@ -69,8 +69,9 @@ export async function watchFirstBuild(stage: Stage, { job }: Push): Promise<Firs
     if (seen?.state === "failed") throw new Error(`the job failed: ${seen.reason?.detail}`);
     return body.nodes.find(({ name, state }) => name === SLOW_DERIVATION && state === "building") ?? null;
   });
-  const firstLogAt = await Promise.race([firstLog.promise, pause(5_000, null, { ref: false })]);
-  if (firstLogAt === null) throw new Error("no line of the log came within 5 s");
+  const firstLogAt = await until(`the log of ${SLOW_DERIVATION}`, 5_000, async () =>
+    log.includes(`the ${SLOW_DERIVATION} goes up`) ? cameAt : null,
+  );
   const { body } = await stage.ask(getJob, { params: { ns: NAMESPACE, job } });
   const run = body.runs.at(-1);
   if (run === undefined) throw new Error("the job has no run");
