@@ -150,6 +150,20 @@ it("tries a lost job elsewhere after a pause, and not before", () => {
   expect(nextWake(after.state, null, null)).toBe(START + 1_010);
 });
 
+it("leaves a job that began to apply to a person when its runner was stopped, whatever phase the runner names last", () => {
+  const signing = { type: "phase" as const, phase: "signing" as const, at: new Date(START).toISOString() };
+  for (const outcome of ["refused", "cancelled"] as const) {
+    const { state, proof } = laneWith("applying");
+    const stopped = {
+      reason: { code: "runner-stopped" as const, detail: "restarted" },
+      events: { number: 2, events: [signing] },
+    };
+    const after = decided(finish(state, resultOf(proof, outcome, stopped), at(START + 10)));
+    expect(after.answer.state).toBe("unknown");
+    expect(after.state.jobs).toEqual([]);
+  }
+});
+
 it("retries a failure of the job itself only when it says so", () => {
   const once = laneWith("running");
   expect(decided(finish(once.state, resultOf(once.proof, "failed"), at(START))).answer.state).toBe("failed");

@@ -130,7 +130,7 @@ const TABLE: Record<InputName, Record<Situation, string>> = {
     "cancelled",
     "cancelled",
   ),
-  "result refused": row("!stale-lease", "!stale-lease", "queued", "queued", "queued", "cancelled", "cancelled"),
+  "result refused": row("!stale-lease", "!stale-lease", "queued", "queued", "unknown", "cancelled", "unknown"),
   "result unknown": row("!stale-lease", "!stale-lease", "unknown", "unknown", "unknown", "unknown", "unknown"),
   cancel: row("cancelled", "cancelled", "cancelled", "cancelling", "!in-apply-phase", "cancelling", "cancelling"),
   "cancel by force": row("cancelled", "cancelled", "cancelled", "cancelling", "cancelling", "cancelling", "cancelling"),

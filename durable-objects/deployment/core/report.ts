@@ -91,7 +91,8 @@ export function apply(
   for (const event of events) {
     switch (event.type) {
       case "phase":
-        phase = event.phase;
+        // How an effect ended is not known before the result, so a run that has begun to apply is treated as applying until then.
+        if (phase !== "applying") phase = event.phase;
         break;
       case "progress":
         progress = event.progress;

@@ -72,13 +72,15 @@ export function finish(state: State, input: Reported, moment: Moment): Decided<F
 
 /**
  * What becomes of the job. One that was being stopped is stopped, whatever its runner says (P4); only an effect whose end nobody saw stays
- * unknown. A runner that refused the job or was stopped itself says nothing about the job: it is tried elsewhere.
+ * unknown. A runner that refused the job or was stopped itself says nothing about the job: it is tried elsewhere, unless it had begun to
+ * apply.
  */
 function conclude(work: Work, job: Job, { outcome, reason: why }: Reported): void {
-  if (outcome === "unknown") work.move(job, "reported", "unknown", { reason: why });
+  const saysNothing = outcome === "refused" || (outcome === "cancelled" && why?.code === "runner-stopped");
+  if (outcome === "unknown" || (saysNothing && job.phase === "applying"))
+    work.move(job, "reported", "unknown", { reason: why });
   else if (job.ending !== null) work.move(job, "reported", job.ending.state, { reason: job.ending.reason });
-  else if (outcome === "refused" || (outcome === "cancelled" && why?.code === "runner-stopped"))
-    retryElsewhere(work, job, "refused", why ?? reason("refused", "The runner refused the job."));
+  else if (saysNothing) retryElsewhere(work, job, "refused", why ?? reason("refused", "The runner refused the job."));
   else if (outcome === "failed" && job.brief.retry?.onFailure === true)
     requeue(work, job, "reported", why ?? reason("exit-code", "The job failed."));
   else work.move(job, "reported", outcome, { reason: why });
