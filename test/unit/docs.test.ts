@@ -10,7 +10,9 @@ import { readRepositorySteps } from "../../runner/src/task-file.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const documents = [
-  ...["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"],
+  "README.md",
+  "ARCHITECTURE.md",
+  "CONTRIBUTING.md",
   ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".md"))
     .map((name) => `docs/${name}`),
