@@ -367,3 +367,20 @@ it("offers a task only to runners that have what it needs by its nature", async 
   });
   expect(await needsOf({ task: { kind: "shell", script: "true" } })).toBeNull();
 });
+
+it("keeps the last result in sight when a job that waited is superseded", async () => {
+  const house = await newHouse();
+  const runner = await Runner.in(house);
+  const { answer } = await runner.park();
+  const first = await submit(house);
+  const assignment = (await answer)!;
+  await runner.beat(assignment);
+  await runner.finish(assignment);
+  const waiting = await submit(house);
+  await submit(house, { ...SHELL, mode: "latest" });
+  expect(await stateOf(house, waiting.job.id)).toBe("superseded");
+  expect(ok(await house.deployment.read()).deployment.lastResult).toMatchObject({
+    job: first.job.id,
+    state: "succeeded",
+  });
+});

@@ -115,7 +115,8 @@ export class Work {
       ...lane,
       revision: lane.revision + 1,
       currentJob: succeeded && !job.teardown ? job.id : lane.currentJob,
-      lastResult: { job: job.id, state: job.state, at: this.now },
+      // A superseded job gave way before it had a result; it must not hide the last one.
+      lastResult: job.state === "superseded" ? lane.lastResult : { job: job.id, state: job.state, at: this.now },
       unsweptCount,
       sweepAt: unsweptCount >= SWEEP_AFTER_COUNT ? this.now : lane.sweepAt,
       removing: lane.removing || (succeeded && job.teardown),
