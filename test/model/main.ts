@@ -1,0 +1,19 @@
+// The larger scopes of the model, for a night: `npm run model`, or `npm run model -- <words of a scope's name>`.
+import { REAL } from "./core.ts";
+import { describeFailure, describeFound } from "./report.ts";
+import { defaultScopes, largeScopes } from "./scopes.ts";
+import { search } from "./search.ts";
+
+/** States that fit into the memory of an ordinary machine, about 1.5 KB each. */
+const MAX_STATES = 4_000_000;
+
+const words = process.argv.slice(2).join(" ");
+let failed = false;
+for (const scope of [...defaultScopes(), ...largeScopes()].filter(({ name }) => name.includes(words))) {
+  const found = search(REAL, scope, MAX_STATES);
+  process.stdout.write(`${describeFound(scope, found)}\n`);
+  if (found.failure === null) continue;
+  failed = true;
+  process.stdout.write(`${describeFailure(scope, found.failure)}\n`);
+}
+process.exitCode = failed ? 1 : 0;

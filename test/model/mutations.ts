@@ -1,0 +1,289 @@
+import { isRefusal } from "@plumule/protocol";
+import { type Job, liveRun, type State } from "#durable-objects/deployment/core/model.ts";
+import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
+import type { Timer } from "#durable-objects/deployment/core/timers.ts";
+import type { Change } from "#durable-objects/deployment/core/work.ts";
+import { type Core, REAL } from "./core.ts";
+
+/**
+ * A bug that somebody might write. `scope` names the small world in which it shows; `caughtBy` the properties of which one has to fail, by the
+ * beginning of their names.
+ */
+export type Mutation = { name: string; scope: string; core: Core; caughtBy: readonly string[] };
+
+/** What the newest lease of a job would show: the check of token and epoch is gone. */
+function anyProof<Proof extends LeaseProof>(state: State, proof: Proof): Proof {
+  const run = state.jobs.flatMap((job) => liveRun(job) ?? [])[0];
+  return run === undefined ? proof : { ...proof, run: run.id, leaseSha256: run.leaseSha256, epoch: run.epoch };
+}
+
+function withJobs(state: State, change: (job: Job) => Job): State {
+  return { ...state, jobs: state.jobs.map(change) };
+}
+
+/** The lane looks free, and what is live is put back after the decision. */
+function hidingOccupant(state: State): State {
+  return { ...state, jobs: state.jobs.filter((job) => liveRun(job) === null) };
+}
+
+function withoutTimer(kind: Timer["kind"]): Core {
+  return { ...REAL, timers: (state, output) => REAL.timers(state, output).filter((timer) => timer.kind !== kind) };
+}
+
+function withoutEvents<Decision extends Change>(decided: Decision, isLost: (type: string) => boolean): Decision {
+  return { ...decided, events: decided.events.filter(({ type }) => !isLost(type)) };
+}
+
+/** The epoch that was before, in the lane and in new tickets: nothing was bumped. */
+function unbumped<Decision extends Change>({ lane: { epoch } }: State, decided: Decision): Decision {
+  const state = withJobs(decided.state, (job) =>
+    job.ticket === null ? job : { ...job, ticket: { ...job.ticket, number: Math.min(job.ticket.number, epoch) } },
+  );
+  return { ...decided, state: { ...state, lane: { ...state.lane, epoch } } };
+}
+
+const notStopping = (job: Job): Job =>
+  job.state === "cancelling" ? { ...job, state: "running", ending: null, command: null } : job;
+
+/** The seeded bugs. Each is caught in a small scope, or the properties are too weak. */
+export const MUTATIONS: readonly Mutation[] = [
+  {
+    name: "a result is taken with any epoch",
+    scope: "one job",
+    caughtBy: ["P5", "P4", "P1"],
+    core: { ...REAL, finish: (state, input, moment) => REAL.finish(state, anyProof(state, input), moment) },
+  },
+  {
+    name: "a heartbeat is taken with any epoch",
+    scope: "one job",
+    caughtBy: ["P5", "P1"],
+    core: { ...REAL, heartbeat: (state, input, moment) => REAL.heartbeat(state, anyProof(state, input), moment) },
+  },
+  {
+    name: "a report is taken with any epoch",
+    scope: "one job",
+    caughtBy: ["P5"],
+    core: { ...REAL, report: (state, input, moment) => REAL.report(state, anyProof(state, input), moment) },
+  },
+  {
+    name: "a result is taken as it is although the job is being stopped",
+    scope: "one job",
+    caughtBy: ["P4", "P6"],
+    core: { ...REAL, finish: (state, input, moment) => REAL.finish(withJobs(state, notStopping), input, moment) },
+  },
+  {
+    name: "a second job is offered while one runs",
+    scope: "two jobs",
+    caughtBy: ["P1"],
+    core: {
+      ...REAL,
+      submit: (state, input, moment) => {
+        const decided = REAL.submit(state, input, moment);
+        if (isRefusal(decided)) return decided;
+        const ticket = { number: decided.state.lane.epoch, placed: false, dueAt: 0, tryCount: 1 };
+        return {
+          ...decided,
+          state: withJobs(decided.state, (job) => (job.state === "queued" ? { ...job, ticket } : job)),
+        };
+      },
+      claim: (state, input, moment) => {
+        const decided = REAL.claim(hidingOccupant(state), input, moment);
+        const hidden = state.jobs.filter((job) => liveRun(job) !== null);
+        if (decided.answer === null) return REAL.claim(state, input, moment);
+        return { ...decided, state: { ...decided.state, jobs: [...hidden, ...decided.state.jobs] } };
+      },
+    },
+  },
+  {
+    name: "a job that was granted is granted again",
+    scope: "one job",
+    caughtBy: ["P1", "claim"],
+    core: {
+      ...REAL,
+      claim: (state, input, moment) => {
+        const held = withJobs(state, (job) =>
+          job.id === input.job && job.state === "assigned"
+            ? { ...job, state: "queued", ticket: { number: input.ticket, placed: true, dueAt: 0, tryCount: 0 } }
+            : job,
+        );
+        return REAL.claim(held, input, moment);
+      },
+    },
+  },
+  {
+    name: "a repeated claim is not recognised",
+    scope: "one job",
+    caughtBy: ["claim"],
+    core: {
+      ...REAL,
+      claim: (state, input, moment) =>
+        REAL.claim(
+          state,
+          { ...input, lease: { ...input.lease, requestKey: `${input.lease.requestKey} ${state.lane.epoch}` } },
+          moment,
+        ),
+    },
+  },
+  {
+    name: "a grant forgets to bump the epoch",
+    scope: "one job",
+    caughtBy: ["P5", "P1"],
+    core: {
+      ...REAL,
+      grantReserved: (state, input, moment) => {
+        const epoch = state.lane.epoch - 1;
+        return REAL.grantReserved({ ...state, lane: { ...state.lane, epoch } }, input, moment);
+      },
+    },
+  },
+  {
+    name: "a withdrawn ticket keeps its number for the next",
+    scope: "a held job",
+    caughtBy: ["P13", "P5"],
+    core: {
+      ...REAL,
+      approve: (state, input, moment) => {
+        const decided = REAL.approve(state, input, moment);
+        return isRefusal(decided) ? decided : unbumped(state, decided);
+      },
+      cancel: (state, input, moment) => {
+        const decided = REAL.cancel(state, input, moment);
+        return isRefusal(decided) ? decided : unbumped(state, decided);
+      },
+    },
+  },
+  { name: "the timer of a lease is forgotten", scope: "one job", caughtBy: ["P13"], core: withoutTimer("lease") },
+  { name: "the timer of a queued job is forgotten", scope: "one job", caughtBy: ["P13"], core: withoutTimer("queue") },
+  { name: "the timer of a back-off is forgotten", scope: "one job", caughtBy: ["P13"], core: withoutTimer("ready") },
+  {
+    name: "a lease that has ended stays",
+    scope: "one job, explored in full",
+    caughtBy: ["from every state"],
+    core: {
+      ...REAL,
+      fire: (state, timer, moment) =>
+        timer.kind === "lease" ? REAL.fire(state, { ...timer, job: "" }, moment) : REAL.fire(state, timer, moment),
+    },
+  },
+  {
+    name: "a ticket that did not arrive counts as placed",
+    scope: "one job",
+    caughtBy: ["P13"],
+    core: { ...REAL, noteSent: (state, sent, moment) => REAL.noteSent(state, { ...sent, delivered: true }, moment) },
+  },
+  {
+    name: "the outbox forgets tickets whose first sending failed",
+    scope: "one job",
+    caughtBy: ["P13"],
+    core: { ...REAL, dispatches: (state) => REAL.dispatches(state).filter((one) => one.fresh) },
+  },
+  {
+    name: "attempts are not counted",
+    scope: "one job",
+    caughtBy: ["attempts"],
+    core: {
+      ...REAL,
+      fire: (state, timer, moment) => {
+        const endless =
+          (attempts: number) =>
+          (job: Job): Job => ({ ...job, brief: { ...job.brief, retry: { ...job.brief.retry, attempts } } });
+        const decided = REAL.fire(withJobs(state, endless(99)), timer, moment);
+        return { ...decided, state: withJobs(decided.state, endless(2)) };
+      },
+    },
+  },
+  {
+    name: "what had begun to apply is tried again",
+    scope: "one job",
+    caughtBy: ["effect"],
+    core: {
+      ...REAL,
+      fire: (state, timer, moment) =>
+        REAL.fire(
+          withJobs(state, (job) => (job.phase === "applying" ? { ...job, phase: "building" } : job)),
+          timer,
+          moment,
+        ),
+    },
+  },
+  {
+    name: "a job that applies is interrupted",
+    scope: "two jobs",
+    caughtBy: ["interrupt"],
+    core: {
+      ...REAL,
+      submit: (state, input, moment) =>
+        REAL.submit(state, { ...input, brief: { ...input.brief, interrupt: "always" } }, moment),
+    },
+  },
+  {
+    name: "heartbeats keep a job that is being stopped",
+    scope: "one job",
+    caughtBy: ["P15"],
+    core: {
+      ...REAL,
+      heartbeat: (state, input, moment) =>
+        REAL.heartbeat(
+          withJobs(state, (job) =>
+            job.ending === null ? job : { ...job, ending: { ...job.ending, until: Infinity } },
+          ),
+          input,
+          { ...moment, now: moment.now + 60_000 },
+        ),
+    },
+  },
+  {
+    name: "the end of a job is not told",
+    scope: "one job",
+    caughtBy: ["P2", "P6"],
+    core: {
+      ...REAL,
+      finish: (state, input, moment) => {
+        const decided = REAL.finish(state, input, moment);
+        return isRefusal(decided) ? decided : withoutEvents(decided, (type) => type === "job.succeeded");
+      },
+    },
+  },
+  {
+    name: "the end of a job is told twice",
+    scope: "one job",
+    caughtBy: ["P6"],
+    core: {
+      ...REAL,
+      finish: (state, input, moment) => {
+        const decided = REAL.finish(state, input, moment);
+        return isRefusal(decided) ? decided : { ...decided, events: [...decided.events, ...decided.events] };
+      },
+    },
+  },
+  {
+    name: "an answer is given before its commit",
+    scope: "one job",
+    caughtBy: ["P2", "P6"],
+    core: { ...REAL, storage: { ...REAL.storage, survives: (_newest, before) => before } },
+  },
+  {
+    name: "a pool keeps its tickets in memory",
+    scope: "one job",
+    caughtBy: ["P13"],
+    core: { ...REAL, storage: { ...REAL.storage, tickets: () => [] } },
+  },
+  {
+    name: "a late drop takes out a newer ticket",
+    scope: "a held job",
+    caughtBy: ["P13"],
+    core: { ...REAL, storage: { ...REAL.storage, drops: () => true } },
+  },
+  {
+    name: "a runner begins before its lease is accepted",
+    scope: "one job",
+    caughtBy: ["P1"],
+    core: { ...REAL, runner: { ...REAL.runner, waitsForLease: false } },
+  },
+  {
+    name: "a runner works on after its lease",
+    scope: "one job",
+    caughtBy: ["P1"],
+    core: { ...REAL, runner: { ...REAL.runner, fencesItself: false } },
+  },
+];

@@ -1,0 +1,109 @@
+import { isRefusal, type SubmitBody } from "@plumule/protocol";
+import { briefOf } from "#durable-objects/deployment/bodies.ts";
+import { liveRun } from "#durable-objects/deployment/core/model.ts";
+import { always, commit } from "./always.ts";
+import type { Core } from "./core.ts";
+import { PoolStep } from "./pool.ts";
+import type { Scope } from "./scopes.ts";
+import { jobNamed, leaseOf, type Step, withPool } from "./step.ts";
+import { leaseOffer, moment, NOW, type World } from "./world.ts";
+
+/** Submits, and what else people ask of a deployment. */
+export function peopleSteps(core: Core, scope: Scope, world: World): Step[] {
+  const steps: Step[] = [];
+  const bodies = scope.jobs[world.submittedCount] ?? [];
+  for (const body of bodies) {
+    const label = `submit ${JSON.stringify(body)}`;
+    steps.push({ label, take: () => submitStep(core, scope, world, body, true) });
+    if (world.pool.polls.length > 0)
+      steps.push({
+        label: `${label}, what it was granted is lost`,
+        take: () => submitStep(core, scope, world, body, false),
+      });
+  }
+  if (world.peopleCount >= scope.peopleCount) return steps;
+  const told = { ...world, peopleCount: world.peopleCount + 1 };
+  const why = { code: "cancelled" as const, detail: "asked for" };
+  const decide = (
+    label: string,
+    change: () => ReturnType<typeof core.remove | typeof core.approve | typeof core.cancel>,
+  ): void => {
+    steps.push({
+      label,
+      take: () => {
+        const decided = change();
+        if (!isRefusal(decided)) return commit(core, told, decided);
+        scope.seen.add(`${label.replace(/ \d+/, "")} refused ${decided.refused}`);
+        return world;
+      },
+    });
+  };
+  for (const { id, state } of world.state.jobs) {
+    if (scope.people.includes("cancel"))
+      decide(`cancel ${jobNamed(id)}`, () =>
+        core.cancel(world.state, { job: id, force: false, why, ifMatch: null }, moment()),
+      );
+    if (scope.people.includes("force"))
+      decide(`cancel ${jobNamed(id)} by force`, () =>
+        core.cancel(world.state, { job: id, force: true, why, ifMatch: null }, moment()),
+      );
+    if (state === "held")
+      decide(`approve ${jobNamed(id)}`, () => core.approve(world.state, { job: id, commit: null }, moment()));
+  }
+  if (scope.people.includes("remove") && world.submittedCount > 0)
+    decide("remove the deployment", () =>
+      core.remove(world.state, { ifMatch: null, why: { ...why, code: "deleted" } }, moment()),
+    );
+  return steps;
+}
+
+/** A submit: decided, its pool asked for a parked runner, and decided again with that runner's lease. */
+function submitStep(core: Core, scope: Scope, world: World, body: Partial<SubmitBody>, isDelivered: boolean): World {
+  const index = world.submittedCount;
+  const counted = { ...world, submittedCount: index + 1 };
+  const task = { kind: "shell" as const, script: "true" };
+  const submission = {
+    receivedAt: NOW + index,
+    random: new Uint8Array(8),
+    brief: briefOf({ task, ...body, retry: { attempts: scope.attempts, ...body.retry } }),
+    taskSha256: "",
+    configurationSha256: null,
+    rerunOf: null,
+    teardown: false,
+    ifMatch: null,
+    lease: null,
+  };
+  const planned = core.submit(world.state, submission, moment());
+  if (isRefusal(planned)) {
+    scope.seen.add(`submit refused ${planned.refused}`);
+    // A job that was refused was never accepted: its number goes to nobody, so that the next one is told apart.
+    return { ...counted, told: [...world.told, { state: null, finalCount: 1, stopped: false, unseen: false }] };
+  }
+  checkInterrupts(world, submission.brief.interrupt ?? "before-apply", planned.answer.superseded);
+  const { offer } = planned.answer;
+  const pool = new PoolStep(world.pool);
+  const poll = offer === null ? null : pool.reserve(offer.ticket);
+  if (poll === null) return commit(core, withPool(counted, pool), planned);
+  const lease = { ...leaseOffer(world, poll), job: planned.answer.job };
+  const decided = core.submit(world.state, { ...submission, lease }, moment());
+  if (isRefusal(decided)) throw new Error("a submit that was planned is refused");
+  const { granted } = decided.answer;
+  if (granted === null) pool.release(poll);
+  else {
+    scope.seen.add("granted at submit");
+    if (isDelivered) pool.deliver(poll, leaseOf(granted));
+  }
+  return commit(core, withPool(counted, pool), decided);
+}
+
+function checkInterrupts(world: World, how: string, superseded: readonly string[]): void {
+  for (const job of world.state.jobs) {
+    if (liveRun(job) === null || !superseded.includes(job.id)) continue;
+    always(how !== "never", "interrupt: `never` leaves the running job alone", jobNamed(job.id));
+    always(
+      how === "always" || job.phase !== "applying",
+      "interrupt: a job that applies is not interrupted",
+      jobNamed(job.id),
+    );
+  }
+}

@@ -1,0 +1,144 @@
+import type { Outcome, SubmitBody } from "@plumule/protocol";
+
+/** How much of the world is explored: every way to take these steps in any order. */
+export type Scope = {
+  name: string;
+  runnerCount: number;
+  attempts: number;
+  /** For each job the bodies that it may be submitted with. */
+  jobs: readonly (readonly Partial<SubmitBody>[])[];
+  /** What people may ask for besides submits and approvals, and how often they ask at all. */
+  people: readonly ("cancel" | "force" | "remove")[];
+  peopleCount: number;
+  /** Copies of messages that the network holds at once. */
+  lateCount: number;
+  /** Whether runs apply, and how they end when nobody stops them. */
+  applies: boolean;
+  outcomes: readonly Outcome[];
+  /** Whether everything that a dead lease left behind is cleared away at once (see `settle`). */
+  settles: boolean;
+  /** What was reached besides states of jobs. */
+  seen: Set<string>;
+};
+
+const QUEUE: Partial<SubmitBody> = {};
+const MODES: readonly Partial<SubmitBody>[] = [
+  QUEUE,
+  { mode: "replace" },
+  { mode: "replace", interrupt: "always" },
+  { mode: "replace", interrupt: "never" },
+  { mode: "latest" },
+];
+
+function scope(name: string, over: Partial<Scope>): Scope {
+  return {
+    name,
+    runnerCount: 2,
+    attempts: 1,
+    jobs: [[QUEUE]],
+    people: [],
+    peopleCount: 0,
+    lateCount: 0,
+    applies: false,
+    outcomes: ["succeeded"],
+    settles: false,
+    ...over,
+    seen: new Set(),
+  };
+}
+
+/** What a test explores in full: each scope has another side of the whole. */
+export function defaultScopes(): Scope[] {
+  return [
+    scope("two jobs, two runners, two attempts, every way to replace, stopped by people", {
+      attempts: 2,
+      jobs: [[QUEUE], MODES],
+      people: ["cancel", "force"],
+      peopleCount: 1,
+      applies: true,
+      outcomes: ["succeeded", "failed"],
+      settles: true,
+    }),
+    scope("one job, one runner, two attempts, late copies", {
+      attempts: 2,
+      lateCount: 1,
+      runnerCount: 1,
+      outcomes: ["succeeded", "failed"],
+    }),
+    scope("one job that applies, two runners, two attempts, stopped by people", {
+      attempts: 2,
+      people: ["cancel", "force"],
+      peopleCount: 1,
+      applies: true,
+    }),
+    scope("two jobs, two runners, every way to replace", { jobs: [[QUEUE], MODES], applies: true }),
+    scope("two jobs, one runner, one of them held", {
+      runnerCount: 1,
+      jobs: [[{ hold: true }], [QUEUE, { mode: "reject" }]],
+      peopleCount: 2,
+      people: ["cancel"],
+    }),
+    scope("two jobs, one runner, removal", {
+      runnerCount: 1,
+      jobs: [[QUEUE], [QUEUE]],
+      people: ["remove"],
+      peopleCount: 1,
+      settles: true,
+    }),
+    scope("one job, one runner, debounce, retry and removal", {
+      runnerCount: 1,
+      attempts: 2,
+      jobs: [[{ retry: { onFailure: true }, debounce: { quietMs: 1_000, maxMs: 5_000 } }]],
+      people: ["remove"],
+      peopleCount: 1,
+      outcomes: ["succeeded", "failed", "refused", "skipped"],
+    }),
+  ];
+}
+
+/** What `npm run model` explores besides. */
+export function largeScopes(): Scope[] {
+  const people = { people: ["cancel", "force"] as const, peopleCount: 1 };
+  return [
+    scope("two jobs, two runners, two attempts, stopped by people, late copies", {
+      ...people,
+      attempts: 2,
+      jobs: [[QUEUE], MODES],
+      lateCount: 1,
+      applies: true,
+      outcomes: ["succeeded", "refused"],
+      settles: true,
+    }),
+    scope("three jobs, two runners, two attempts", {
+      ...people,
+      attempts: 2,
+      jobs: [[QUEUE], MODES, MODES],
+      applies: true,
+      settles: true,
+    }),
+    scope("two jobs, two runners, late copies", { jobs: [[QUEUE], MODES], lateCount: 1, applies: true }),
+  ];
+}
+
+/** Small scopes in which seeded bugs are looked for, one after the other. */
+export function mutationScopes(): Scope[] {
+  return [
+    scope("one job", { attempts: 2, applies: true, people: ["cancel"], peopleCount: 1, lateCount: 1 }),
+    scope("two jobs", { jobs: [[QUEUE], MODES], applies: true, lateCount: 1 }),
+    scope("a held job", {
+      runnerCount: 1,
+      jobs: [[{ hold: true }], [QUEUE]],
+      peopleCount: 2,
+      people: ["cancel"],
+      lateCount: 1,
+    }),
+    scope("one job, explored in full", { runnerCount: 1 }),
+  ];
+}
+
+/** A scope by its name. */
+export function scopeNamed(name: string): Scope {
+  const found = [...defaultScopes(), ...largeScopes(), ...mutationScopes()].find((one) => one.name === name);
+  if (found === undefined) throw new Error(`no scope "${name}"`);
+  return found;
+}

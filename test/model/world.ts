@@ -1,0 +1,172 @@
+import {
+  LIMITS,
+  makeJobId,
+  type JobId,
+  type JobState,
+  type Outcome,
+  type Reason,
+  type RunnerId,
+} from "@plumule/protocol";
+import type { LeaseOffer, Moment, State } from "#durable-objects/deployment/core/model.ts";
+import { emptyState, isOccupying, liveRun } from "#durable-objects/deployment/core/model.ts";
+import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
+import type { Ticket } from "#durable-objects/pool/calls.ts";
+
+/** The moment at which everything happens: time is relative, and each timer may fire at any step (see `rebase`). */
+export const NOW = Date.UTC(2026, 0, 1);
+
+/** What a runner was given: the lease of one run. `runner` is its holder in the broker's view. */
+export type Lease = LeaseProof & { job: JobId; runner: RunnerId };
+
+/** A result in a runner's spool. `applied`: its run had begun to apply, and names a later phase with its result. */
+export type Result = { lease: Lease; outcome: Outcome; reason: Reason | null; applied: boolean };
+
+/** A runner's run. `working`: its first heartbeat was accepted. `fenced`: it stopped, because its lease ended by its own clock. */
+export type RunnerRun = {
+  lease: Lease;
+  working: boolean;
+  applying: boolean;
+  stopped: boolean;
+  fenced: boolean;
+};
+
+/**
+ * A runner with one slot. `key` (of the poll under way), `run` and `spool` are on its disk, the rest is its memory and its network. `reply`
+ * is an assignment on its way to it. `keyCount` numbers its keys.
+ */
+export type RunnerModel = {
+  id: RunnerId;
+  keyCount: number;
+  key: string | null;
+  reply: Lease | null;
+  run: RunnerRun | null;
+  spool: readonly Result[];
+};
+
+/** A parked poll, or what was set aside for it. */
+export type PollModel = { runner: RunnerId; key: string };
+
+/** A claim of a pool that is under way. */
+export type ClaimModel = { runner: RunnerId; key: string; job: JobId; number: number };
+
+/** A pool: `tickets` and `known` runners are stored, everything else is lost with an eviction. */
+export type PoolModel = {
+  tickets: readonly Ticket[];
+  known: readonly RunnerId[];
+  polls: readonly PollModel[];
+  claims: readonly ClaimModel[];
+  reservations: readonly PollModel[];
+  deliveries: readonly { runner: RunnerId; key: string; lease: Lease }[];
+};
+
+/** A call of the deployment that is under way, in its memory. */
+export type Call = { kind: "reserved"; job: JobId; poll: PollModel } | { kind: "put"; job: JobId; number: number };
+
+/** A copy of a message that the network still has: it arrives late, or never. */
+export type Late =
+  | { kind: "heartbeat" | "apply"; lease: Lease }
+  | { kind: "result"; result: Result }
+  | { kind: "put"; ticket: Ticket }
+  | { kind: "drop"; job: JobId; number: number };
+
+/** What watchers were told of a job, for the properties that speak of the past. */
+export type Told = {
+  state: JobState | null;
+  finalCount: number;
+  stopped: boolean;
+  /** A run began to apply, and nobody has reported how that ended. */
+  unseen: boolean;
+};
+
+/** A state of the whole system. Values are never changed, a step makes new ones. */
+export type World = {
+  state: State;
+  /** The state before the newest commit: what only a broken store would bring back. */
+  before: State;
+  told: readonly Told[];
+  grantedEpoch: number;
+  pool: PoolModel;
+  runners: readonly RunnerModel[];
+  calls: readonly Call[];
+  late: readonly Late[];
+  submittedCount: number;
+  peopleCount: number;
+};
+
+/** Nothing has happened. */
+export function emptyWorld(runnerCount: number): World {
+  const state = emptyState("garden", "web");
+  return {
+    state,
+    before: state,
+    told: [],
+    grantedEpoch: 0,
+    pool: { tickets: [], known: [], polls: [], claims: [], reservations: [], deliveries: [] },
+    runners: Array.from({ length: runnerCount }, (_, index) => ({
+      id: `runner-${index}`,
+      keyCount: 0,
+      key: null,
+      reply: null,
+      run: null,
+      spool: [],
+    })),
+    calls: [],
+    late: [],
+    submittedCount: 0,
+    peopleCount: 0,
+  };
+}
+
+/** The id of the n-th job, from 0: ids of a lane sort by submission. */
+export function jobId(index: number): JobId {
+  return makeJobId(NOW + index, new Uint8Array(8));
+}
+
+/** Which job an id names, from 0. */
+export function jobIndex(job: JobId): number {
+  return Number.parseInt(job.slice(0, 8) + job.slice(9, 13), 16) - NOW;
+}
+
+/** A moment in the model. `now` is later than `NOW` only for a timer. */
+export function moment(now = NOW): Moment {
+  return { now, actor: "model", output: null };
+}
+
+/** A new lease for a poll; its token is as unique as the epoch after which it was made. */
+export function leaseOffer({ state }: World, { runner, key }: { runner: RunnerId; key: string }): LeaseOffer {
+  const leaseToken = `${key} ${state.lane.epoch}`;
+  return { runner, requestKey: key, leaseToken, leaseSha256: leaseToken };
+}
+
+/**
+ * Takes the clock back to `NOW` after a step: what waits for a time waits again for its whole time. So a timer may fire at any step, early
+ * or late and in any order, which is more than any clock does; what holds here holds for every clock.
+ */
+export function rebase(state: State): State {
+  const jobs = state.jobs.map((job) => {
+    const live = liveRun(job);
+    return {
+      ...job,
+      queueUntil: NOW + LIMITS.queueMs,
+      queuedAt: NOW,
+      ready: job.ready === null ? null : { ...job.ready, at: NOW + 1_000 },
+      burstAt: job.burstAt === null ? null : NOW,
+      ending: job.ending === null ? null : { ...job.ending, until: NOW + LIMITS.graceMs + LIMITS.leaseMs },
+      ticket: job.ticket === null ? null : { ...job.ticket, dueAt: NOW, tryCount: Math.min(job.ticket.tryCount, 1) },
+      runs:
+        live === null || !isOccupying(job)
+          ? job.runs
+          : [
+              ...job.runs.slice(0, -1),
+              {
+                ...live,
+                leaseUntil: NOW + LIMITS.leaseMs,
+                startedAt: live.startedAt === null ? null : NOW,
+                reportedAt: null,
+              },
+            ],
+    };
+  });
+  const drops = state.lane.drops.map((drop) => ({ ...drop, dueAt: NOW, tryCount: Math.min(drop.tryCount, 1) }));
+  return { lane: { ...state.lane, drops, sweepAt: null }, jobs };
+}
