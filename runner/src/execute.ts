@@ -53,6 +53,7 @@ export async function executeRun(
   const lease = keepLease({
     heartbeat: (body, signal) => broker.heartbeat(assignment, body, signal),
     leaseMs: first.leaseMs,
+    askedAt: first.askedAt,
     firstCommand: first.command,
     onStop: stop.order,
     graceMs: assignment.limits.graceMs,
@@ -100,12 +101,13 @@ async function takeLease(
   { broker, machine, say }: RunDeps,
   assignment: Assignment,
   leave: AbortSignal,
-): Promise<HeartbeatAnswer | null> {
+): Promise<(HeartbeatAnswer & { askedAt: number }) | null> {
   const backoff = createBackoff(100, 2_000);
   const deadline = performance.now() + assignment.acknowledgeMs;
   while (performance.now() < deadline && !leave.aborted) {
+    const askedAt = performance.now();
     const answer = await broker.heartbeat(assignment, { isolation: machine.isolation });
-    if (answer.ok) return answer.value;
+    if (answer.ok) return { ...answer.value, askedAt };
     if (!answer.retry) {
       say(`run ${assignment.run}: not started: ${answer.problem.detail}`);
       return null;

@@ -8,13 +8,14 @@ export type StopOrder = { reason: Reason; graceMs: number; leaseLost: boolean };
 /** A lease that is kept by heartbeats, until `release`. */
 export type KeptLease = { release(): void };
 
-/** What keeping a lease needs. `leaseMs` is what the accepted first heartbeat granted. */
+/** What keeping a lease needs. `leaseMs` is what the accepted first heartbeat granted, `askedAt` when it was sent, by `clock`. */
 export type LeaseDeps = {
   heartbeat: (
     body: { seenCommand: number; waitMs: number; isolation?: IsolationLevel },
     signal: AbortSignal,
   ) => Promise<BrokerAnswer<HeartbeatAnswer>>;
   leaseMs: number;
+  askedAt: number;
   firstCommand: Command | null;
   /** Called for every order: a later one may shorten the grace. */
   onStop: (order: StopOrder) => void;
@@ -46,7 +47,7 @@ export function keepLease(deps: LeaseDeps): KeptLease {
 
   const beat = async (): Promise<void> => {
     const backoff = createBackoff(200, 5_000);
-    let endsAt = deps.clock() + deps.leaseMs;
+    let endsAt = deps.askedAt + deps.leaseMs;
     await pause(QUIET_START_MS, released.signal);
     while (!released.signal.aborted) {
       const sentAt = deps.clock();

@@ -12,6 +12,15 @@ export const journalRecordSchema = z.union([
 export type JournalRecord = z.output<typeof journalRecordSchema>;
 export type RunRecord = Extract<JournalRecord, { assignment: unknown }>;
 
+/** Whether a key has brought its assignment already: the runner was ended between writing the one and removing the other. */
+export function isSpentKey(poll: JournalRecord | undefined, runs: readonly RunRecord[]): boolean {
+  return (
+    poll !== undefined &&
+    "requestKey" in poll &&
+    runs.some(({ assignment }) => assignment.requestKey === poll.requestKey)
+  );
+}
+
 /** A finished run that the broker has not acknowledged: the result, and the log that goes before it. A persisted contract. */
 export const spoolRecordSchema = z.object({
   assignment: assignmentSchema,

@@ -9,6 +9,7 @@ import { abandonRun, executeRun, type RunDeps } from "./execute.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { probeMachine } from "./machine.ts";
 import {
+  isSpentKey,
   type JournalRecord,
   journalRecordSchema,
   recordReader,
@@ -122,6 +123,8 @@ class Runner {
   /** Runs that an earlier process of this runner had: those that had not started begin again, the others are reported as ended. */
   async #recover(journal: Journal<JournalRecord>, folders: RunnerFolders): Promise<void> {
     const left = [...journal.list().values()].filter((record): record is RunRecord => "assignment" in record);
+    // Asked again under a spent key, the broker gives the same assignment again, and its job would run twice at once.
+    if (isSpentKey(journal.get(POLL_KEY), left)) await journal.remove(POLL_KEY);
     for (const record of left.filter((one) => one.state === "running")) {
       await abandonRun(this.#deps, record);
       await journal.remove(record.assignment.run);

@@ -54,6 +54,7 @@ function keep(deps: Partial<LeaseDeps> & Pick<LeaseDeps, "heartbeat">): {
   const stop = new AbortController();
   const lease = keepLease({
     leaseMs: 1_000,
+    askedAt: performance.now(),
     firstCommand: null,
     graceMs: 10,
     clock: () => performance.now(),
@@ -98,6 +99,13 @@ describe("a kept lease", () => {
     expect(lease.orders).toEqual([
       expect.objectContaining({ leaseLost: true, reason: expect.objectContaining({ code: "runner-lost" }) }),
     ]);
+    lease.release();
+  });
+
+  it("counts the lease from when it was asked for, not from when the answer came", async () => {
+    const lease = keep({ heartbeat: async () => away, leaseMs: 60_000, askedAt: performance.now() - 60_000 });
+    expect(await lease.stoppedWithin(2_000)).toBe(true);
+    expect(lease.orders).toEqual([expect.objectContaining({ leaseLost: true })]);
     lease.release();
   });
 

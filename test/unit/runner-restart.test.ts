@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { runnerConfigSchema, runnerFolders } from "../../runner/src/config.ts";
 import { abandonRun, type RunDeps } from "../../runner/src/execute.ts";
 import { createKey } from "../../runner/src/key.ts";
-import type { SpoolRecord } from "../../runner/src/records.ts";
+import { isSpentKey, type SpoolRecord } from "../../runner/src/records.ts";
 import { openSpool, type Spool } from "../../runner/src/spool.ts";
 
 const assignment = {
@@ -49,5 +49,15 @@ describe("a run that was at work when its runner was killed", () => {
     await spool.put(assignment.run, { assignment, result, logPath: join(state, "run.log") });
     await abandonRun(deps, { assignment, startedAt: null });
     expect(spool.pending().map(({ record }) => record.result)).toEqual([result]);
+  });
+});
+
+describe("the key under which a runner asks for work", () => {
+  it("is spent when a run came under it, and the runner was killed before it could forget it", () => {
+    const run = { assignment: { ...assignment, requestKey: "a" }, state: "assigned" as const, startedAt: null };
+    expect(isSpentKey({ requestKey: "a" }, [run])).toBe(true);
+    expect(isSpentKey({ requestKey: "b" }, [run])).toBe(false);
+    expect(isSpentKey({ requestKey: "a" }, [])).toBe(false);
+    expect(isSpentKey(undefined, [run])).toBe(false);
   });
 });
