@@ -1,8 +1,6 @@
 import { isRefusal } from "@plumule/protocol";
-import { type Job, liveRun, type State } from "#durable-objects/deployment/core/model.ts";
-import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
-import type { Timer } from "#durable-objects/deployment/core/timers.ts";
-import type { Change } from "#durable-objects/deployment/core/work.ts";
+import { type Job, liveRun } from "#durable-objects/deployment/core/model.ts";
+import { anyProof, withJobs, hidingOccupant, withoutTimer, withoutEvents, unbumped, notStopping } from "./broken.ts";
 import { type Core, REAL } from "./core.ts";
 
 /**
@@ -10,40 +8,6 @@ import { type Core, REAL } from "./core.ts";
  * beginning of their names.
  */
 export type Mutation = { name: string; scope: string; core: Core; caughtBy: readonly string[] };
-
-/** What the newest lease of a job would show: the check of token and epoch is gone. */
-function anyProof<Proof extends LeaseProof>(state: State, proof: Proof): Proof {
-  const run = state.jobs.flatMap((job) => liveRun(job) ?? [])[0];
-  return run === undefined ? proof : { ...proof, run: run.id, leaseSha256: run.leaseSha256, epoch: run.epoch };
-}
-
-function withJobs(state: State, change: (job: Job) => Job): State {
-  return { ...state, jobs: state.jobs.map(change) };
-}
-
-/** The lane looks free, and what is live is put back after the decision. */
-function hidingOccupant(state: State): State {
-  return { ...state, jobs: state.jobs.filter((job) => liveRun(job) === null) };
-}
-
-function withoutTimer(kind: Timer["kind"]): Core {
-  return { ...REAL, timers: (state, output) => REAL.timers(state, output).filter((timer) => timer.kind !== kind) };
-}
-
-function withoutEvents<Decision extends Change>(decided: Decision, isLost: (type: string) => boolean): Decision {
-  return { ...decided, events: decided.events.filter(({ type }) => !isLost(type)) };
-}
-
-/** The epoch that was before, in the lane and in new tickets: nothing was bumped. */
-function unbumped<Decision extends Change>({ lane: { epoch } }: State, decided: Decision): Decision {
-  const state = withJobs(decided.state, (job) =>
-    job.ticket === null ? job : { ...job, ticket: { ...job.ticket, number: Math.min(job.ticket.number, epoch) } },
-  );
-  return { ...decided, state: { ...state, lane: { ...state.lane, epoch } } };
-}
-
-const notStopping = (job: Job): Job =>
-  job.state === "cancelling" ? { ...job, state: "running", ending: null, command: null } : job;
 
 /** The seeded bugs. Each is caught in a small scope, or the properties are too weak. */
 export const MUTATIONS: readonly Mutation[] = [
@@ -202,6 +166,20 @@ export const MUTATIONS: readonly Mutation[] = [
         REAL.fire(
           withJobs(state, (job) => (job.phase === "applying" ? { ...job, phase: "building" } : job)),
           timer,
+          moment,
+        ),
+    },
+  },
+  {
+    name: "what began to apply is tried again when its runner was restarted",
+    scope: "one job",
+    caughtBy: ["effect"],
+    core: {
+      ...REAL,
+      finish: (state, input, moment) =>
+        REAL.finish(
+          withJobs(state, (job) => (input.outcome === "refused" ? { ...job, phase: "building" } : job)),
+          { ...input, events: null },
           moment,
         ),
     },
