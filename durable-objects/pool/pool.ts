@@ -121,7 +121,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     if (this.#deliveries.get(call.runner, requestKey, Date.now())?.run === run) return true;
     const reserved = this.#takeReservation(call.reservation);
     const parked = this.#fleet.get(call.runner)?.polls.get(requestKey);
-    const poll = reserved ?? (parked?.state === "free" ? parked : null);
+    const poll = reserved ?? (parked !== undefined && this.#fleet.canTake(parked) ? parked : null);
     if (poll === null || poll.state === "gone") return false;
     this.#assign(poll, call.assignment);
     return true;
