@@ -7,8 +7,8 @@ import { runProcess } from "../../runner/src/process.ts";
 
 const PARTS: JobEnvironment = {
   path: "/usr/local/bin:/usr/bin:/bin",
-  home: "/work/home",
-  temporary: "/work/tmp",
+  home: "/job/home",
+  temporary: "/job/tmp",
   facts: { RUN: "0192", COMMIT: undefined },
 };
 const folder = realpathSync(mkdtempSync(join(tmpdir(), "plumule-environment-")));
@@ -23,8 +23,8 @@ test("a job's environment is small and complete", () => {
     env: {
       PATH: PARTS.path,
       LANG: "C.UTF-8",
-      HOME: "/work/home",
-      TMPDIR: "/work/tmp",
+      HOME: "/job/home",
+      TMPDIR: "/job/tmp",
       CI: "true",
       PLUMULE_RUN: "0192",
     },
@@ -51,7 +51,7 @@ test("the job's variables win over the machine's, and neither over the runner's"
   const machine = { NIX_REMOTE: "daemon", HOME: "/root", EDITOR: "ed" };
   expect(jobEnvironment({ ...PARTS, machine, job: { EDITOR: "vi", LANG: "de_DE.UTF-8", PATH: "/bin" } })).toMatchObject(
     {
-      env: { NIX_REMOTE: "daemon", HOME: "/work/home", EDITOR: "vi", LANG: "de_DE.UTF-8", PATH: "/bin" },
+      env: { NIX_REMOTE: "daemon", HOME: "/job/home", EDITOR: "vi", LANG: "de_DE.UTF-8", PATH: "/bin" },
     },
   );
 });
