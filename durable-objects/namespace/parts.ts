@@ -1,4 +1,4 @@
-import type { NamespaceId } from "@plumule/protocol";
+import { namespaceSource, type NamespaceId } from "@plumule/protocol";
 import type { Env } from "../env.ts";
 import { cursorAt } from "../shared/cursor.ts";
 import { createEventLog } from "../shared/event-log.ts";
@@ -34,7 +34,7 @@ export type Parts = {
 /** Puts an open namespace together, after its migrations: at the object's birth and after every eviction. */
 export function assemble(ctx: DurableObjectState, env: Env, namespace: NamespaceId): Parts {
   const { storage } = ctx;
-  const log = createEventLog(storage, `/${namespace}`);
+  const log = createEventLog(storage, namespaceSource(namespace));
   const history = createHistory(log);
   const watchers = createWatchers({
     ctx,
