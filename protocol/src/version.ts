@@ -3,8 +3,9 @@
  *
  * History, one line per version:
  * 1: first public form.
+ * 2: quorums, secrets, locks and stricter isolation of a job.
  */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** The oldest version that this code still speaks. Raising it cuts off runners in the field, so it follows N−1. */
 export const PROTOCOL_VERSION_FLOOR = 1;
