@@ -45,6 +45,14 @@ export const openssh = {
   packages: { "apt-get": "openssh-client", dnf: "openssh-clients", apk: "openssh-client", pacman: "openssh" },
 };
 
+/** @type {Tool} */
+export const openssl = {
+  name: "OpenSSL",
+  commands: [["openssl"]],
+  use: "what checks signatures with openssl alone",
+  packages: { "apt-get": "openssl", dnf: "openssl", apk: "openssl", pacman: "openssl" },
+};
+
 /** How each package manager installs a package without asking, and how it learns what packages there are. */
 const managers = {
   "apt-get": {

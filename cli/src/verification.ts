@@ -37,10 +37,17 @@ export function readUnverified(envelope: unknown): { signer: string | null; run:
   return { signer: typeof signer === "string" ? signer : null, run: typeof run === "string" ? run : null };
 }
 
+/** Nobody can be asked about a text that names no signer. */
+const UNREADABLE: Verification = {
+  ok: false,
+  checks: [{ name: "encoding", ok: false, detail: "no statement that names its signer can be read in it" }],
+};
+
 /** Verifies a statement under the key that it names, and says whether the reader pinned that key. */
 export async function examine(envelope: unknown, pinned: readonly PinnedKey[], expected: Expected): Promise<Examined> {
   const { signer } = readUnverified(envelope);
-  const verification = await verifyStatement(envelope, { signers: signer === null ? [] : [signer], expected });
+  if (signer === null) return { signer, pinned: null, verification: UNREADABLE };
+  const verification = await verifyStatement(envelope, { signers: [signer], expected });
   return { signer, pinned: pinned.find(({ key }) => key === signer) ?? null, verification };
 }
 

@@ -1,7 +1,7 @@
 import { sha256Hex } from "./bytes.ts";
 import { type Claims, readStatement, type SignedClaims } from "./claims.ts";
 import { didKeyOf, parseDidKey } from "./did-key.ts";
-import { ENVELOPE_STEPS, openEnvelope } from "./dsse.ts";
+import { ENVELOPE_STEPS, envelopeSchema, openEnvelope } from "./dsse.ts";
 import { describeOutputs, type OutputContent } from "./job-result.ts";
 import { admitKey } from "./key-admission.ts";
 import { STATEMENT_PAYLOAD_TYPE, type Statement } from "./statements.ts";
@@ -90,7 +90,7 @@ export async function verifyStatement(
     ...steps,
     passed("statement"),
     passed("predicate-type", statement.predicateType),
-    checkRunner(claims, signedBy),
+    checkRunner(claims, signedBy, namedIn(envelope)),
     ...checkClaims(claims, expected),
   ];
   const seen = { checks, statement, claims };
@@ -133,10 +133,20 @@ function admitSigners(signers: readonly (Uint8Array | string)[]): { check: Check
   return { check: passed(name, `${keys.length} trusted key(s)`), keys };
 }
 
-/** A runner speaks for itself only: another trusted key that signs in its name is refused. */
-function checkRunner({ runner }: Claims, signedBy: readonly string[]): Check {
+/**
+ * A runner speaks for itself only: another trusted key that signs in its name is refused. A `keyid` is a hint that nothing relies on, but one that
+ * names somebody who did not sign misleads whoever reads the envelope, and was changed after it was made.
+ */
+function checkRunner({ runner }: Claims, signedBy: readonly string[], named: readonly string[]): Check {
+  const stranger = named.find((keyid) => !signedBy.includes(keyid));
+  if (stranger !== undefined) return compare("runner", signedBy.join(", "), stranger, "the keyid names who signed it");
   const signer = signedBy.includes(runner) ? runner : signedBy.join(", ");
   return compare("runner", signer, runner, "the runner named inside signed it");
+}
+
+/** The key ids of an envelope that was opened already; an empty one equals a missing one (DSSE, envelope.md). */
+function namedIn(envelope: unknown): string[] {
+  return envelopeSchema.parse(envelope).signatures.flatMap(({ keyid = "" }) => (keyid === "" ? [] : [keyid]));
 }
 
 function checkClaims(claims: Claims, expected: Expected): Check[] {

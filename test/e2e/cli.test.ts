@@ -216,6 +216,9 @@ describe("verifying", () => {
     await writeFile(file, JSON.stringify({ ...envelope, payload: Buffer.from(changed).toString("base64") }));
     const tampered = await start(["verify", file, "--offline"], { env }).done;
     expect([tampered.code, tampered.err]).toEqual([8, expect.stringContaining("wrong: signature")]);
+    await writeFile(file, "{ no statement }\n");
+    const broken = await start(["verify", file, "--offline"], { env }).done;
+    expect([broken.code, broken.err]).toEqual([8, expect.stringContaining("wrong: encoding")]);
     expect((await plumule("key", "untrust", "king")).code).toBe(0);
     expect((await plumule("verify", id)).code).toBe(8);
   });

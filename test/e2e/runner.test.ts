@@ -1,5 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
+import { appendFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import {
   cancelJob,
   getDerivations,
@@ -9,6 +11,7 @@ import {
   verifyStatement,
 } from "@plumule/protocol";
 import { nixKeyName } from "@plumule/runner";
+import { privateStore } from "../../runner/src/nix/probe.ts";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { makeRepository, startTestBroker, type TestBroker } from "../support/broker.ts";
 
@@ -193,19 +196,28 @@ describe("a build of a real commit", () => {
       });
       expect(verified.checks.filter((check) => !check.ok)).toEqual([]);
     }
-    const ours = output!.signatures.find((signature) => signature.startsWith(`${nixKeyName(keyOf(runnerId))}:`));
-    expect(
-      await verifyNixSignature(
-        {
-          path: output!.path,
-          narHash: Buffer.from(output!.narHash, "hex"),
-          narSize: output!.narSize,
-          references: output!.references,
-        },
-        ours!,
-        `${nixKeyName(keyOf(runnerId))}:${Buffer.from(keyOf(runnerId)).toString("base64")}`,
-      ),
-    ).toBeTruthy();
+    const name = nixKeyName(keyOf(runnerId));
+    const publicKey = `${name}:${Buffer.from(keyOf(runnerId)).toString("base64")}`;
+    const ours = output!.signatures.find((signature) => signature.startsWith(`${name}:`));
+    const checked = await verifyNixSignature(
+      { ...output!, narHash: Buffer.from(output!.narHash, "hex") },
+      ours!,
+      publicKey,
+    );
+    expect(checked).toEqual({ ok: true, value: name });
+
+    // What the broker tells, put beside the path in a binary cache, is all that Nix itself needs.
+    const cache = join(broker.folder, "cache");
+    const env = { ...process.env, ...(await privateStore(join(broker.folder, "nix"))) };
+    const nix = (...args: string[]): void => void execFileSync("nix", args, { env, stdio: "pipe" });
+    nix("copy", "--to", `file://${cache}?compression=none`, output!.path);
+    const narinfo = join(cache, `${basename(output!.path).slice(0, 32)}.narinfo`);
+    appendFileSync(narinfo, `Sig: ${ours}\n`);
+    const verify = ["store", "verify", "--store", `file://${cache}`, "--sigs-needed", "1", output!.path];
+    expect(() => nix(...verify, "--trusted-public-keys", publicKey)).not.toThrow();
+    expect(() =>
+      nix(...verify, "--trusted-public-keys", `${name}:${Buffer.alloc(32, 7).toString("base64")}`),
+    ).toThrow();
   });
 
   it("fails with the first derivation that failed", async () => {

@@ -1,3 +1,4 @@
+import { createPublicKey } from "node:crypto";
 import { resolve } from "node:path";
 import { admitDidKey, didKeyOf } from "@plumule/protocol";
 import { createKey, listAgentKeys, loadKey } from "@plumule/runner";
@@ -14,7 +15,8 @@ import { type PinnedKey, readPinned, trustFile, writePinned } from "../trust-sto
 export function keyCommand(): Command {
   const show = new Command("show")
     .summary("print the did:key of a key file, or of the ssh-agent's keys")
-    .argument("[file]", "key file; by default that of this user's runner")
+    .argument("[key]", "key file, or a did:key; by default the file of this user's runner")
+    .option("--pem", "the public key as PEM, for openssl")
     .option("--agent", "the Ed25519 keys of the ssh-agent")
     .action(act(showKey));
   const make = new Command("new")
@@ -39,19 +41,41 @@ export function keyCommand(): Command {
 async function showKey(
   { terminal, cwd, env }: Context,
   file: string | undefined,
-  { agent }: { agent?: true },
+  { agent, pem }: { agent?: true; pem?: true },
 ): Promise<ExitCode | Failure> {
   if (agent === true) return showAgent(terminal, env["SSH_AUTH_SOCK"]);
+  if (file?.startsWith("did:")) {
+    const admitted = admitDidKey(file);
+    if (!admitted.ok) return misuse(`${file} is refused: ${admitted.detail}`, "Give the did:key of an Ed25519 key.");
+    showPublic(terminal, admitted.value, { pem, file: null });
+    return EXIT.ok;
+  }
   const path = file === undefined ? defaultKeyFile(env) : resolve(cwd, file);
   const loaded = await loadKey(path);
   if (!loaded.ok)
     return loaded.reason === "missing"
       ? { exit: EXIT.notFound, what: `There is no key at ${path}`, next: "Make one: `plumule key new`." }
       : misuse(loaded.detail, "Give a PKCS #8 or OpenSSH file of an Ed25519 key.");
-  const did = didKeyOf(loaded.signer.publicKey);
-  if (terminal.json) terminal.data({ key: did, file: path });
-  else terminal.out(did);
+  showPublic(terminal, loaded.signer.publicKey, { pem, file: path });
   return EXIT.ok;
+}
+
+function showPublic(
+  terminal: Context["terminal"],
+  publicKey: Uint8Array,
+  { pem, file }: { pem: true | undefined; file: string | null },
+): void {
+  const did = didKeyOf(publicKey);
+  if (terminal.json) terminal.data({ key: did, file, pem: pemOf(publicKey) });
+  else terminal.out(pem === true ? pemOf(publicKey).trimEnd() : did);
+}
+
+/** SubjectPublicKeyInfo of an Ed25519 key (RFC 8410) in PEM. */
+function pemOf(publicKey: Uint8Array): string {
+  const x = Buffer.from(publicKey).toString("base64url");
+  return createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" })
+    .export({ type: "spki", format: "pem" })
+    .toString();
 }
 
 async function showAgent(terminal: Context["terminal"], socket: string | undefined): Promise<ExitCode | Failure> {

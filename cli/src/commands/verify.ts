@@ -73,7 +73,7 @@ async function findEvidence(
 ): Promise<Evidence | Failure> {
   if (what !== undefined && !/^https?:\/\//.test(what)) {
     const path = resolve(cwd, what);
-    if ((await stat(path).catch(() => null))?.isFile() === true) return ofText(await readFile(path, "utf8"), what);
+    if ((await stat(path).catch(() => null))?.isFile() === true) return ofText(await readFile(path, "utf8"));
   }
   // No name of something at the broker has a slash or ends like that.
   const isPath = what !== undefined && !/^https?:/.test(what) && /\/|\.jsonl?$/.test(what);
@@ -89,29 +89,30 @@ async function findEvidence(
   return isFailure(found) ? found : ofJob(connection, found);
 }
 
-/** JSON Lines, one envelope each; a single document or a list of them will do too. */
-function ofText(text: string, name: string): Evidence | Failure {
-  const parse = (one: string): unknown => JSON.parse(one);
+/** JSON Lines, one envelope each; a single document or a list of them will do too. A line that is no JSON is a statement that cannot be verified. */
+function ofText(text: string): Evidence {
   const lines = text.split("\n").filter((line) => line.trim() !== "");
-  for (const read of [() => lines.map(parse), () => [parse(text)].flat()]) {
-    try {
-      return {
-        envelopes: read(),
-        expectedOf: () => ({}),
-        notes: [],
-        next: "compare job and commit with what you expect",
-      };
-    } catch {
-      // Not in this form.
-    }
+  const whole = parseOrNull(text);
+  return {
+    envelopes: whole === null ? lines.map(parseOrNull) : [whole].flat(),
+    expectedOf: () => ({}),
+    notes: [],
+    next: "compare job and commit with what you expect",
+  };
+}
+
+function parseOrNull(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
   }
-  return misuse(`${name} does not hold statements`, "Give a file of DSSE envelopes, one JSON document per line.");
 }
 
 async function ofUrl(url: string): Promise<Evidence | Failure> {
   try {
     const answer = await fetch(url);
-    if (answer.ok) return ofText(await answer.text(), url);
+    if (answer.ok) return ofText(await answer.text());
     return { exit: EXIT.notFound, what: `${url} answers ${answer.status}`, next: "Check the address." };
   } catch (error) {
     const why = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
@@ -128,9 +129,7 @@ async function ofUrl(url: string): Promise<Evidence | Failure> {
 async function ofJob(connection: Connection, { job, spec, runs }: FoundJob): Promise<Evidence | Failure> {
   const answer = await connection.ask(getStatements, { params: { ns: connection.ns, job: job.id } });
   if (isFailure(answer)) return answer;
-  const text = await answer.response.text();
-  const evidence = ofText(text, `the answer about ${shortId(job.id)}`);
-  if (isFailure(evidence)) return evidence;
+  const evidence = ofText(await answer.response.text());
   if (evidence.envelopes.length === 0)
     return {
       exit: EXIT.unverified,
