@@ -39,7 +39,7 @@ describe("sigstore's verifier", () => {
     const spki = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), key.publicKey]);
     const material = toTrustMaterial(
       { mediaType: "", tlogs: [], certificateAuthorities: [], ctlogs: [], timestampAuthorities: [] },
-      { runner: { rawBytes: spki, keyDetails: 7 } } as never,
+      { runner: { rawBytes: spki, keyDetails: 7 } },
     );
     const verifier = new Verifier(material, { tlogThreshold: 0, ctlogThreshold: 0, timestampThreshold: 0 });
     const bundle = bundleFromJSON({
