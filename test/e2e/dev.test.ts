@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { call, getDeploymentEvents, getJob, listJobs, type JobView, submitJob, type Task } from "@plumule/protocol";
+import { startEmbeddedBroker } from "../../cli/src/dev/embedded-broker.ts";
 import { type CommandLine, processesAbout, startCommand } from "../support/command-line.ts";
 
 type Instance = { url: string; namespace: string; token: string; adminToken: string; pid: number };
@@ -123,6 +124,20 @@ describe("plumule dev", () => {
     expect(await gone()).toEqual([]);
     const { instance } = await start();
     expect((await fetch(`${instance.url}/healthz`)).status).toBe(200);
+  });
+
+  it("leaves no engine on its databases when the broker's process alone is killed, and a next broker opens them", async () => {
+    const options = { port: 0, stateDir: state, adminToken: "the-admin-token-of-a-test" };
+    const first = await startEmbeddedBroker(options);
+    if ("refused" in first) throw new Error(first.refused);
+    expect(processesAbout(state).join("\n")).toContain("workerd");
+    process.kill(first.pid, "SIGKILL");
+    await first.done;
+    expect(await gone()).toEqual([]);
+    const second = await startEmbeddedBroker({ ...options, port: first.port });
+    if ("refused" in second) throw new Error(second.refused);
+    expect((await fetch(`${second.url}/healthz`)).status).toBe(200);
+    await second.stop();
   });
 
   it("says in one sentence that its folder is in use", async () => {

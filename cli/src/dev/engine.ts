@@ -1,5 +1,7 @@
 import { access, mkdir, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { convertV4MiniflareOptions, Miniflare, MiniflareCoreError, NoOpLog, type V4MiniflareOptions } from "miniflare";
 import { bundleWorker, DOOR, WORKER } from "./bundle.ts";
 import { PAGE_FOLDER, ROOT } from "./page.ts";
@@ -34,6 +36,7 @@ export async function startEngine(
   const lock = await lockState(options.stateDir);
   if ("refused" in lock) return lock;
   const temporary = await useTemporaryFolder(options.stateDir);
+  useMortalEngine();
   const miniflare = new Miniflare(convertV4MiniflareOptions(await engineOptions(options, say)));
   const stop = async (): Promise<void> => {
     // An engine that did not start says so once more when it is disposed of.
@@ -59,6 +62,14 @@ async function useTemporaryFolder(stateDir: string): Promise<string> {
   await mkdir(folder, { mode: 0o700 });
   process.env["TMPDIR"] = folder;
   return folder;
+}
+
+/** Has the engine start workerd through a script that ties its life to this process. */
+function useMortalEngine(): void {
+  if (process.platform === "win32") return;
+  const engine = createRequire(import.meta.resolve("miniflare"));
+  process.env["WORKERD"] ??= (engine("workerd") as { default: string }).default;
+  process.env["MINIFLARE_WORKERD_PATH"] ??= fileURLToPath(new URL("./workerd.sh", import.meta.url));
 }
 
 async function engineOptions(options: EngineOptions, say: (line: string) => void): Promise<V4MiniflareOptions> {
