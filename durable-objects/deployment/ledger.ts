@@ -2,6 +2,7 @@ import type { Event, JobId, Millis, SubmitBody } from "@plumule/protocol";
 import type { EventLog } from "../shared/event-log.ts";
 import { transact } from "../shared/transact.ts";
 import type { Actor } from "./calls.ts";
+import { brokenRule } from "./core/invariants.ts";
 import { liveRun, type Moment, occupant, type Output, type State } from "./core/model.ts";
 import { nextWake } from "./core/timers.ts";
 import type { Decided } from "./core/work.ts";
@@ -30,6 +31,7 @@ export type Ledger = {
   state(): State;
   /** When a decision is taken, and by whom. Sees to it that an alarm is set when one is needed. */
   moment(actor: Actor): Moment;
+  /** Throws, and keeps nothing, when the decision breaks a rule: that is a fault of this code. */
   commit<Answer>(decided: Decided<Answer>, moment: Moment, alongside?: Alongside): Answer;
   /** Call it once, before anything else, with the alarm that storage has. */
   wokenWith(alarmAt: Millis | null): void;
@@ -97,6 +99,8 @@ export function createLedger({
       const before = state;
       let due = alarmAt;
       const events = transact(storage, () => {
+        const broken = brokenRule(before, decided, moment.now);
+        if (broken !== null) throw new Error(`A decision that breaks a promise is not kept. ${broken}`);
         store.save(before, decided, body ?? null);
         rows?.();
         due = armed(

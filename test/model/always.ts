@@ -1,7 +1,8 @@
 import { isFinalJobState, type JobState } from "@plumule/protocol";
 import { isEdge, EDGES } from "#durable-objects/deployment/core/edges.ts";
+import { brokenRule } from "#durable-objects/deployment/core/invariants.ts";
 import { isOccupying, type Job, type State } from "#durable-objects/deployment/core/model.ts";
-import { dispatches, offerable } from "#durable-objects/deployment/core/tickets.ts";
+import { dispatches } from "#durable-objects/deployment/core/tickets.ts";
 import type { Change } from "#durable-objects/deployment/core/work.ts";
 import type { Core } from "./core.ts";
 import { jobId, jobIndex, moment, NOW, rebase, type Told, type World } from "./world.ts";
@@ -25,7 +26,8 @@ const JOB_EVENTS = new Set(["phase", "progress", "waiting"]);
 
 /** Commits a decision: what it tells is checked against the past, what it leaves behind against the rules. */
 export function commit(core: Core, world: World, change: Change): World {
-  always(change.state.lane.epoch >= world.state.lane.epoch, "P5 epochs never go back", `${change.state.lane.epoch}`);
+  const [rule = "", ...seen] = brokenRule(world.state, change, NOW)?.split(": ") ?? [];
+  always(rule === "", rule, `${seen.join(": ")} (refused before its commit)`);
   const told = [...world.told];
   let { grantedEpoch } = world;
   for (const { type, data } of change.events) {
@@ -56,8 +58,6 @@ function tell(told: Told, state: JobState, job: string): Told {
 function checkState(core: Core, state: State): void {
   always(state.jobs.filter(isOccupying).length <= 1, "P1 one job has the lane", "two are assigned or running");
   for (const job of state.jobs) checkJob(core, state, job);
-  const head = offerable(state.jobs, NOW);
-  always(head === null || head.ticket !== null, "P13 the head of the queue is offered", String(head?.id));
   const owed = new Set(core.dispatches(state).map((one) => (one.kind === "put" ? one.ticket.job : `drop ${one.job}`)));
   for (const job of state.jobs)
     always(job.ticket?.placed !== false || owed.has(job.id), "P13 an unplaced ticket is in the outbox", job.id);
@@ -68,8 +68,6 @@ function checkState(core: Core, state: State): void {
 function checkJob(core: Core, state: State, job: Job): void {
   const ended = job.runs.slice(0, isOccupying(job) ? -1 : undefined).every(({ finishedAt }) => finishedAt !== null);
   always(ended, "P1 only the newest run of a job is live", job.id);
-  const attempts = job.brief.retry?.attempts ?? Infinity;
-  always(job.runs.length <= attempts, "attempts: no more runs than attempts", `${job.runs.length}`);
   const kinds = new Set(
     core.timers(state, moment().output).flatMap((timer) => (timer.job === job.id ? [timer.kind] : [])),
   );

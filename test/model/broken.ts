@@ -16,6 +16,18 @@ export function withJobs(state: State, change: (job: Job) => Job): State {
   return { ...state, jobs: state.jobs.map(change) };
 }
 
+/** A decision whose every live job comes out changed, in the state and in what is stored. */
+export function decidedWithJobs<Decision extends Change>(decided: Decision, change: (job: Job) => Job): Decision {
+  const jobs = decided.state.jobs.map((job): [Job, Job] => [job, change(job)]);
+  const changed = new Map(jobs);
+  const touched = new Set([...decided.jobs, ...jobs.flatMap(([job, is]) => (job === is ? [] : [job]))]);
+  return {
+    ...decided,
+    state: { ...decided.state, jobs: jobs.map(([, is]) => is) },
+    jobs: [...touched].map((job) => changed.get(job) ?? job),
+  };
+}
+
 /** The lane looks free, and what is live is put back after the decision. */
 export function hidingOccupant(state: State): State {
   return { ...state, jobs: state.jobs.filter((job) => liveRun(job) === null) };
@@ -33,10 +45,10 @@ export function withoutEvents<Decision extends Change>(decided: Decision, isLost
 
 /** The epoch that was before, in the lane and in new tickets: nothing was bumped. */
 export function unbumped<Decision extends Change>({ lane: { epoch } }: State, decided: Decision): Decision {
-  const state = withJobs(decided.state, (job) =>
+  const old = decidedWithJobs(decided, (job) =>
     job.ticket === null ? job : { ...job, ticket: { ...job.ticket, number: Math.min(job.ticket.number, epoch) } },
   );
-  return { ...decided, state: { ...state, lane: { ...state.lane, epoch } } };
+  return { ...old, state: { ...old.state, lane: { ...old.state.lane, epoch } } };
 }
 
 /** A job as it was before somebody stopped it. */

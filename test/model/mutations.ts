@@ -1,6 +1,15 @@
 import { isRefusal } from "@plumule/protocol";
 import { type Job, liveRun } from "#durable-objects/deployment/core/model.ts";
-import { anyProof, withJobs, hidingOccupant, withoutTimer, withoutEvents, unbumped, notStopping } from "./broken.ts";
+import {
+  anyProof,
+  decidedWithJobs,
+  withJobs,
+  hidingOccupant,
+  withoutTimer,
+  withoutEvents,
+  unbumped,
+  notStopping,
+} from "./broken.ts";
 import { type Core, REAL } from "./core.ts";
 
 /**
@@ -45,10 +54,7 @@ export const MUTATIONS: readonly Mutation[] = [
         const decided = REAL.submit(state, input, moment);
         if (isRefusal(decided)) return decided;
         const ticket = { number: decided.state.lane.epoch, placed: false, dueAt: 0, tryCount: 1 };
-        return {
-          ...decided,
-          state: withJobs(decided.state, (job) => (job.state === "queued" ? { ...job, ticket } : job)),
-        };
+        return decidedWithJobs(decided, (job) => (job.state === "queued" ? { ...job, ticket } : job));
       },
       claim: (state, input, moment) => {
         const decided = REAL.claim(hidingOccupant(state), input, moment);
@@ -144,7 +150,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: "attempts are not counted",
     scope: "one job",
-    caughtBy: ["attempts"],
+    caughtBy: ["P6 attempts"],
     core: {
       ...REAL,
       fire: (state, timer, moment) => {
@@ -152,7 +158,7 @@ export const MUTATIONS: readonly Mutation[] = [
           (attempts: number) =>
           (job: Job): Job => ({ ...job, brief: { ...job.brief, retry: { ...job.brief.retry, attempts } } });
         const decided = REAL.fire(withJobs(state, endless(99)), timer, moment);
-        return { ...decided, state: withJobs(decided.state, endless(2)) };
+        return decidedWithJobs(decided, endless(2));
       },
     },
   },

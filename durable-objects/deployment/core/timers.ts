@@ -13,7 +13,8 @@ export function timers({ jobs }: State, output: Output | null): Timer[] {
   return jobs.flatMap((job) => timersOf(job, output));
 }
 
-function timersOf(job: Job, output: Output | null): Timer[] {
+/** The timers of one job. */
+export function timersOf(job: Job, output: Output | null): Timer[] {
   const run = liveRun(job);
   if (run === null) {
     const queue: Timer = { at: job.queueUntil, job: job.id, kind: "queue" };

@@ -87,8 +87,9 @@ export class Backlog {
     if (siblings?.size === 0) this.#ofDeployment.delete(entry.ticket.deployment);
   }
 
-  /** Takes an entry out of its line while it is being claimed. */
+  /** Takes an entry out of its line while it is being claimed. Throws for one that is held: it would be offered twice. */
   hold(entry: Entry): void {
+    if (entry.held) throw new Error(`the ticket of job ${entry.ticket.job} is claimed twice`);
     this.#leaveLine(entry);
     entry.held = true;
   }

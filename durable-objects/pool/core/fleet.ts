@@ -107,8 +107,9 @@ export class Fleet {
     this.#refresh(poll.runner);
   }
 
-  /** Sets a free poll aside, for a reservation or a claim. */
+  /** Sets a free poll aside, for a reservation or a claim. Throws for any other: two jobs would be given to one runner's slot. */
   setAside(poll: Poll): void {
+    if (poll.state !== "free") throw new Error(`a poll of ${poll.runner.id} is set aside that is ${poll.state}`);
     poll.state = "aside";
     poll.runner.asideCount += 1;
     this.#refresh(poll.runner);

@@ -1,0 +1,106 @@
+import type { JobId, Millis } from "@plumule/protocol";
+import { attemptsOf, isOccupying, type Job, type Lane, type Run, type State } from "./model.ts";
+import { offerable } from "./tickets.ts";
+import { timersOf } from "./timers.ts";
+import { isFinal } from "./views.ts";
+import type { Change } from "./work.ts";
+
+/**
+ * The rule that a decision breaks, as a sentence that begins with the promise, or null. Asked before every commit, also in production: a
+ * fault of this code then costs one request instead of the truth. Only what the decision touched is looked at, so that it stays cheap, and
+ * a lane that somehow is wrong already can still be put right.
+ */
+export function brokenRule(before: State, { state, jobs, events }: Change, now: Millis): string | null {
+  const broken = brokenLane(before.lane, state);
+  if (broken !== null || jobs.length === 0) return broken;
+  const told = new Set(events.map(({ type, subject }) => `${subject} ${type}`));
+  for (const job of jobs) {
+    if (recordOf(state.jobs, job.id) !== (isFinal(job) ? null : job))
+      return `P2 a job is live or final: what is stored of job ${job.id} is not what is decided on`;
+    const was = recordOf(before.jobs, job.id);
+    const rule = brokenEnd(before.lane, was, job) ?? brokenRuns(before, state, was, job) ?? brokenTimers(job);
+    if (rule !== null) return rule;
+    if (was?.state !== job.state && !told.has(`jobs/${job.id} job.${job.state}`))
+      return `P6 every change is told: nobody hears that job ${job.id} is ${job.state}`;
+  }
+  return brokenTickets(state, now);
+}
+
+/** The record of a job. Ids of a lane sort by submission, and a lane may have many jobs. */
+function recordOf(jobs: readonly Job[], id: JobId): Job | null {
+  let [low, high] = [0, jobs.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((jobs[middle]?.id ?? "") < id) low = middle + 1;
+    else high = middle;
+  }
+  const found = jobs[low];
+  return found?.id === id ? found : null;
+}
+
+function brokenLane(before: Lane, { lane, jobs }: State): string | null {
+  if (lane.epoch < before.epoch) return `P5 epochs never shrink: ${before.epoch} becomes ${lane.epoch}`;
+  if (lane.revision < before.revision) return `P5 revisions never shrink: ${before.revision} becomes ${lane.revision}`;
+  if (lane.removedAt !== null && jobs.length > 0)
+    return "P6 what was removed stays removed: it has a job that is not final";
+  if (lane.removedAt === null && before.removedAt !== null) return "P6 what was removed stays removed: it is back";
+  return null;
+}
+
+/** Records of jobs that have ended are not in the state, so a job that is neither there nor newer than all of them has ended. */
+function brokenEnd(before: Lane, was: Job | null, job: Job): string | null {
+  if (was === null && !isFinal(job) && job.createdAt <= before.lastJobAt)
+    return `P6 final states absorb: job ${job.id} is ${job.state} again`;
+  if (was?.state === "cancelling" && job.state !== was.ending?.state && !["cancelling", "unknown"].includes(job.state))
+    return `P4 what is being stopped is stopped: job ${job.id} becomes ${job.state}`;
+  if ((job.state === "cancelling") !== (job.ending !== null))
+    return `P15 a stop has a deadline: job ${job.id} is ${job.state}, its ending is ${job.ending?.state ?? "open"}`;
+  return null;
+}
+
+function brokenRuns(before: State, { lane, jobs }: State, was: Job | null, job: Job): string | null {
+  const runsBefore = was?.runs.length ?? (isFinal(job) ? job.runs.length : 0);
+  const isGranted = job.runs.length > runsBefore;
+  const run = job.runs.at(-1);
+  if (
+    job.runs.length < runsBefore ||
+    job.runs.length > runsBefore + 1 ||
+    (isGranted && job.runs.length > attemptsOf(job.brief))
+  )
+    return `P6 attempts are counted: job ${job.id} has ${job.runs.length} runs, had ${runsBefore}`;
+  if (isGranted && run !== undefined && run.epoch <= before.lane.epoch)
+    return `P5 every grant has a higher epoch: run ${run.id} has ${run.epoch} after ${before.lane.epoch}`;
+  if (run !== undefined && run.epoch > lane.epoch)
+    return `P5 no lease is ahead of its lane: run ${run.id} has ${run.epoch}, the lane ${lane.epoch}`;
+  if (!isGranted && run !== undefined && !isSameLease(was?.runs.at(-1) ?? run, run))
+    return `P5 a lease stays what it was: run ${run.id} has another token or epoch`;
+  if (isOccupying(job) !== (run !== undefined && run.finishedAt === null))
+    return `P1 a lease lives as long as its job has the lane: job ${job.id} is ${job.state}`;
+  const other =
+    isOccupying(job) && (was === null || !isOccupying(was))
+      ? jobs.find((one) => one !== job && isOccupying(one))
+      : undefined;
+  return other === undefined ? null : `P1 one job has the lane: jobs ${other.id} and ${job.id} have it`;
+}
+
+function isSameLease(a: Run, b: Run): boolean {
+  return a.id === b.id && a.epoch === b.epoch && a.leaseSha256 === b.leaseSha256 && a.runner === b.runner;
+}
+
+function brokenTimers(job: Job): string | null {
+  if (isFinal(job)) return null;
+  const timers = timersOf(job, null);
+  return timers.length > 0 && timers.every(({ at }) => Number.isFinite(at))
+    ? null
+    : `P13 every job has a timer: nothing ends job ${job.id}, which is ${job.state}`;
+}
+
+function brokenTickets({ jobs }: State, now: Millis): string | null {
+  const head = offerable(jobs, now);
+  const stray = jobs.find((job) => job.ticket !== null && job !== head);
+  if (stray !== undefined)
+    return `P1 only the head of the queue has a ticket: job ${stray.id}, which is ${stray.state}, has one`;
+  return head === null || head.ticket !== null
+    ? null
+    : `P13 the head of the queue has a ticket: job ${head.id} has none`;
+}
