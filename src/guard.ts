@@ -1,4 +1,4 @@
-import { LIMITS, refuse, type Refusal } from "@plumule/protocol";
+import { LIMITS, refuse, type Refusal, UNNAMED_PROTOCOL } from "@plumule/protocol";
 import type { Guard } from "../durable-objects/deployment/calls.ts";
 
 /**
@@ -26,4 +26,10 @@ export async function guardOf(request: Request, bytes: Uint8Array): Promise<Guar
     bodySha256: Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join(""),
     ifMatch: revision === null ? null : `"r${revision[1]}"`,
   };
+}
+
+/** The version of the wire that a caller says it can read, in `Accept: application/json; plumule=2`; the first for one that does not say. */
+export function acceptedProtocol(request: Request): number {
+  const said = /^application\/json; ?plumule=(\d{1,4})$/.exec(request.headers.get("accept") ?? "");
+  return said === null ? UNNAMED_PROTOCOL : Number(said[1]);
 }

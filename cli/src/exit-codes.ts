@@ -14,6 +14,7 @@ export const EXIT = {
   noRunner: 9,
   unreachable: 69,
   tryAgain: 75,
+  outdated: 76,
   timeout: 124,
   interrupted: 130,
 } as const;
@@ -33,6 +34,7 @@ export const EXIT_MEANINGS: Readonly<Record<keyof typeof EXIT, string>> = {
   noRunner: "no runner can do the job",
   unreachable: "the broker cannot be reached",
   tryAgain: "a rate or quota, or the broker is busy; try again later",
+  outdated: "this plumule is too old for the broker",
   timeout: "the time given with --timeout is over; the job goes on",
   interrupted: "Ctrl-C; a job that was submitted goes on",
 };
@@ -69,6 +71,7 @@ export function exitOfJob({ state, reason }: Pick<JobView, "state" | "reason">):
 export function exitOfProblem({ status, code }: Pick<Problem, "status" | "code">): ExitCode {
   if (code === "idempotency-mismatch") return EXIT.conflict;
   if (code === "internal" && status !== 500) return EXIT.unreachable;
+  if (code === "protocol-too-old") return EXIT.outdated;
   if (status === 401 || status === 403) return EXIT.authentication;
   if (status === 404 || status === 410) return EXIT.notFound;
   if (status === 409 || status === 412) return EXIT.conflict;

@@ -1,7 +1,9 @@
 import {
   formatTime,
   LIMITS,
+  protocolOf,
   sha256Hex,
+  UNNAMED_PROTOCOL,
   utf8,
   type Assignment,
   type Millis,
@@ -12,10 +14,17 @@ import type { Leased } from "./core/lease.ts";
 import { type Brief, type Lane, timeoutsOf } from "./core/model.ts";
 
 /** The part of a submit body that decisions see. */
-export function briefOf({ task, configuration: _configuration, env: _env, ...brief }: SubmitBody): Brief {
+export function briefOf(body: SubmitBody): Brief {
+  const { task, configuration: _configuration, env: _env, ...brief } = body;
+  const protocol = protocolOf(body);
   const features = new Set([...(brief.requires?.features ?? []), ...impliedFeatures(task)]);
   const requires = features.size === 0 ? brief.requires : { ...brief.requires, features: [...features] };
-  return { ...brief, ...(requires === undefined ? {} : { requires }), kind: task.kind };
+  return {
+    ...brief,
+    ...(requires === undefined ? {} : { requires }),
+    ...(protocol > UNNAMED_PROTOCOL ? { protocol } : {}),
+    kind: task.kind,
+  };
 }
 
 /** What a task needs by its nature: a runner that lacks it would only send the job back. What a repository's file asks for is not known yet. */

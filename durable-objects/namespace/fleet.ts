@@ -218,6 +218,7 @@ function runnerView(runner: Runner, presence: Presence | null, now: Millis): Run
     drained: runner.drained,
     revoked: runner.revokedAt !== null,
     offer: presence?.offer ?? null,
+    protocol: presence?.protocol ?? null,
     busy: presence?.busy ?? 0,
     registeredAt: formatTime(runner.registeredAt),
     seenAt: formatTimeOrNull(presence?.seenAt ?? null),

@@ -14,6 +14,15 @@ import type {
 } from "@plumule/protocol";
 
 /**
+ * What a job needs of a runner: what its submitter requires, and the least version of the wire in which the job can be said. Tickets and
+ * runners that were stored before versions were kept have none, and count as the first.
+ */
+export type Needs = Requires & { protocol?: number };
+
+/** What a runner offers, with the version of the wire that it speaks. */
+export type Ability = Offer & { protocol?: number };
+
+/**
  * A job's entry in a pool. `number` is the deployment's epoch of the ticket: a higher one replaces a lower one, a lower one is stale.
  * `avoid` is a wish: such a runner gets the job only while no other online runner could take it, so that a fleet of one still retries.
  */
@@ -22,7 +31,7 @@ export type Ticket = {
   job: JobId;
   number: number;
   priority: Priority;
-  needs: Requires;
+  needs: Needs;
   queuedAt: Millis;
   avoid: readonly RunnerId[];
 };
@@ -34,6 +43,8 @@ export type Reservation = { id: string; runner: RunnerId; offer: Offer; requestK
 export type Presence = {
   runner: RunnerId;
   offer: Offer;
+  /** The version of the wire that it speaks. Missing from a pool of older code. */
+  protocol?: number;
   busy: number;
   seenAt: Millis;
   parked: boolean;

@@ -1,11 +1,10 @@
 import { DurableObject } from "cloudflare:workers";
-import { formatTime, LIMITS, refuse } from "@plumule/protocol";
+import { formatTime, LIMITS, refuse, UNNAMED_PROTOCOL } from "@plumule/protocol";
 import type {
   Assignment,
   DeploymentId,
   JobId,
   Millis,
-  Offer,
   PollBody,
   QueueView,
   Refusal,
@@ -17,7 +16,7 @@ import type { Env } from "../env.ts";
 import { migrate } from "../shared/migrate.ts";
 import { deploymentObject } from "../shared/names.ts";
 import { within } from "../shared/within.ts";
-import type { PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
+import type { Ability, PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
 import { Backlog } from "./core/backlog.ts";
 import type { Entry } from "./core/backlog.ts";
 import { Deliveries } from "./core/deliveries.ts";
@@ -92,7 +91,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     const now = Date.now();
     const delivered = this.#deliveries.get(id, body.requestKey, now);
     if (delivered !== null) return delivered;
-    const runner = this.#see(id, body.offer, body.busy, now);
+    const runner = this.#see(id, { ...body.offer, protocol: body.protocol }, body.busy, now);
     if (this.#fleet.parkedCount >= LIMITS.parkedPolls && !runner.polls.has(body.requestKey))
       return refuse("unavailable", `pool ${this.#pool} holds its limit of ${LIMITS.parkedPolls} polls`);
     const { poll, ended } = this.#fleet.park(runner, body.requestKey);
@@ -169,8 +168,16 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
   }
 
   async presence(): Promise<Presence[]> {
-    return Array.from(this.#fleet.runners(), ({ id, offer, busy, seenAt, polls, drained }) => {
-      return { runner: id, offer, busy, seenAt, parked: polls.size > 0, drained };
+    return Array.from(this.#fleet.runners(), ({ id, offer: { protocol, ...offer }, busy, seenAt, polls, drained }) => {
+      return {
+        runner: id,
+        offer,
+        protocol: protocol ?? UNNAMED_PROTOCOL,
+        busy,
+        seenAt,
+        parked: polls.size > 0,
+        drained,
+      };
     });
   }
 
@@ -217,7 +224,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
       this.#backlog.put(ticket).told = told === null ? null : { reason: told, nearest: null, position: null };
   }
 
-  #see(id: RunnerId, offer: Offer, busy: number, now: Millis): Runner {
+  #see(id: RunnerId, offer: Ability, busy: number, now: Millis): Runner {
     const left = this.#fleet.expire(now);
     const drained = this.#drained.has(id);
     const { runner, changed } = this.#fleet.see(id, offer, busy, drained, now);

@@ -1,11 +1,11 @@
-import type { DeploymentId, JobId, Millis, Offer, Priority, Requires, RunnerId } from "@plumule/protocol";
-import type { Ticket } from "./calls.ts";
+import type { DeploymentId, JobId, Millis, Priority, RunnerId } from "@plumule/protocol";
+import type { Ability, Needs, Ticket } from "./calls.ts";
 
 /** A stored ticket, with the reason for waiting that its deployment was told last. */
 export type StoredTicket = { ticket: Ticket; told: string | null };
 
 /** A stored runner. `offer` is null for one that was drained before it ever polled. `seenAt` is coarse: see `saveRunner`. */
-export type StoredRunner = { id: RunnerId; offer: Offer | null; drained: boolean; seenAt: Millis };
+export type StoredRunner = { id: RunnerId; offer: Ability | null; drained: boolean; seenAt: Millis };
 
 type TicketRow = {
   job: JobId;
@@ -21,12 +21,12 @@ type RunnerRow = { runner: RunnerId; offer: string | null; drained: number; seen
 
 /** Every ticket. Needs that are equal as text are one value in memory. */
 export function readTickets(sql: SqlStorage): StoredTicket[] {
-  const needsOf = new Map<string, Requires>();
+  const needsOf = new Map<string, Needs>();
   return sql
     .exec<TicketRow>("SELECT job, deployment, number, priority, needs, queued_at, avoid, told FROM tickets")
     .toArray()
     .map((row) => {
-      const needs = needsOf.get(row.needs) ?? (JSON.parse(row.needs) as Requires);
+      const needs = needsOf.get(row.needs) ?? (JSON.parse(row.needs) as Needs);
       needsOf.set(row.needs, needs);
       const { job, deployment, number, priority, queued_at: queuedAt, told } = row;
       return {
@@ -68,7 +68,7 @@ export function readRunners(sql: SqlStorage): StoredRunner[] {
     .toArray()
     .map((row) => ({
       id: row.runner,
-      offer: row.offer === null ? null : (JSON.parse(row.offer) as Offer),
+      offer: row.offer === null ? null : (JSON.parse(row.offer) as Ability),
       drained: row.drained === 1,
       seenAt: row.seen_at,
     }));

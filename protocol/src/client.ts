@@ -1,6 +1,7 @@
 import * as z from "zod";
 import type { AnswerOf, Endpoint } from "./endpoints/endpoint.ts";
 import { problemSchema, type Problem } from "./errors.ts";
+import { ACCEPTED_MEDIUM } from "./version.ts";
 
 /** What a client needs of the world: a fetch, where the broker is, and the bearer of each request. */
 export type ClientDeps = {
@@ -44,7 +45,7 @@ export async function call<E extends Endpoint>(
   endpoint: E,
   input: CallInput<E>,
 ): Promise<CallAnswer<E>> {
-  const headers: Record<string, string> = { accept: "application/json", ...input.headers };
+  const headers: Record<string, string> = { accept: ACCEPTED_MEDIUM, ...input.headers };
   if (deps.bearer !== undefined) headers["authorization"] ??= `Bearer ${deps.bearer}`;
   const init: RequestInit = { method: endpoint.method.toUpperCase(), headers };
   if (input.signal !== undefined) init.signal = input.signal;

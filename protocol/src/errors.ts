@@ -46,6 +46,12 @@ export const ERRORS = {
     action: "fix",
     next: "Make a new Ed25519 key: `plumule key new`.",
   },
+  "protocol-too-old": {
+    status: 400,
+    title: "This version of the protocol is no longer served",
+    action: "stop",
+    next: "Update plumule on this machine and start it again; `GET /v1` names the versions that this broker serves.",
+  },
   unauthenticated: {
     status: 401,
     title: "Not authenticated",

@@ -1,3 +1,4 @@
+export * from "./older-peers.ts";
 export * from "./version.ts";
 export * from "./bytes.ts";
 export * from "./ids.ts";

@@ -174,7 +174,7 @@ export const resultAnswerSchema = z
 export type ResultAnswer = z.output<typeof resultAnswerSchema>;
 
 export const RUNNER_STATES = ["online", "offline"] as const;
-/** A runner as the fleet shows it. */
+/** A runner as the fleet shows it. `protocol` is the version that it spoke when it last polled; brokers of version 1 do not say. */
 export const runnerViewSchema = z
   .object({
     id: runnerIdSchema,
@@ -184,6 +184,7 @@ export const runnerViewSchema = z
     drained: z.boolean(),
     revoked: z.boolean(),
     offer: offerSchema.nullable(),
+    protocol: z.int().nullable().optional(),
     busy: z.int(),
     registeredAt: timeSchema,
     seenAt: timeSchema.nullable(),

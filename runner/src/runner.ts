@@ -44,6 +44,10 @@ const FULL_QUIET_MS = 5_000;
 /** A poll that comes back empty before this was not held, ms. */
 const EARLY_MS = 1_000;
 
+/** Exit codes of a runner that the broker refuses: for good (`EX_NOPERM` of sysexits.h), or until it is updated. */
+export const EXIT_REFUSED = 77;
+export const EXIT_TOO_OLD = 7;
+
 type Phase = "working" | "draining" | "stopping" | "leaving";
 
 /** Starts a runner: key, registration, machine, what an earlier process left behind, then the poll loop. A refusal says what to do. */
@@ -158,7 +162,7 @@ class Runner {
       if (interrupted.aborted && !answer.ok) continue;
       if (!answer.ok && !answer.retry) {
         say(`the broker refuses this runner: ${answer.problem.detail} ${answer.problem.next}`);
-        return 77;
+        return answer.problem.code === "protocol-too-old" ? EXIT_TOO_OLD : EXIT_REFUSED;
       }
       if (!answer.ok) {
         if (!quiet) say(`the broker cannot be reached (${answer.problem.detail}); trying again`);

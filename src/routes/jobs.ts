@@ -10,6 +10,7 @@ import {
   getRun,
   getStatements,
   isRefusal,
+  readableIn,
   type JobView,
   LIMITS,
   listDeployments,
@@ -21,7 +22,7 @@ import {
   type SubmitAnswer,
 } from "@plumule/protocol";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
-import { guardOf } from "../guard.ts";
+import { acceptedProtocol, guardOf } from "../guard.ts";
 import { type Answer, type App, implement } from "../implement.ts";
 import { placeOfJob, placeOfRun, rememberPlace } from "../locate.ts";
 
@@ -147,9 +148,11 @@ function readRoutes(app: App): void {
     if (request.headers.get("if-none-match") === etag) return { status: 304, body: null, headers: { etag } };
     return { status: 200, body: snapshot, headers: { etag } };
   });
-  implement(app, getJob, async ({ params, env }) => {
+  implement(app, getJob, async ({ params, request, env }) => {
     const place = await placeOfJob(env, params.ns, params.job);
-    return isRefusal(place) ? place : ok(await place.object.job(params.job));
+    if (isRefusal(place)) return place;
+    const detail = await place.object.job(params.job);
+    return ok(isRefusal(detail) ? detail : { ...detail, spec: readableIn(acceptedProtocol(request), detail.spec) });
   });
   implement(app, getDerivations, async ({ params, env }) => {
     const place = await placeOfJob(env, params.ns, params.job);

@@ -6,6 +6,7 @@ import {
   LIMITS,
   pollWork,
   postResult,
+  PROTOCOL_VERSION_FLOOR,
   refuse,
   type Refusal,
   reportRunEvents,
@@ -20,6 +21,11 @@ const NO_LEASE = refuse("unauthenticated", "This needs the lease token of the ru
 export function runRoutes(app: App): void {
   implement(app, pollWork, async ({ params, body, principal, env }) => {
     if (principal.kind !== "runner") return refuse("forbidden", "Only a runner's session may poll.");
+    if (body.protocol < PROTOCOL_VERSION_FLOOR)
+      return refuse(
+        "protocol-too-old",
+        `This runner speaks version ${body.protocol} of the protocol; the oldest that is served is ${PROTOCOL_VERSION_FLOOR}.`,
+      );
     // The session says which pool; the body repeats it so that a runner notices when it was moved.
     if (body.pool !== principal.pool)
       return refuse("forbidden", `This runner belongs to the pool \`${principal.pool}\`.`, {

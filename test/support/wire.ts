@@ -2,14 +2,12 @@ import { createHash } from "node:crypto";
 import type * as z from "zod";
 import * as protocol from "../../protocol/src/index.ts";
 
-const { ENDPOINTS, clientFrameSchema, jsonSchemaOf, serverFrameSchema } = protocol;
+type Protocol = typeof protocol;
 
 /** Every schema of the wire by name: all that protocol exports, and what its endpoints take and answer. */
-export function wireSchemas(): Record<string, z.ZodType> {
-  const exported = Object.entries<unknown>(protocol).filter((entry): entry is [string, z.ZodType] =>
-    isSchema(entry[1]),
-  );
-  const endpoints = Object.values(ENDPOINTS).flatMap(({ name, params, query, body, answers }) => [
+export function wireSchemas(of: Protocol = protocol): Record<string, z.ZodType> {
+  const exported = Object.entries<unknown>(of).filter((entry): entry is [string, z.ZodType] => isSchema(entry[1]));
+  const endpoints = Object.values(of.ENDPOINTS).flatMap(({ name, params, query, body, answers }) => [
     [`${name}.params`, params],
     [`${name}.query`, query],
     [`${name}.body`, body],
@@ -22,17 +20,18 @@ export function wireSchemas(): Record<string, z.ZodType> {
  * The schemas that a recorded message must keep fitting, by the name of its file: what endpoints take and answer (by the schema's id),
  * each frame of a stream, statements and the push that bridges send.
  */
-export function messageSchemas(): Record<string, z.ZodType> {
-  const bodies = Object.entries(wireSchemas()).filter(([name]) => /\.(body|\d+)$/.test(name));
+export function messageSchemas(of: Protocol = protocol): Record<string, z.ZodType> {
+  const { clientFrameSchema, serverFrameSchema } = of;
+  const bodies = Object.entries(wireSchemas(of)).filter(([name]) => /\.(body|\d+)$/.test(name));
   return Object.fromEntries([
     ...bodies.map(([name, schema]) => [schema.meta()?.id ?? name, schema]),
     ...clientFrameSchema.options.map(({ shape }) => [`client.${shape.op.value}`, clientFrameSchema]),
     ...serverFrameSchema.options.map(({ shape }) => [`server.${shape.op.value}`, serverFrameSchema]),
-    ["statement.job-result", protocol.jobResultSchema],
-    ["statement.provenance", protocol.provenanceSchema],
-    ["Push", protocol.pushBodySchema],
-    ["Problem", protocol.problemSchema],
-    ["NamespaceSnapshot", protocol.namespaceSnapshotSchema],
+    ["statement.job-result", of.jobResultSchema],
+    ["statement.provenance", of.provenanceSchema],
+    ["Push", of.pushBodySchema],
+    ["Problem", of.problemSchema],
+    ["NamespaceSnapshot", of.namespaceSnapshotSchema],
   ]);
 }
 
@@ -40,7 +39,7 @@ export function messageSchemas(): Record<string, z.ZodType> {
 export function wireDigest(): string {
   const lines = Object.entries(wireSchemas()).map(([name, schema]) => {
     const named = {};
-    const text = JSON.stringify([jsonSchemaOf(schema, "sent", "", named), named]);
+    const text = JSON.stringify([protocol.jsonSchemaOf(schema, "sent", "", named), named]);
     return `${createHash("sha256").update(text).digest("hex")}  ${name}\n`;
   });
   return lines.toSorted((a, b) => (a.slice(66) < b.slice(66) ? -1 : 1)).join("");

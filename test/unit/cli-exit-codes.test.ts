@@ -17,6 +17,7 @@ describe("exit codes", () => {
       noRunner: 9,
       unreachable: 69,
       tryAgain: 75,
+      outdated: 76,
       timeout: 124,
       interrupted: 130,
     });
@@ -78,6 +79,7 @@ describe("exit codes", () => {
       "revision-conflict": 5,
       "idempotency-mismatch": 5,
       "rate-limited": 75,
+      "protocol-too-old": 76,
       "quota-exceeded": 75,
       internal: 75,
       unavailable: 75,

@@ -1,6 +1,7 @@
-import type { Assignment, Offer, Requires, Waiting } from "@plumule/protocol";
+import type { Assignment, Requires, Waiting } from "@plumule/protocol";
 import { waitingSchema } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
+import type { Ability, Needs } from "../../durable-objects/pool/calls.ts";
 import { Deliveries } from "../../durable-objects/pool/core/deliveries.ts";
 import { explain, outlookOf } from "../../durable-objects/pool/core/explain.ts";
 import type { Candidate } from "../../durable-objects/pool/core/explain.ts";
@@ -10,7 +11,7 @@ const KING = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK";
 const QUEEN = "did:key:z6Mkf5rGMoatrSj1f4CyvuHBeXJELe9RPdzo2PKGNCKVtZxP";
 const seenAt = Date.parse("2026-11-01T12:00:00Z");
 
-const runner = (over: Partial<Candidate> = {}, offer: Partial<Offer> = {}): Candidate => {
+const runner = (over: Partial<Candidate> = {}, offer: Partial<Ability> = {}): Candidate => {
   const plain = { name: "king", systems: ["x86_64-linux"], features: [], labels: [], version: "1", capacity: 1 };
   return {
     id: KING,
@@ -21,15 +22,15 @@ const runner = (over: Partial<Candidate> = {}, offer: Partial<Offer> = {}): Cand
     offer: { ...plain, isolation: "process-group", ...offer },
   };
 };
-const queen = (over: Partial<Candidate> = {}, offer: Partial<Offer> = {}): Candidate =>
+const queen = (over: Partial<Candidate> = {}, offer: Partial<Ability> = {}): Candidate =>
   runner({ id: QUEEN, ...over }, { name: "queen", ...offer });
-const why = (needs: Requires, position: number, runners: Candidate[]): Waiting =>
+const why = (needs: Needs, position: number, runners: Candidate[]): Waiting =>
   waitingSchema.parse(explain(needs, position, outlookOf(needs, runners), "default"));
 
 const arm: Requires = { systems: ["aarch64-linux"] };
 const demanding: Requires = { systems: ["x86_64-linux"], features: ["kvm"], labels: ["host:king"], isolation: "bwrap" };
 
-type Row = [string, Requires, number, Candidate[], Waiting["reason"], string[] | null, string];
+type Row = [string, Needs, number, Candidate[], Waiting["reason"], string[] | null, string];
 describe("why a ticket waits", () => {
   it.each<Row>([
     [
@@ -40,6 +41,33 @@ describe("why a ticket waits", () => {
       "no-runner",
       null,
       "No runner is online in pool default. Start one: `plumule runner start`",
+    ],
+    [
+      "its runner is only too old",
+      { systems: ["x86_64-linux"], protocol: 2 },
+      0,
+      [runner()],
+      "no-runner",
+      ["protocol 2 (has 1)"],
+      "No runner offers x86_64-linux with protocol 2. Nearest: king, which lacks protocol 2 (has 1). Update plumule on king and start its runner again, or start another: `plumule runner start --system x86_64-linux`",
+    ],
+    [
+      "its runner is too old for more than one reason",
+      { systems: ["aarch64-linux"], protocol: 2 },
+      0,
+      [runner()],
+      "no-runner",
+      ["system aarch64-linux", "protocol 2 (has 1)"],
+      "No runner offers aarch64-linux with protocol 2. Nearest: king, which lacks system aarch64-linux, protocol 2 (has 1). Start one: `plumule runner start --system aarch64-linux`",
+    ],
+    [
+      "a newer runner is busy",
+      { protocol: 2 },
+      0,
+      [runner(), queen({}, { protocol: 2 })],
+      "runners-busy",
+      null,
+      "Next in pool default, where 1 runner fits and none is free yet. Shorten the wait: `plumule runner start`",
     ],
     [
       "no runner has the system",
@@ -115,7 +143,8 @@ describe("why a ticket waits", () => {
     ],
   ])("%s", (_, needs, position, runners, reason, missing, detail) => {
     const waiting = why(needs, position, runners);
-    expect(waiting).toMatchObject({ reason, detail, needs, position });
+    const { protocol: _protocol, ...required } = needs;
+    expect(waiting).toMatchObject({ reason, detail, needs: required, position });
     expect(waiting.nearest?.lacks ?? null).toEqual(missing);
   });
 

@@ -1,8 +1,7 @@
 import { ISOLATION_LEVELS, LIMITS, PRIORITIES } from "@plumule/protocol";
-import type { Offer, Requires } from "@plumule/protocol";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Ticket } from "../../durable-objects/pool/calls.ts";
+import type { Ability, Needs, Ticket } from "../../durable-objects/pool/calls.ts";
 import { Backlog } from "../../durable-objects/pool/core/backlog.ts";
 import { fits, lacks, signatureOf } from "../../durable-objects/pool/core/fit.ts";
 import { Fleet, OFFLINE_MS } from "../../durable-objects/pool/core/fleet.ts";
@@ -11,7 +10,7 @@ import { AGING_MS, compare, rankOf } from "../../durable-objects/pool/core/order
 const BASE = Date.parse("2026-11-01T00:00:00Z");
 const anyone = (): boolean => true;
 
-const offer = (over: Partial<Offer> = {}): Offer => {
+const offer = (over: Partial<Ability> = {}): Ability => {
   const plain = { systems: ["x86_64-linux"], features: [], labels: [], isolation: "process-group" as const };
   return { name: "king", ...plain, version: "1", capacity: 1, ...over };
 };
@@ -21,22 +20,24 @@ const ticket = (job: string, over: Partial<Ticket> = {}): Ticket => {
 };
 
 const some = (names: string[]): fc.Arbitrary<string[]> => fc.subarray(names);
-const needsArbitrary: fc.Arbitrary<Requires> = fc.record(
+const needsArbitrary: fc.Arbitrary<Needs> = fc.record(
   {
     systems: some(["x86_64-linux", "aarch64-linux"]),
     features: some(["kvm", "effects"]),
     labels: some(["host:king", "host:queen"]),
     isolation: fc.constantFrom(...ISOLATION_LEVELS),
+    protocol: fc.constantFrom(1, 2),
   },
   { requiredKeys: [] },
 );
-const offerArbitrary: fc.Arbitrary<Offer> = fc
+const offerArbitrary: fc.Arbitrary<Ability> = fc
   .record({
     systems: some(["x86_64-linux", "aarch64-linux"]),
     features: some(["kvm", "effects"]),
     labels: some(["host:king", "host:queen"]),
     isolation: fc.constantFrom(...ISOLATION_LEVELS),
     capacity: fc.integer({ min: 1, max: 3 }),
+    protocol: fc.constantFrom(1, 2),
   })
   .map(offer);
 const ticketArbitrary: fc.Arbitrary<Omit<Ticket, "job">> = fc.record({
@@ -58,7 +59,7 @@ function backlogOf(tickets: readonly Ticket[]): Backlog {
 }
 
 /** Hands out everything that an offer fits, one at a time, as a pool with one runner does. */
-function handOut(backlog: Backlog, to: Offer): Ticket[] {
+function handOut(backlog: Backlog, to: Ability): Ticket[] {
   const served: Ticket[] = [];
   for (let entry = backlog.best(to, anyone); entry !== null; entry = backlog.best(to, anyone)) {
     backlog.hold(entry);
@@ -80,7 +81,7 @@ describe("fitting", () => {
     );
   });
 
-  it.each<[string, Requires, Partial<Offer>, string[]]>([
+  it.each<[string, Needs, Partial<Ability>, string[]]>([
     ["nothing is needed", {}, {}, []],
     ["a system", { systems: ["aarch64-linux"] }, {}, ["system aarch64-linux"]],
     ["one of two systems", { systems: ["x86_64-linux", "aarch64-linux"] }, {}, ["system aarch64-linux"]],
@@ -225,7 +226,7 @@ describe("the backlog", () => {
 });
 
 describe("the fleet", () => {
-  const fleetOf = (...runners: [string, Partial<Offer>, number?][]): Fleet => {
+  const fleetOf = (...runners: [string, Partial<Ability>, number?][]): Fleet => {
     const fleet = new Fleet();
     for (const [id, over, busy] of runners) {
       const { runner } = fleet.see(id, offer({ name: id, ...over }), busy ?? 0, false, BASE);
@@ -233,7 +234,7 @@ describe("the fleet", () => {
     }
     return fleet;
   };
-  const picked = (fleet: Fleet, needs: Requires = {}, avoid: string[] = []): string | undefined =>
+  const picked = (fleet: Fleet, needs: Needs = {}, avoid: string[] = []): string | undefined =>
     fleet.readyPoll(needs, avoid)?.runner.id;
 
   it("never offers a runner that does not fit, is drained or has no capacity left", () => {

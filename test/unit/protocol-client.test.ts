@@ -6,6 +6,7 @@ import { appendLog, drainRunner } from "../../protocol/src/endpoints/fleet.ts";
 import { cancelJob, getCommitRuns, getDeployment, listJobs } from "../../protocol/src/endpoints/jobs.ts";
 import { getHealth, revokeToken } from "../../protocol/src/endpoints/settings.ts";
 import { problemOf, refuse } from "../../protocol/src/errors.ts";
+import { ACCEPTED_MEDIUM } from "../../protocol/src/version.ts";
 
 const JOB = "0199a0b1-c2d3-7000-8abc-0123456789ab";
 const RUNNER = `did:key:z6Mk${"k".repeat(44)}`;
@@ -107,7 +108,7 @@ it("sends its bearer, its headers and a JSON body, `{}` where the caller has non
     headers: {
       authorization: "Bearer plm_x",
       "content-type": "application/json",
-      accept: "application/json",
+      accept: ACCEPTED_MEDIUM,
       "idempotency-key": "k1",
     },
   });

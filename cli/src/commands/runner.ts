@@ -1,5 +1,5 @@
 import { createRegistration, ISOLATION_LEVELS } from "@plumule/protocol";
-import { type RunnerOptions, startRunner } from "@plumule/runner";
+import { EXIT_REFUSED, EXIT_TOO_OLD, type RunnerOptions, startRunner } from "@plumule/runner";
 import { Command, Option } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
@@ -8,9 +8,6 @@ import { collect, wholeNumber } from "../flags.ts";
 import { paint } from "../print.ts";
 import { runnerSettings } from "../runner-settings.ts";
 import { fleet, setDrained } from "./runner-fleet.ts";
-
-/** Exit code of a runner that the broker refuses (`EX_NOPERM` of sysexits.h). */
-const REFUSED_BY_BROKER = 77;
 
 type StartFlags = {
   config?: string;
@@ -101,7 +98,11 @@ async function start(
   process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
   const code = await runner.done;
-  if (code === REFUSED_BY_BROKER) {
+  if (code === EXIT_TOO_OLD) {
+    const next = "Update plumule on this machine, then start the runner again: its state is kept.";
+    return { exit: EXIT.outdated, what: "This runner is too old for the broker", next };
+  }
+  if (code === EXIT_REFUSED) {
     const next = "Register this key: `plumule runner token` where you have a token, then start with --registration.";
     return { exit: EXIT.authentication, what: "The broker does not know this runner", next };
   }

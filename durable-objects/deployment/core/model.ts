@@ -59,8 +59,11 @@ export type State = { readonly lane: Lane; readonly jobs: readonly Job[] };
 export type Moment = { now: Millis; actor: Actor; output: Output | null };
 export type Output = { bytes: number; at: Millis };
 
-/** A submit body without its bulk: what decisions and views need. The whole body is stored beside it. */
-export type Brief = Omit<SubmitBody, "task" | "configuration" | "env"> & { kind: Task["kind"] };
+/**
+ * A submit body without its bulk: what decisions and views need. The whole body is stored beside it. `protocol` is the version of the wire that a
+ * runner must speak to be given the body, unless any will do.
+ */
+export type Brief = Omit<SubmitBody, "task" | "configuration" | "env"> & { kind: Task["kind"]; protocol?: number };
 
 /** A message to a pool that is sent until it was answered. */
 export type Outgoing = { number: number; dueAt: Millis; tryCount: number };

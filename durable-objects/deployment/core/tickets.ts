@@ -23,13 +23,13 @@ export function offerable(jobs: readonly Job[], now: Millis): Job | null {
 
 /** The ticket that offers a job, as its pool stores it. */
 export function poolTicket(deployment: string, job: Job, number: number): PoolTicket {
-  const { brief } = job;
+  const { requires = {}, protocol, priority = "normal" } = job.brief;
   return {
     deployment,
     job: job.id,
     number,
-    priority: brief.priority ?? "normal",
-    needs: brief.requires ?? {},
+    priority,
+    needs: protocol === undefined ? requires : { ...requires, protocol },
     queuedAt: job.queuedAt,
     avoid: job.avoid,
   };

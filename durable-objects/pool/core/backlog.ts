@@ -1,5 +1,5 @@
-import type { DeploymentId, JobId, Millis, Offer, Requires } from "@plumule/protocol";
-import type { Ticket } from "../calls.ts";
+import type { DeploymentId, JobId, Millis } from "@plumule/protocol";
+import type { Ability, Needs, Ticket } from "../calls.ts";
 import { fits, signatureOf } from "./fit.ts";
 import { compare } from "./order.ts";
 
@@ -25,7 +25,7 @@ export type Entry = {
   told: Told | null;
 };
 
-type Line = { needs: Requires; entries: Entry[] };
+type Line = { needs: Needs; entries: Entry[] };
 
 /** Index of the first entry that does not go before `entry`. */
 function placeIn(entries: readonly Entry[], entry: Entry): number {
@@ -115,7 +115,7 @@ export class Backlog {
   }
 
   /** The first ticket that an offer fits and that `allowed` lets through; null when there is none. */
-  best(offer: Offer, allowed: (entry: Entry) => boolean): Entry | null {
+  best(offer: Ability, allowed: (entry: Entry) => boolean): Entry | null {
     let best: Entry | null = null;
     for (const line of this.#lines.values()) {
       if (!fits(line.needs, offer)) continue;
@@ -134,7 +134,7 @@ export class Backlog {
    * How many tickets go first. A ticket stands in the line of every kind of runner that could take it; the shortest of them counts, so
    * that work for machines that nobody has makes nobody else's line look longer. Without such a runner, tickets of equal needs count.
    */
-  position(entry: Entry, offers: readonly Offer[]): number {
+  position(entry: Entry, offers: readonly Ability[]): number {
     const { needs } = entry.ticket;
     const shortest = offers
       .filter((offer) => fits(needs, offer))

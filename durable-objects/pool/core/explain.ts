@@ -1,5 +1,6 @@
 import { formatTime } from "@plumule/protocol";
-import type { PoolName, Requires, Waiting } from "@plumule/protocol";
+import type { PoolName, Waiting } from "@plumule/protocol";
+import type { Needs } from "../calls.ts";
 import { lacks } from "./fit.ts";
 import type { Runner } from "./fleet.ts";
 
@@ -16,7 +17,7 @@ export type Near = { candidate: Candidate; lacks: string[] };
 export type Outlook = { fitting: number; drained: Near | null; nearest: Near | null };
 
 /** Looks for the runners that could take a ticket. One look serves all tickets of equal needs. */
-export function outlookOf(needs: Requires, candidates: Iterable<Candidate>): Outlook {
+export function outlookOf(needs: Needs, candidates: Iterable<Candidate>): Outlook {
   const outlook: Outlook = { fitting: 0, drained: null, nearest: null };
   for (const candidate of candidates) {
     const near: Near = { candidate, lacks: lacks(needs, candidate.offer) };
@@ -40,8 +41,10 @@ function nearer(a: Near | null, b: Near): Near {
 }
 
 /** Why a ticket waits, for programs and, in one sentence with the next step, for people. `position`: how many tickets go first. */
-export function explain(needs: Requires, position: number, outlook: Outlook, pool: PoolName): Waiting {
-  const base = { needs, position, etaMs: null };
+export function explain(needs: Needs, position: number, outlook: Outlook, pool: PoolName): Waiting {
+  // What was asked for: the version of the wire follows from it, and readers of version 1 know no such field.
+  const { protocol: _protocol, ...required } = needs;
+  const base = { needs: required, position, etaMs: null };
   const { fitting, drained, nearest } = outlook;
   if (fitting > 0) {
     const fit = `${fitting} runner${fitting === 1 ? " fits" : "s fit"}`;
@@ -59,11 +62,11 @@ export function explain(needs: Requires, position: number, outlook: Outlook, poo
     const detail = `Every runner that fits is drained. Let ${offer.name} take work again: \`plumule runner undrain ${id}\``;
     return { ...base, reason: "runners-drained", nearest: named, detail };
   }
-  const detail = `${absence(needs, pool)}${nearness(nearest)} Start one: \`${startCommand(needs)}\``;
+  const detail = `${absence(needs, pool)}${nearness(nearest)}${remedy(nearest)} \`${startCommand(needs)}\``;
   return { ...base, reason: "no-runner", nearest: named, detail };
 }
 
-function absence(needs: Requires, pool: PoolName): string {
+function absence(needs: Needs, pool: PoolName): string {
   const wanted = lacks(needs, NOTHING).map((want) => want.replace(/^system /, "").replace(/ \(has .*\)$/, ""));
   const [first, ...rest] = wanted;
   if (first === undefined) return `No runner is online in pool ${pool}.`;
@@ -77,6 +80,14 @@ function nearness(nearest: Outlook["nearest"]): string {
   return ` Nearest: ${name}, which ${onlySystems ? `offers ${systems.join(", ") || "no system"}` : `lacks ${nearest.lacks.join(", ")}`}.`;
 }
 
+/** A runner that is only too old is better updated than joined by another. */
+function remedy(nearest: Outlook["nearest"]): string {
+  const isOld = nearest?.lacks.length === 1 && nearest.lacks[0]?.startsWith("protocol ") === true;
+  return isOld
+    ? ` Update plumule on ${nearest.candidate.offer.name} and start its runner again, or start another:`
+    : " Start one:";
+}
+
 /** An offer of nothing: what it lacks for some needs is all that they name. */
 const NOTHING: Candidate["offer"] = {
   name: "nothing",
@@ -88,7 +99,7 @@ const NOTHING: Candidate["offer"] = {
   capacity: 1,
 };
 
-function startCommand(needs: Requires): string {
+function startCommand(needs: Needs): string {
   const flags = (flag: string, values: readonly string[] | undefined): string[] =>
     (values ?? []).map((value) => `--${flag} ${value}`);
   return [

@@ -1,7 +1,10 @@
-import { ISOLATION_LEVELS } from "@plumule/protocol";
-import type { Offer, Requires } from "@plumule/protocol";
+import { ISOLATION_LEVELS, UNNAMED_PROTOCOL } from "@plumule/protocol";
+import type { Offer } from "@plumule/protocol";
+import type { Ability, Needs } from "../calls.ts";
 
 const level = (isolation: Offer["isolation"]): number => ISOLATION_LEVELS.indexOf(isolation);
+
+const spoken = ({ protocol }: Pick<Needs, "protocol">): number => protocol ?? UNNAMED_PROTOCOL;
 
 function missing(word: string, needed: readonly string[] | undefined, offered: readonly string[]): string[] {
   return (needed ?? []).filter((name) => !offered.includes(name)).map((name) => `${word} ${name}`);
@@ -9,27 +12,30 @@ function missing(word: string, needed: readonly string[] | undefined, offered: r
 
 /**
  * What an offer lacks for a job's needs, in words that a person can act on: `system aarch64-linux`, `feature kvm`, `label host:king`,
- * `isolation bwrap (has process-group)`. Empty: it fits. Every named system, feature and label is needed; isolation is a least level.
+ * `isolation bwrap (has process-group)`, `protocol 2 (has 1)`. Empty: it fits. Every named system, feature and label is needed; isolation and
+ * protocol are least levels.
  */
-export function lacks(needs: Requires, offer: Offer): string[] {
+export function lacks(needs: Needs, offer: Ability): string[] {
   const weaker = needs.isolation !== undefined && level(offer.isolation) < level(needs.isolation);
   return [
     ...missing("system", needs.systems, offer.systems),
     ...missing("feature", needs.features, offer.features),
     ...missing("label", needs.labels, offer.labels),
     ...(weaker ? [`isolation ${needs.isolation} (has ${offer.isolation})`] : []),
+    ...(spoken(offer) < spoken(needs) ? [`protocol ${spoken(needs)} (has ${spoken(offer)})`] : []),
   ];
 }
 
 /** True when an offer has everything that a job needs. */
-export function fits(needs: Requires, offer: Offer): boolean {
+export function fits(needs: Needs, offer: Ability): boolean {
   const covers = (needed: readonly string[] | undefined, offered: readonly string[]): boolean =>
     needed === undefined || needed.every((name) => offered.includes(name));
   return (
     covers(needs.systems, offer.systems) &&
     covers(needs.features, offer.features) &&
     covers(needs.labels, offer.labels) &&
-    (needs.isolation === undefined || level(offer.isolation) >= level(needs.isolation))
+    (needs.isolation === undefined || level(offer.isolation) >= level(needs.isolation)) &&
+    spoken(offer) >= spoken(needs)
   );
 }
 
@@ -39,11 +45,12 @@ const sorted = (names: readonly string[] | undefined): string[] => [...new Set(n
  * The same text for needs, or offers, that matching cannot tell apart. Tickets and runners are kept by it, so that one comparison
  * speaks for all that are alike: an event costs kinds of tickets times kinds of runners, never tickets times polls.
  */
-export function signatureOf(wants: Pick<Requires, "systems" | "features" | "labels" | "isolation">): string {
+export function signatureOf(wants: Pick<Needs, "systems" | "features" | "labels" | "isolation" | "protocol">): string {
   return JSON.stringify([
     sorted(wants.systems),
     sorted(wants.features),
     sorted(wants.labels),
     wants.isolation ?? ISOLATION_LEVELS[0],
+    spoken(wants),
   ]);
 }

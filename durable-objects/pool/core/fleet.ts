@@ -1,5 +1,6 @@
 import { LIMITS } from "@plumule/protocol";
-import type { Millis, Offer, Requires, RunnerId } from "@plumule/protocol";
+import type { Millis, RunnerId } from "@plumule/protocol";
+import type { Ability, Needs } from "../calls.ts";
 import { fits, signatureOf } from "./fit.ts";
 
 /** A runner that was not heard of for this long is offline, ms: it has missed a whole poll and the way back. */
@@ -17,7 +18,7 @@ export type Poll = { runner: Runner; requestKey: string; state: "free" | "aside"
  */
 export type Runner = {
   id: RunnerId;
-  offer: Offer;
+  offer: Ability;
   busy: number;
   seenAt: Millis;
   online: boolean;
@@ -27,7 +28,7 @@ export type Runner = {
 };
 
 /** Runners that matching cannot tell apart. `ready` are those that can take a job now, the longest waiting first. */
-type Kind = { offer: Offer; runners: Set<Runner>; ready: Set<Runner> };
+type Kind = { offer: Ability; runners: Set<Runner>; ready: Set<Runner> };
 
 const isReady = (runner: Runner): boolean =>
   !runner.drained &&
@@ -57,13 +58,13 @@ export class Fleet {
   }
 
   /** One offer per kind of runner of which at least one is online and takes work. */
-  offers(): Offer[] {
+  offers(): Ability[] {
     const taking = (kind: Kind): boolean => [...kind.runners].some((runner) => runner.online && !runner.drained);
     return [...this.#kinds.values()].filter(taking).map((kind) => kind.offer);
   }
 
   /** Notes what a runner says of itself. `changed`: whether that may change why a ticket waits. */
-  see(id: RunnerId, offer: Offer, busy: number, drained: boolean, now: Millis): { runner: Runner; changed: boolean } {
+  see(id: RunnerId, offer: Ability, busy: number, drained: boolean, now: Millis): { runner: Runner; changed: boolean } {
     const known = this.#runners.get(id);
     const alike = known !== undefined && signatureOf(known.offer) === signatureOf(offer);
     const changed = !alike || !known.online;
@@ -166,7 +167,7 @@ export class Fleet {
    * A free poll for a ticket: of the plainest kind of runner that fits, so that rarer machines stay free for work that needs them, the
    * runner that has waited longest.
    */
-  readyPoll(needs: Requires, avoid: readonly RunnerId[]): Poll | null {
+  readyPoll(needs: Needs, avoid: readonly RunnerId[]): Poll | null {
     let best: { plainness: number; runner: Runner } | null = null;
     for (const { offer, ready } of this.#kinds.values()) {
       const plainness = offer.systems.length + offer.features.length + offer.labels.length;
@@ -183,7 +184,7 @@ export class Fleet {
   }
 
   /** False for a runner that the ticket avoids while another one that fits is online. The caller knows that the runner fits. */
-  mayTake(runner: Runner, needs: Requires, avoid: readonly RunnerId[]): boolean {
+  mayTake(runner: Runner, needs: Needs, avoid: readonly RunnerId[]): boolean {
     if (!avoid.includes(runner.id)) return true;
     const another = (other: Runner): boolean => other.online && !other.drained && !avoid.includes(other.id);
     return ![...this.#kinds.values()].some((kind) => fits(needs, kind.offer) && [...kind.runners].some(another));
