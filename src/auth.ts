@@ -1,4 +1,14 @@
-import { allowsScope, isRefusal, LIMITS, type Access, type Principal, refuse, type Refusal } from "@plumule/protocol";
+import {
+  type Access,
+  allowsScope,
+  coversDeployment,
+  type DeploymentId,
+  isRefusal,
+  LIMITS,
+  type Principal,
+  refuse,
+  type Refusal,
+} from "@plumule/protocol";
 import type { Env } from "../durable-objects/env.ts";
 import { namespaceObject } from "../durable-objects/shared/names.ts";
 
@@ -49,6 +59,33 @@ export function authorize(principal: Principal, access: Access): Refusal | null 
   if (access === "read" || access === "submit" || access === "operate" || access === "admin")
     return allowsScope(principal.scopes, access) ? null : refuse("forbidden", `This needs the scope \`${access}\`.`);
   return null;
+}
+
+/**
+ * Keeps a caller that is confined to some deployments to them. `deployment` is the one that a request is about; null when it is about the whole
+ * namespace. What is refused does not depend on whether the deployment exists.
+ */
+export function confine({ deployments }: Principal, deployment: DeploymentId | null): Refusal | null {
+  if (deployments === undefined || (deployment !== null && coversDeployment(deployments, deployment))) return null;
+  const what = deployment === null ? "this is about the whole namespace" : `not ${deployment}`;
+  return refuse("forbidden", `This credential is for ${deployments.join(", ")}; ${what}.`, {
+    next: "Use a credential that is not confined to some deployments.",
+  });
+}
+
+/** Admits a watcher by a bearer or a ticket. Never from the cache: the namespace has to know whose sockets to close. */
+export async function admit(
+  env: Env,
+  namespace: string,
+  deployment: DeploymentId | null,
+  show: string | null | { ticket: string; origin: string | null },
+): Promise<{ principal: Principal; until: number } | Refusal> {
+  if (show === null) return refuse("unauthenticated", "This needs `Authorization: Bearer …`.");
+  if (typeof show !== "string") return namespaceObject(env, namespace).admit({ show, deployment });
+  if (!(await isAdmin(env, show)))
+    return namespaceObject(env, namespace).admit({ show: { credential: show }, deployment });
+  const answer = await admin(env, namespace);
+  return isRefusal(answer) ? answer : { ...answer, until: Date.now() + LIMITS.admissionMs };
 }
 
 async function isAdmin(env: Env, credential: string): Promise<boolean> {

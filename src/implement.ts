@@ -1,7 +1,9 @@
 import type { Context, Hono } from "hono";
 import {
   type AnswerOf,
+  createTicket,
   type Endpoint,
+  endLogin,
   fieldErrors,
   type InputOf,
   isRefusal,
@@ -11,7 +13,7 @@ import {
   type Refusal,
 } from "@plumule/protocol";
 import type { Env } from "../durable-objects/env.ts";
-import { authenticate, authorize, bearerOf } from "./auth.ts";
+import { authenticate, authorize, bearerOf, confine } from "./auth.ts";
 import { readBody } from "./body.ts";
 import { problemResponse } from "./problem.ts";
 
@@ -96,7 +98,14 @@ async function principalOf(
   )
     return NOBODY;
   const principal = await authenticate(env, typeof params["ns"] === "string" ? params["ns"] : "", bearer);
-  return isRefusal(principal) ? principal : (authorize(principal, endpoint.access) ?? principal);
+  if (isRefusal(principal)) return principal;
+  return authorize(principal, endpoint.access) ?? confineTo(principal, endpoint, params) ?? principal;
+}
+
+/** A job or run belongs to a deployment that only its look-up tells (`locate.ts`); what concerns the caller itself belongs to none. */
+function confineTo(principal: Principal, endpoint: Endpoint, params: Record<string, unknown>): Refusal | null {
+  if ("job" in params || "run" in params || endpoint === createTicket || endpoint === endLogin) return null;
+  return confine(principal, typeof params["deployment"] === "string" ? params["deployment"] : null);
 }
 
 function parseBody(schema: NonNullable<Endpoint["body"]>, bytes: Uint8Array): { body: unknown } | Refusal {

@@ -1,4 +1,13 @@
-import { type DeploymentId, jobOfRun, type JobId, refuse, type Refusal, type RunId } from "@plumule/protocol";
+import {
+  coversDeployment,
+  type DeploymentId,
+  type JobId,
+  jobOfRun,
+  type Principal,
+  refuse,
+  type Refusal,
+  type RunId,
+} from "@plumule/protocol";
 import type { Env } from "../durable-objects/env.ts";
 import { deploymentObject, namespaceObject } from "../durable-objects/shared/names.ts";
 
@@ -15,15 +24,21 @@ export function rememberPlace(namespace: string, job: JobId, deployment: Deploym
 /** A Deployment object, wrapped: a stub has every name that it is asked for, so it could pass for a promise or a refusal. */
 export type Place = { object: ReturnType<typeof deploymentObject> };
 
-/** Where a job lives. */
-export async function placeOfJob(env: Env, namespace: string, job: JobId): Promise<Place | Refusal> {
+/** Where a job lives. For a caller that is confined to other deployments it does not exist. */
+export async function placeOfJob(
+  env: Env,
+  namespace: string,
+  job: JobId,
+  { deployments }: Principal,
+): Promise<Place | Refusal> {
   const deployment = places.get(`${namespace} ${job}`) ?? (await namespaceObject(env, namespace).locate(job));
-  if (deployment === null) return refuse("not-found", `There is no job ${job}.`);
-  rememberPlace(namespace, job, deployment);
+  if (deployment !== null) rememberPlace(namespace, job, deployment);
+  if (deployment === null || !coversDeployment(deployments, deployment))
+    return refuse("not-found", `There is no job ${job}.`);
   return { object: deploymentObject(env, namespace, deployment) };
 }
 
 /** Where a run lives: its id names its job. */
-export function placeOfRun(env: Env, namespace: string, run: RunId): Promise<Place | Refusal> {
-  return placeOfJob(env, namespace, jobOfRun(run));
+export function placeOfRun(env: Env, namespace: string, run: RunId, principal: Principal): Promise<Place | Refusal> {
+  return placeOfJob(env, namespace, jobOfRun(run), principal);
 }

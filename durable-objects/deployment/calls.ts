@@ -77,6 +77,8 @@ export type DeploymentCalls = {
     bytes: Uint8Array;
   }): Promise<{ bytes: number } | Refusal>;
   result(call: { run: RunId; leaseToken: string; body: ResultBody }): Promise<ResultAnswer | Refusal>;
-  /** WebSocket upgrades only; the edge has authenticated the caller. */
+  /** Closes the sockets of a caller whose right has ended. */
+  endWatchers(call: { actor: Actor }): Promise<void>;
+  /** WebSocket upgrades only; the edge has admitted the caller. */
   fetch(request: Request): Promise<Response>;
 };

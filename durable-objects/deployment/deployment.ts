@@ -170,6 +170,10 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     return this.#opened?.runs.result(call) ?? noRun();
   }
 
+  async endWatchers({ actor }: CallOf<"endWatchers">): Promise<void> {
+    this.#opened?.parts.watchers.end(actor);
+  }
+
   override async fetch(request: Request): Promise<Response> {
     const opened = this.#existing();
     const refusal = isRefusal(opened) ? opened : opened.parts.answers.refusal();

@@ -1,10 +1,14 @@
 import {
+  allowsScope,
+  coversDeployment,
+  type DeploymentId,
   formatTime,
   LIMITS,
   type Millis,
   type Principal,
   refuse,
   type Refusal,
+  ROLES,
   type Scope,
   type TokenBody,
   type TokenCreated,
@@ -12,18 +16,34 @@ import {
   type WsTicket,
 } from "@plumule/protocol";
 import type { NamespaceContext } from "./context.ts";
-import { credentialId, hashCredential, mintCredential, randomSecret, sameHash, sessionRunner } from "./credentials.ts";
-import { findRunner, readSessions } from "./store/runners.ts";
+import { credentialId, hashCredential, mintCredential, randomSecret, sameHash, sessionKey } from "./credentials.ts";
+import { readLogins, readMembers } from "./store/logins.ts";
+import { findRunner, isActive, readSessions } from "./store/runners.ts";
 import { countTokens, deleteToken, findToken, insertToken, readTokens, type Token, tokenView } from "./store/tokens.ts";
+import { noteWatching } from "./store/watching.ts";
+import { endWatching } from "./watching.ts";
 
 /** A caller that was found out, and until when (ms) that may be believed. */
 export type Authenticated = { principal: Principal; until: Millis };
 
+/** What a watcher shows: a bearer, or a ticket with the origin of the page that it is used in. */
+export type AdmitCall = {
+  show: { credential: string } | { ticket: string; origin: string | null };
+  /** Where the socket is to be opened; null for the namespace's own stream. */
+  deployment: DeploymentId | null;
+};
+
 /** Tokens, tickets and the question who is calling. */
 export type Access = {
   authenticate(call: { credential: string }): Promise<Authenticated | Refusal>;
-  createTicket(call: { actor: string; scopes: readonly Scope[]; origin: string | null }): WsTicket | Refusal;
-  redeemTicket(call: { ticket: string; origin: string | null }): Principal | Refusal;
+  /** Admits a watcher, and remembers where, so that its sockets end with its right. `until`: when it has to be admitted anew. */
+  admit(call: AdmitCall): Promise<Authenticated | Refusal>;
+  createTicket(call: {
+    actor: string;
+    scopes: readonly Scope[];
+    deployments?: readonly string[] | undefined;
+    origin: string | null;
+  }): WsTicket | Refusal;
   createToken(call: { actor: string; body: TokenBody }): Promise<TokenCreated | Refusal>;
   listTokens(): TokenView[];
   revokeToken(call: { actor: string; id: string }): true | Refusal;
@@ -34,51 +54,120 @@ export function unauthenticated(): Refusal {
   return refuse("unauthenticated", "This credential is not known here, has expired or was revoked.");
 }
 
-type Ticket = { principal: Principal; origin: string | null; expiresAt: Millis };
+/** A caller, and when the right ends by itself (ms epoch). */
+type Known = { principal: Principal; endsAt: Millis };
 
-/** Access to a namespace. Tickets are in memory only: one that an eviction loses is asked for again. */
+/** Access to a namespace. */
 export function createAccess(context: NamespaceContext): Access {
-  return { ...authentication(context), ...tickets(context), ...tokens(context) };
-}
-
-function authentication({ sql, namespace }: NamespaceContext): Pick<Access, "authenticate"> {
-  const byToken = async (credential: string, id: string, now: Millis): Promise<Authenticated | Refusal> => {
-    const hash = await hashCredential(credential);
-    const token = findToken(sql, id);
-    if (token === null || !sameHash(token.hash, hash) || isOver(token, now)) return unauthenticated();
-    const until = Math.min(now + LIMITS.credentialCacheMs, token.expiresAt ?? Number.POSITIVE_INFINITY);
-    return { principal: { kind: "token", actor: `token:${id}`, namespace, scopes: token.scopes }, until };
-  };
-
-  const bySession = async (credential: string, id: string, now: Millis): Promise<Authenticated | Refusal> => {
-    const hash = await hashCredential(credential);
-    const session = readSessions(sql, id).find((one) => sameHash(one.hash, hash));
-    const runner = findRunner(sql, id);
-    if (session === undefined || session.expiresAt <= now || runner === null || runner.revokedAt !== null)
-      return unauthenticated();
-    const until = Math.min(now + LIMITS.credentialCacheMs, session.expiresAt);
-    return { principal: { kind: "runner", actor: id, runner: id, pool: runner.pool, namespace, scopes: [] }, until };
-  };
-
+  const { sql } = context;
+  const callers = createCallers(context);
+  const tickets = createTickets(context);
   return {
+    ...tokens(context),
+    createTicket: tickets.create,
+
     async authenticate({ credential }) {
+      const known = await callers.find(credential);
+      if (known === null) return unauthenticated();
+      return { principal: known.principal, until: Math.min(Date.now() + LIMITS.credentialCacheMs, known.endsAt) };
+    },
+
+    async admit({ show, deployment }) {
+      const known = "ticket" in show ? tickets.redeem(show) : await callers.find(show.credential);
       const now = Date.now();
-      const token = credentialId("plm", credential);
-      if (token !== null) return byToken(credential, token, now);
-      const runner = sessionRunner(credential);
-      return runner === null ? unauthenticated() : bySession(credential, runner, now);
+      const endsAt = known === null ? null : callers.standing(known.principal.actor, now);
+      if (known === null || endsAt === null) return unauthenticated();
+      const { principal } = known;
+      const until = Math.min(endsAt, known.endsAt, now + LIMITS.admissionMs);
+      const isAdmitted =
+        allowsScope(principal.scopes, "read") &&
+        (principal.deployments === undefined ||
+          (deployment !== null && coversDeployment(principal.deployments, deployment)));
+      if (isAdmitted && principal.actor !== "admin")
+        context.commit(principal.actor, now, () => noteWatching(sql, principal.actor, deployment ?? "", until));
+      return { principal, until };
     },
   };
 }
 
-function tickets({ namespace }: NamespaceContext): Pick<Access, "createTicket" | "redeemTicket"> {
+/** Who holds a credential, and whether whoever acted as `actor` still may. */
+function createCallers({ sql, namespace }: NamespaceContext): {
+  find(credential: string): Promise<Known | null>;
+  /** When the right of an actor ends; null when it has ended. */
+  standing(actor: string, now: Millis): Millis | null;
+} {
+  const byToken = async (credential: string, id: string, now: Millis): Promise<Known | null> => {
+    const hash = await hashCredential(credential);
+    const token = findToken(sql, id);
+    if (token === null || !sameHash(token.hash, hash) || isOver(token, now)) return null;
+    const { scopes, deployments } = token;
+    const principal: Principal = { kind: "token", actor: `token:${id}`, namespace, scopes, ...confined(deployments) };
+    return { principal, endsAt: token.expiresAt ?? Number.POSITIVE_INFINITY };
+  };
+
+  const bySession = async (credential: string, id: string, now: Millis): Promise<Known | null> => {
+    const hash = await hashCredential(credential);
+    const session = readSessions(sql, id).find((one) => sameHash(one.hash, hash));
+    const runner = findRunner(sql, id);
+    if (session === undefined || session.expiresAt <= now || !isActive(runner)) return null;
+    const principal: Principal = { kind: "runner", actor: id, runner: id, pool: runner.pool, namespace, scopes: [] };
+    return { principal, endsAt: session.expiresAt };
+  };
+
+  const byLogin = async (credential: string, key: string, now: Millis): Promise<Known | null> => {
+    const hash = await hashCredential(credential);
+    const login = readLogins(sql, key).find((one) => sameHash(one.hash, hash));
+    const member = readMembers(sql).members.find((one) => one.key === key);
+    if (login === undefined || login.expiresAt <= now || member === undefined) return null;
+    const { role, deployments } = member;
+    const scopes = [ROLES[role]];
+    return {
+      principal: { kind: "token", actor: key, namespace, scopes, ...confined(deployments) },
+      endsAt: login.expiresAt,
+    };
+  };
+
+  return {
+    async find(credential) {
+      const now = Date.now();
+      const token = credentialId("plm", credential);
+      const runner = sessionKey("pls", credential);
+      const member = sessionKey("plu", credential);
+      if (token !== null) return byToken(credential, token, now);
+      if (runner !== null) return bySession(credential, runner, now);
+      return member === null ? null : byLogin(credential, member, now);
+    },
+
+    standing(actor, now) {
+      if (actor === "admin") return Number.POSITIVE_INFINITY;
+      const id = /^token:(.*)$/.exec(actor)?.[1];
+      const token = id === undefined ? null : findToken(sql, id);
+      if (id !== undefined) return token === null || isOver(token, now) ? null : (token.expiresAt ?? Infinity);
+      const last = readLogins(sql, actor).at(-1);
+      return last === undefined || last.expiresAt <= now ? null : last.expiresAt;
+    },
+  };
+}
+
+/** A principal's confinement, left out where there is none. */
+function confined(deployments: readonly string[] | null | undefined): { deployments?: readonly string[] } {
+  return deployments == null ? {} : { deployments };
+}
+
+type Ticket = Known & { origin: string | null };
+
+/** Tickets are in memory only: one that an eviction loses is asked for again. */
+function createTickets({ namespace }: NamespaceContext): {
+  create: Access["createTicket"];
+  redeem(call: { ticket: string; origin: string | null }): Known | null;
+} {
   const open = new Map<string, Ticket>();
   return {
-    createTicket({ actor, scopes, origin }) {
+    create({ actor, scopes, deployments, origin }) {
       const now = Date.now();
       // Oldest first, as a Map keeps them: the first that is not over ends the search.
-      for (const [text, { expiresAt }] of open) {
-        if (expiresAt > now) break;
+      for (const [text, { endsAt }] of open) {
+        if (endsAt > now) break;
         open.delete(text);
       }
       if (open.size >= LIMITS.sockets)
@@ -86,16 +175,17 @@ function tickets({ namespace }: NamespaceContext): Pick<Access, "createTicket" |
           headers: { "Retry-After": "30" },
         });
       const ticket = randomSecret();
-      const expiresAt = now + LIMITS.ticketMs;
-      open.set(ticket, { principal: { kind: "token", actor, namespace, scopes }, origin, expiresAt });
-      return { ticket, expiresAt: formatTime(expiresAt) };
+      const endsAt = now + LIMITS.ticketMs;
+      const principal: Principal = { kind: "token", actor, namespace, scopes, ...confined(deployments) };
+      open.set(ticket, { principal, origin, endsAt });
+      return { ticket, expiresAt: formatTime(endsAt) };
     },
 
-    redeemTicket({ ticket, origin }) {
+    redeem({ ticket, origin }) {
       const found = open.get(ticket);
       open.delete(ticket);
-      if (found === undefined || found.expiresAt <= Date.now() || found.origin !== origin) return unauthenticated();
-      return found.principal;
+      if (found === undefined || found.endsAt <= Date.now() || found.origin !== origin) return null;
+      return { principal: found.principal, endsAt: Number.POSITIVE_INFINITY };
     },
   };
 }
@@ -117,7 +207,9 @@ function tokens(context: NamespaceContext): Pick<Access, "createToken" | "listTo
         id,
         hash,
         name: body.name,
-        scopes: [...new Set(body.scopes)],
+        scopes: body.role === undefined ? [...new Set(body.scopes)] : [ROLES[body.role]],
+        role: body.role ?? null,
+        deployments: body.deployments ?? null,
         createdAt: now,
         createdBy: actor,
         expiresAt,
@@ -136,6 +228,7 @@ function tokens(context: NamespaceContext): Pick<Access, "createToken" | "listTo
       if (token === null) return refuse("not-found", `There is no token ${id}.`);
       context.commit(actor, Date.now(), (emit) => {
         deleteToken(sql, id);
+        endWatching(sql, `token:${id}`);
         emit({ type: "token.revoked", subject: `tokens/${id}`, data: { token: tokenView(token) } });
       });
       return true;

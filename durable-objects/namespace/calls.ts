@@ -7,6 +7,9 @@ import type {
   JobId,
   JobState,
   JobView,
+  Login,
+  MembersBody,
+  MembersView,
   NamespaceView,
   PoolName,
   Principal,
@@ -55,13 +58,32 @@ export type NamespaceCalls = {
   /** Whether this namespace was opened; the admin token, which no namespace knows, is checked with it. */
   isOpen(): Promise<boolean>;
 
-  // Who is calling: a token, a runner's session, or a WebSocket ticket (used up by the call). `until`: how long the edge may cache it (ms epoch).
+  // Who is calling: a token, a login, or a runner's session. `until`: how long the edge may cache it (ms epoch).
   authenticate(call: { credential: string }): Promise<{ principal: Principal; until: number } | Refusal>;
+  /** Admits a watcher of a deployment, or of the namespace (null). A ticket is used up by it. `until`: when it has to be admitted anew (ms epoch). */
+  admit(call: {
+    show: { credential: string } | { ticket: string; origin: string | null };
+    deployment: DeploymentId | null;
+  }): Promise<{ principal: Principal; until: number } | Refusal>;
+  /** What an edge of protocol 1 asks instead of `admit`, while a deploy is under way. */
   redeemTicket(call: { ticket: string; origin: string | null }): Promise<Principal | Refusal>;
-  createTicket(call: { actor: Actor; scopes: readonly Scope[]; origin: string | null }): Promise<WsTicket | Refusal>;
+  createTicket(call: {
+    actor: Actor;
+    scopes: readonly Scope[];
+    deployments?: readonly string[] | undefined;
+    origin: string | null;
+  }): Promise<WsTicket | Refusal>;
   createToken(call: { actor: Actor; body: TokenBody }): Promise<TokenCreated | Refusal>;
   listTokens(): Promise<TokenView[] | Refusal>;
   revokeToken(call: { actor: Actor; id: string }): Promise<true | Refusal>;
+  getMembers(): Promise<MembersView | Refusal>;
+  putMembers(call: { actor: Actor; body: MembersBody; ifMatch: string | null }): Promise<MembersView | Refusal>;
+  createLoginChallenge(call: {
+    key: string;
+    audience: string;
+  }): Promise<{ challenge: string; audience: string; expiresAt: string } | Refusal>;
+  createLogin(call: { key: string; proof: WireEnvelope; audience: string }): Promise<Login | Refusal>;
+  endLogin(call: { credential: string }): Promise<true | Refusal>;
 
   // Runners
   createRegistration(call: { actor: Actor; pool: PoolName }): Promise<RegistrationToken | Refusal>;

@@ -27,16 +27,19 @@ export function credentialId(kind: CredentialKind, text: string): string | null 
   return match?.[1] === kind ? (match[2] ?? null) : null;
 }
 
-/** Makes the bearer of a runner's session, `pls_<key>_<secret>`: the key of the did:key finds the few sessions of that runner. */
-export async function mintSession(runner: string): Promise<{ text: string; hash: string }> {
-  const text = `pls_${runner.slice("did:key:".length)}_${randomSecret()}`;
+/** Whose session a bearer is: `pls` a runner's, `plu` of a person who logged in. */
+export type SessionKind = "pls" | "plu";
+
+/** Makes the bearer of a session, `<kind>_<key>_<secret>`: the key of the did:key finds the few sessions of its owner. */
+export async function mintSession(kind: SessionKind, key: string): Promise<{ text: string; hash: string }> {
+  const text = `${kind}_${key.slice("did:key:".length)}_${randomSecret()}`;
   return { text, hash: await hashCredential(text) };
 }
 
-/** The runner that a session's bearer names, or null when it has not the form of one. */
-export function sessionRunner(text: string): string | null {
-  const match = /^pls_(z6Mk[1-9A-HJ-NP-Za-km-z]{44})_[A-Za-z0-9]{43}$/.exec(text);
-  return match === null ? null : `did:key:${match[1]}`;
+/** The did:key that a session's bearer names, or null when it has not the form of one of this kind. */
+export function sessionKey(kind: SessionKind, text: string): string | null {
+  const match = /^(pls|plu)_(z6Mk[1-9A-HJ-NP-Za-km-z]{44})_[A-Za-z0-9]{43}$/.exec(text);
+  return match?.[1] === kind ? `did:key:${match[2]}` : null;
 }
 
 /** The SHA-256 under which a credential is stored. It needs no salt: the secret is random and longer than any guess. */

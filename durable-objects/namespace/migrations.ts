@@ -50,4 +50,17 @@ export const MIGRATIONS: readonly Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    id: "logins",
+    sql: `
+      ALTER TABLE tokens ADD COLUMN role TEXT;
+      ALTER TABLE tokens ADD COLUMN deployments TEXT;
+      CREATE TABLE logins (
+        member TEXT NOT NULL, hash TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (member, hash)
+      ) STRICT, WITHOUT ROWID;
+      CREATE TABLE watching (
+        actor TEXT NOT NULL, deployment TEXT NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (actor, deployment)
+      ) STRICT, WITHOUT ROWID;
+    `,
+  },
 ];

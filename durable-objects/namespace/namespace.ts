@@ -1,5 +1,13 @@
 import { DurableObject } from "cloudflare:workers";
-import { formatTime, type JobId, type NamespaceView, problemOf, refuse, type Refusal } from "@plumule/protocol";
+import {
+  formatTime,
+  isRefusal,
+  type JobId,
+  type NamespaceView,
+  problemOf,
+  refuse,
+  type Refusal,
+} from "@plumule/protocol";
 import type { Env } from "../env.ts";
 import { hasTables, migrate } from "../shared/migrate.ts";
 import { namespaceObject } from "../shared/names.ts";
@@ -70,8 +78,13 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     return this.#parts?.access.authenticate(call) ?? unauthenticated();
   }
 
-  async redeemTicket(call: Call<"redeemTicket">): Answer<"redeemTicket"> {
-    return this.#parts?.access.redeemTicket(call) ?? unauthenticated();
+  async admit(call: Call<"admit">): Answer<"admit"> {
+    return this.#parts?.access.admit(call) ?? unauthenticated();
+  }
+
+  async redeemTicket(show: Call<"redeemTicket">): Answer<"redeemTicket"> {
+    const admitted = await this.admit({ show, deployment: null });
+    return isRefusal(admitted) ? admitted : admitted.principal;
   }
 
   async createTicket(call: Call<"createTicket">): Answer<"createTicket"> {
@@ -87,7 +100,34 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
   }
 
   async revokeToken(call: Call<"revokeToken">): Answer<"revokeToken"> {
-    return this.#parts?.access.revokeToken(call) ?? notOpen();
+    const answer = this.#parts?.access.revokeToken(call) ?? notOpen();
+    // Whoever is answered may count on it that the token's sockets are closed, unless their object is away.
+    await this.#parts?.outbox.flush();
+    return answer;
+  }
+
+  async getMembers(): Answer<"getMembers"> {
+    return this.#parts?.logins.getMembers() ?? notOpen();
+  }
+
+  async putMembers(call: Call<"putMembers">): Answer<"putMembers"> {
+    const answer = this.#parts?.logins.putMembers(call) ?? notOpen();
+    await this.#parts?.outbox.flush();
+    return answer;
+  }
+
+  async createLoginChallenge(call: Call<"createLoginChallenge">): Answer<"createLoginChallenge"> {
+    return this.#parts?.logins.createLoginChallenge(call) ?? unauthenticated();
+  }
+
+  async createLogin(call: Call<"createLogin">): Answer<"createLogin"> {
+    return this.#parts?.logins.createLogin(call) ?? unauthenticated();
+  }
+
+  async endLogin(call: Call<"endLogin">): Answer<"endLogin"> {
+    const answer = (await this.#parts?.logins.endLogin(call)) ?? unauthenticated();
+    await this.#parts?.outbox.flush();
+    return answer;
   }
 
   // Runners

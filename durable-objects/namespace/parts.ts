@@ -9,11 +9,13 @@ import { type Alarm, createAlarm, createContext, type NamespaceContext } from ".
 import { createFleet, type Fleet, runnerCourier } from "./fleet.ts";
 import { createHooks, type Hooks, submitCourier } from "./hooks.ts";
 import { createListing, type Listing, readSnapshot } from "./listing.ts";
+import { createLogins, type Logins } from "./logins.ts";
 import { createOutbox, type Outbox } from "./outbox.ts";
 import { createSessions, type Sessions } from "./sessions.ts";
 import { createSettings, type Settings } from "./settings.ts";
 import { reviveOutbox } from "./store/outbox.ts";
 import { createSweeper, type Sweeper } from "./sweeper.ts";
+import { watcherCourier } from "./watching.ts";
 
 /** A namespace that is open. */
 export type Parts = {
@@ -22,6 +24,7 @@ export type Parts = {
   access: Access;
   fleet: Fleet;
   sessions: Sessions;
+  logins: Logins;
   settings: Settings;
   hooks: Hooks;
   listing: Listing;
@@ -53,10 +56,15 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
     access: createAccess(context),
     fleet: createFleet(context),
     sessions: createSessions(context),
+    logins: createLogins(context),
     settings: createSettings(context),
     hooks: createHooks(context),
     listing: createListing(context),
-    outbox: createOutbox(context, { runner: runnerCourier(context), submit: submitCourier(context) }),
+    outbox: createOutbox(context, {
+      runner: runnerCourier(context),
+      submit: submitCourier(context),
+      watcher: watcherCourier(context, watchers),
+    }),
     sweeper: createSweeper(storage, log),
     history,
     watchers,

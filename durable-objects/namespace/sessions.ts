@@ -1,8 +1,9 @@
 import {
   formatTime,
+  isRefusal,
   LIMITS,
-  type Millis,
   type PoolName,
+  type ProofRefusal,
   refuse,
   type Refusal,
   type RunnerId,
@@ -11,7 +12,8 @@ import {
 } from "@plumule/protocol";
 import { unauthenticated } from "./access.ts";
 import type { NamespaceContext } from "./context.ts";
-import { mintSession, randomSecret } from "./credentials.ts";
+import { createChallenges } from "./challenges.ts";
+import { mintSession } from "./credentials.ts";
 import { deleteSession, findRunner, insertSession, isActive, readSessions } from "./store/runners.ts";
 
 /** Sessions of one runner at a time: a restart or two within the life of a session, not a store of bearers. */
@@ -31,39 +33,21 @@ export type Sessions = {
   }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
 };
 
-/** Makes the sessions. Challenges are in memory only, one per registered runner: one that an eviction loses is asked for again. */
+/** Makes the sessions. There is a challenge for registered runners alone. */
 export function createSessions(context: NamespaceContext): Sessions {
   const { sql } = context;
-  const challenges = new Map<RunnerId, { challenge: string; expiresAt: Millis }>();
+  const challenges = createChallenges("runners/session");
   return {
-    createChallenge({ runner, audience }) {
-      const now = Date.now();
-      const open = challenges.get(runner);
-      // Nobody has proved anything yet: a stranger who asks for a runner's challenge must not take it away from the runner.
-      const fresh =
-        open !== undefined && open.expiresAt - now > LIMITS.challengeMs / 2
-          ? open
-          : { challenge: randomSecret(), expiresAt: now + LIMITS.challengeMs };
-      // An unknown runner is answered alike, but nothing is kept for it.
-      if (isActive(findRunner(sql, runner))) challenges.set(runner, fresh);
-      return { challenge: fresh.challenge, audience, expiresAt: formatTime(fresh.expiresAt) };
-    },
+    createChallenge: ({ runner, audience }) => challenges.make(runner, isActive(findRunner(sql, runner)), audience),
 
     async createSession({ runner, proof, audience }) {
-      const open = challenges.get(runner);
-      if (open === undefined || open.expiresAt <= Date.now()) return noChallenge();
+      const open = challenges.open(runner);
+      if (isRefusal(open)) return open;
       const proven = await verifySession(proof, { runner, audience, challenge: open.challenge });
-      if (!proven.ok)
-        return refuse(
-          proven.code === "weak-key" ? "weak-key" : "bad-signature",
-          `The session is refused: ${proven.detail}.`,
-        );
-      const { text, hash } = await mintSession(runner);
+      if (!proven.ok) return refuseProof(proven);
+      const { text, hash } = await mintSession("pls", runner);
       const found = findRunner(sql, runner);
-      if (!isActive(found)) return unauthenticated();
-      // Deleting it is what makes it serve once: a copy of the proof that was checked meanwhile finds none.
-      if (challenges.get(runner) !== open) return noChallenge();
-      challenges.delete(runner);
+      if (!isActive(found) || !challenges.spend(runner, open)) return unauthenticated();
       const now = Date.now();
       const expiresAt = now + LIMITS.sessionMs;
       context.commit(runner, now, () => {
@@ -77,8 +61,7 @@ export function createSessions(context: NamespaceContext): Sessions {
   };
 }
 
-function noChallenge(): Refusal {
-  return refuse("unauthenticated", "There is no challenge for this runner, or its time is over.", {
-    next: "Ask for a challenge: POST …/runners/session without `proof`.",
-  });
+/** Why a proof makes no session. */
+export function refuseProof({ code, detail }: { code: ProofRefusal; detail: string }): Refusal {
+  return refuse(code === "weak-key" ? "weak-key" : "bad-signature", `The session is refused: ${detail}.`);
 }

@@ -1,4 +1,21 @@
-import { CLOSE_CODES, ERRORS, problemOf, refuse, STREAM_SUBPROTOCOL } from "@plumule/protocol";
+import { CLOSE_CODES, ERRORS, LIMITS, problemOf, refuse, STREAM_SUBPROTOCOL } from "@plumule/protocol";
+import type { Admission } from "./subscription.ts";
+
+/** What the edge tells an object of an upgrade, instead of the credential. */
+const ACTOR = "plumule-actor";
+const UNTIL = "plumule-until";
+
+/** The request that the edge passes on when it has admitted a watcher: no credential crosses. */
+export function admittedUpgrade(url: string, { actor, until }: Admission): Request {
+  const headers = { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL };
+  return new Request(url, { headers: { ...headers, [ACTOR]: actor, [UNTIL]: String(until) } });
+}
+
+/** Whom the edge has admitted. An edge of an older version names nobody; its watchers come again when their time is over. */
+export function admissionOf({ headers }: Request): Admission {
+  const until = Number(headers.get(UNTIL) ?? Number.NaN);
+  return { actor: headers.get(ACTOR) ?? "", until: Number.isNaN(until) ? Date.now() + LIMITS.admissionMs : until };
+}
 
 /** Why a request gets no stream, as an answer; null when it asks for one properly. */
 export function refuseHandshake(request: Request): Response | null {

@@ -60,6 +60,8 @@ export function createSockets(host: SocketHost): Sockets {
       try {
         const session = sessions.get(ws) ?? decodeSession(ws.deserializeAttachment());
         if (session === null) return ws.close(CLOSE_CODES.restart, "resume with your cursors");
+        // Looked at when there is something to do for it: a timer would keep the object from hibernating, and a silent socket learns nothing.
+        if (session.until <= Date.now()) return ws.close(CLOSE_CODES.restart, "show your credential anew");
         sessions.set(ws, session);
         work(session);
       } catch (fault) {

@@ -35,7 +35,10 @@ export type Subscription = EventsSubscription | LogSubscription;
 
 /** All that is known of a socket. It is stored in the socket's attachment, so that a fresh instance goes on after hibernation. */
 export type Session = {
-  readonly version: 1;
+  readonly version: 2;
+  /** Who was admitted, and until when: whoever wants to go on is admitted anew, which a client does by itself. */
+  readonly actor: string;
+  readonly until: Millis;
   readonly connectedAt: Millis;
   readonly badFrames: number;
   readonly credit: Credit;
@@ -48,9 +51,12 @@ export type Session = {
  */
 const ATTACHMENT_CHARACTERS = 14_500;
 
+/** Whom the edge has admitted, until when (ms epoch). */
+export type Admission = { actor: string; until: Millis };
+
 /** A socket that has just connected. */
-export function newSession(now: Millis): Session {
-  return { version: 1, connectedAt: now, badFrames: 0, credit: FULL_CREDIT, subscriptions: [] };
+export function newSession({ actor, until }: Admission, now: Millis): Session {
+  return { version: 2, actor, until, connectedAt: now, badFrames: 0, credit: FULL_CREDIT, subscriptions: [] };
 }
 
 /** The attachment of a session. A persisted form: a change needs another `version`. */
@@ -62,7 +68,7 @@ export function encodeSession(session: Session): string {
 export function decodeSession(attachment: unknown): Session | null {
   if (typeof attachment !== "string") return null;
   const session = JSON.parse(attachment) as Session;
-  return session.version === 1 ? session : null;
+  return session.version === 2 ? session : null;
 }
 
 /** The session with one subscription more; null when it has too many, by number or by what an attachment holds. */

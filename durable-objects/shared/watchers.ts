@@ -5,7 +5,7 @@ import { cursorAt } from "./cursor.ts";
 import type { EventLog } from "./event-log.ts";
 import { expects, filterOnce, mustTell, stepEvents } from "./events-feed.ts";
 import { encodeEvents, encodeFrame, type FeedDeps, type FeedStep } from "./feed.ts";
-import { refuseHandshake, switchProtocols, turnAway } from "./handshake.ts";
+import { admissionOf, refuseHandshake, switchProtocols, turnAway } from "./handshake.ts";
 import { stepLog } from "./log-feed.ts";
 import { obey } from "./obey.ts";
 import { createSockets, type SocketHost, type Sockets } from "./sockets.ts";
@@ -28,6 +28,8 @@ export type Watchers = {
   published(events: readonly Event[]): void;
   /** Call it after log bytes were committed, or the log was completed. Never throws. */
   logGrew(run: RunId): void;
+  /** Closes the sockets of a caller whose right has ended. */
+  end(actor: string): void;
 };
 
 /** How often a client should say `ping`, ms: proxies cut connections that are silent for 30 s. */
@@ -66,7 +68,7 @@ export function createWatchers(deps: WatchersDeps): Watchers {
       const { subscriptions, frameBytes, logCreditBytes } = LIMITS;
       const limits = { subscriptions, frameBytes, logCreditBytes };
       const welcome = encodeFrame({ op: "welcome", protocol: PROTOCOL_VERSION, heartbeatMs: HEARTBEAT_MS, limits });
-      sockets.add(server, newSession(Date.now()), [welcome]);
+      sockets.add(server, newSession(admissionOf(request), Date.now()), [welcome]);
       return switchProtocols(client);
     },
 
@@ -92,6 +94,13 @@ export function createWatchers(deps: WatchersDeps): Watchers {
 
     logGrew(run) {
       serveWhere((subscription) => subscription.kind === "log" && subscription.run === run);
+    },
+
+    end(actor) {
+      for (const ws of sockets.open())
+        sockets.guarded(ws, (session) => {
+          if (session.actor === actor) ws.close(CLOSE_CODES.unauthenticated, "the credential was revoked");
+        });
     },
   };
 }

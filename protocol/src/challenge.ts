@@ -9,11 +9,13 @@ import { accepted, refused, type Result } from "./result.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
 /**
- * What a runner signs to speak with a broker. Each payload type is its own domain: the signed bytes start with it, so that neither can
+ * What a runner, or a person, signs to speak with a broker. Each payload type is its own domain: the signed bytes start with it, so that neither can
  * pass for the other or for a statement.
  */
 export const REGISTRATION_PAYLOAD_TYPE = "application/vnd.plumule.registration+json";
 export const SESSION_PAYLOAD_TYPE = "application/vnd.plumule.session+json";
+/** The same for a person who logs in with a Radicle key: one who holds a runner's proof is not logged in with it. */
+export const LOGIN_PAYLOAD_TYPE = "application/vnd.plumule.login+json";
 
 const audience = z.string().min(1).max(TRUST_LIMITS.pathCharacters);
 
@@ -37,6 +39,9 @@ export const sessionProofSchema = z.strictObject({
 });
 export type SessionProof = z.output<typeof sessionProofSchema>;
 
+/** Whose session a challenge is for. */
+export type SessionPayloadType = typeof SESSION_PAYLOAD_TYPE | typeof LOGIN_PAYLOAD_TYPE;
+
 /** Signs a registration. The runner named is the signer's key. */
 export async function signRegistration(
   { audience, tokenSha256, issuedAt }: Omit<RegistrationProof, "runner">,
@@ -49,12 +54,13 @@ export async function signRegistration(
   );
 }
 
-/** Signs a session challenge. */
+/** Signs a session challenge, as a runner or, with `LOGIN_PAYLOAD_TYPE`, as a person. */
 export async function signSession(
   { audience, challenge }: Omit<SessionProof, "runner">,
   signer: Signer,
+  payloadType: SessionPayloadType = SESSION_PAYLOAD_TYPE,
 ): Promise<Envelope> {
-  return signProof(SESSION_PAYLOAD_TYPE, { audience, runner: didKeyOf(signer.publicKey), challenge }, signer);
+  return signProof(payloadType, { audience, runner: didKeyOf(signer.publicKey), challenge }, signer);
 }
 
 /** Why a proof is refused. `weak-key` asks for another key; every other code means that the proof is not one. */
@@ -97,12 +103,13 @@ export async function verifyRegistration(
   return accepted({ runner: proof.runner, publicKey });
 }
 
-/** Verifies the answer to a challenge by the runner that asked for it. The caller spends the challenge. */
+/** Verifies the answer to a challenge by the key that asked for it. The caller spends the challenge. */
 export async function verifySession(
   envelope: unknown,
   expected: SessionProof,
+  payloadType: SessionPayloadType = SESSION_PAYLOAD_TYPE,
 ): Promise<Result<ProvenRunner, ProofRefusal>> {
-  const opened = await openProof(envelope, SESSION_PAYLOAD_TYPE, sessionProofSchema, expected.runner);
+  const opened = await openProof(envelope, payloadType, sessionProofSchema, expected.runner);
   if (!opened.ok) return opened;
   const { proof, publicKey } = opened.value;
   if (proof.audience !== expected.audience)

@@ -42,6 +42,7 @@ export const EVENT_TYPES = [
   "triggers.changed",
   "token.created",
   "token.revoked",
+  "members.changed",
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 

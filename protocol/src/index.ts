@@ -10,6 +10,7 @@ export * from "./job.ts";
 export * from "./run.ts";
 export * from "./events.ts";
 export * from "./stream.ts";
+export * from "./access.ts";
 export * from "./namespace.ts";
 export * from "./endpoints/endpoint.ts";
 export * from "./endpoints/jobs.ts";

@@ -122,6 +122,14 @@ export const LIMITS = {
   ticketMs: 30_000,
   /** Life of a runner's session, ms. */
   sessionMs: 15 * 60_000,
+  /** Life of a person's login, ms: a working day, after which the key is asked again. */
+  loginMs: 12 * 3600_000,
+  /** Logins of one key at a time: a few machines and browsers. */
+  loginsPerMember: 16,
+  /** Deployments, or beginnings of their ids, that one caller is confined to. */
+  confinement: 32,
+  /** How long a socket may go on before its client has to show its credential anew, ms. Whoever follows resumes without a gap. */
+  admissionMs: 6 * 3600_000,
   /** Life of a challenge, ms. */
   challengeMs: 60_000,
   /** Life of a registration token, ms. */
@@ -139,6 +147,7 @@ export const LIMITS = {
   /** Tokens, runners, hooks, rules, signers of one namespace. */
   tokens: 1_000,
   runners: 10_000,
+  members: 1_000,
   triggers: 200,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,

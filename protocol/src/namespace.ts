@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { confinementSchema, roleSchema, scopeSchema } from "./access.ts";
 import {
   deploymentIdSchema,
   jobIdSchema,
@@ -19,16 +20,6 @@ import {
 } from "./submit.ts";
 import { LIMITS } from "./limits.ts";
 
-export const SCOPES = ["read", "submit", "operate", "admin"] as const;
-/** What a token may do. `admin` includes `operate` includes `submit` includes `read`. */
-export const scopeSchema = z.enum(SCOPES);
-export type Scope = z.output<typeof scopeSchema>;
-
-/** True when a holder of `held` may do what needs `needed`. */
-export function allowsScope(held: readonly Scope[], needed: Scope): boolean {
-  return held.some((scope) => SCOPES.indexOf(scope) >= SCOPES.indexOf(needed));
-}
-
 /** `plm_<id>_<secret>`: the prefix is there for secret scanners, the id for the look-up; only a hash is stored. */
 export const TOKEN_PATTERN = /^plm_([a-z0-9]{12})_([A-Za-z0-9]{43})$/;
 
@@ -36,11 +27,18 @@ export const namespaceViewSchema = z.object({ id: namespaceIdSchema, createdAt: 
 export type NamespaceView = z.output<typeof namespaceViewSchema>;
 export const namespaceBodySchema = z.strictObject({ id: namespaceIdSchema }).meta({ id: "NamespaceBody" });
 
+/** A token by its scopes, or by the role of who will use it. `deployments` confines it to some. */
 export const tokenBodySchema = z
   .strictObject({
     name: z.string().min(1).max(LIMITS.nameCharacters),
-    scopes: z.array(scopeSchema).min(1).max(4),
+    scopes: z.array(scopeSchema).min(1).max(4).optional(),
+    role: roleSchema.optional(),
+    deployments: confinementSchema.optional(),
     expiresAt: timeSchema.optional(),
+  })
+  .refine(({ scopes, role }) => (scopes === undefined) !== (role === undefined), {
+    path: ["scopes"],
+    message: "a token has either `scopes` or a `role`",
   })
   .meta({ id: "TokenBody" });
 export type TokenBody = z.output<typeof tokenBodySchema>;
@@ -49,6 +47,8 @@ export const tokenViewSchema = z
     id: z.string(),
     name: z.string(),
     scopes: z.array(scopeSchema),
+    role: roleSchema.optional(),
+    deployments: confinementSchema.optional(),
     createdAt: timeSchema,
     expiresAt: timeSchema.nullable(),
     createdBy: z.string(),
@@ -177,9 +177,3 @@ export function pageOf<T extends z.ZodType>(
 ): z.ZodObject<{ items: z.ZodArray<T>; nextCursor: z.ZodNullable<z.ZodString> }> {
   return z.object({ items: z.array(item), nextCursor: z.string().nullable() }).meta({ id });
 }
-
-/** What the edge has found out about a caller; objects receive it and trust it. */
-export type Principal =
-  | { kind: "admin"; actor: "admin"; namespace: null; scopes: readonly Scope[] }
-  | { kind: "token"; actor: string; namespace: string; scopes: readonly Scope[] }
-  | { kind: "runner"; actor: string; runner: string; pool: string; namespace: string; scopes: readonly [] };

@@ -173,6 +173,11 @@ export const resultAnswerSchema = z
   .meta({ id: "ResultAnswer" });
 export type ResultAnswer = z.output<typeof resultAnswerSchema>;
 
+/** What a key has to sign to get a session, and until when. */
+export const sessionChallengeSchema = z
+  .object({ challenge: z.string(), audience: z.string(), expiresAt: timeSchema })
+  .meta({ id: "SessionChallenge" });
+
 export const RUNNER_STATES = ["online", "offline"] as const;
 /** A runner as the fleet shows it. `protocol` is the version that it spoke when it last polled; brokers of version 1 do not say. */
 export const runnerViewSchema = z

@@ -40,7 +40,10 @@ export function jobRoutes(app: App): void {
     return isRefusal(answer) ? answer : submitted(params.ns, answer);
   });
   implement(app, rerunJob, async ({ params, bytes, principal, request, env }) => {
-    const [guard, place] = await Promise.all([guardOf(request, bytes), placeOfJob(env, params.ns, params.job)]);
+    const [guard, place] = await Promise.all([
+      guardOf(request, bytes),
+      placeOfJob(env, params.ns, params.job, principal),
+    ]);
     if (isRefusal(guard)) return guard;
     if (isRefusal(place)) return place;
     const answer = await place.object.rerun({ actor: principal.actor, job: params.job, guard });
@@ -70,19 +73,22 @@ export function jobRoutes(app: App): void {
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
   implement(app, cancelJob, async ({ params, body, bytes, principal, request, env }) => {
-    const [guard, place] = await Promise.all([guardOf(request, bytes), placeOfJob(env, params.ns, params.job)]);
+    const [guard, place] = await Promise.all([
+      guardOf(request, bytes),
+      placeOfJob(env, params.ns, params.job, principal),
+    ]);
     if (isRefusal(guard)) return guard;
     if (isRefusal(place)) return place;
     const answer = await place.object.cancelJob({ actor: principal.actor, job: params.job, body, guard });
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
   implement(app, approveJob, async ({ params, body, principal, env }) => {
-    const place = await placeOfJob(env, params.ns, params.job);
+    const place = await placeOfJob(env, params.ns, params.job, principal);
     if (isRefusal(place)) return place;
     return ok(await place.object.approve({ actor: principal.actor, job: params.job, commit: body.commit ?? null }));
   });
   implement(app, resolveJob, async ({ params, body, principal, env }) => {
-    const place = await placeOfJob(env, params.ns, params.job);
+    const place = await placeOfJob(env, params.ns, params.job, principal);
     if (isRefusal(place)) return place;
     return ok(
       await place.object.resolve({
@@ -148,18 +154,18 @@ function readRoutes(app: App): void {
     if (request.headers.get("if-none-match") === etag) return { status: 304, body: null, headers: { etag } };
     return { status: 200, body: snapshot, headers: { etag } };
   });
-  implement(app, getJob, async ({ params, request, env }) => {
-    const place = await placeOfJob(env, params.ns, params.job);
+  implement(app, getJob, async ({ params, principal, request, env }) => {
+    const place = await placeOfJob(env, params.ns, params.job, principal);
     if (isRefusal(place)) return place;
     const detail = await place.object.job(params.job);
     return ok(isRefusal(detail) ? detail : { ...detail, spec: readableIn(acceptedProtocol(request), detail.spec) });
   });
-  implement(app, getDerivations, async ({ params, env }) => {
-    const place = await placeOfJob(env, params.ns, params.job);
+  implement(app, getDerivations, async ({ params, principal, env }) => {
+    const place = await placeOfJob(env, params.ns, params.job, principal);
     return isRefusal(place) ? place : ok(await place.object.derivations(params.job));
   });
-  implement(app, getStatements, async ({ params, env }) => {
-    const place = await placeOfJob(env, params.ns, params.job);
+  implement(app, getStatements, async ({ params, principal, env }) => {
+    const place = await placeOfJob(env, params.ns, params.job, principal);
     if (isRefusal(place)) return place;
     const envelopes = await place.object.statements(params.job);
     if (isRefusal(envelopes)) return envelopes;
@@ -171,8 +177,8 @@ function readRoutes(app: App): void {
       },
     });
   });
-  implement(app, getRun, async ({ params, env }) => {
-    const place = await placeOfRun(env, params.ns, params.run);
+  implement(app, getRun, async ({ params, principal, env }) => {
+    const place = await placeOfRun(env, params.ns, params.run, principal);
     return isRefusal(place) ? place : ok(await place.object.run(params.run));
   });
 }

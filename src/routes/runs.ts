@@ -49,10 +49,10 @@ export function runRoutes(app: App): void {
   implement(app, postResult, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
     leaseToken === null ? NO_LEASE : ok(await deploymentObject(env, ns, deployment).result({ run, leaseToken, body })),
   );
-  implement(app, getLog, async ({ params, query, env, c }) => {
+  implement(app, getLog, async ({ params, query, principal, env, c }) => {
     const range = rangeOf(c, query);
     if (isRefusal(range)) return range;
-    const place = await placeOfRun(env, params.ns, params.run);
+    const place = await placeOfRun(env, params.ns, params.run, principal);
     if (isRefusal(place)) return place;
     const slice = await place.object.readLog({ run: params.run, offset: range.offset, limit: range.limit });
     if (isRefusal(slice)) return slice;

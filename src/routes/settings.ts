@@ -1,12 +1,15 @@
 import {
+  createLogin,
   createNamespace,
   createRegistration,
   createSession,
   createTicket,
   createToken,
   drainRunner,
+  endLogin,
   getCapabilities,
   getHealth,
+  getMembers,
   getQueue,
   getTriggers,
   getTrust,
@@ -18,6 +21,7 @@ import {
   listTokens,
   PROTOCOL_VERSION,
   PROTOCOL_VERSION_FLOOR,
+  putMembers,
   putTriggers,
   putTrust,
   receiveHook,
@@ -79,10 +83,21 @@ export function settingsRoutes(app: App): void {
       await namespaceObject(env, params.ns).createTicket({
         actor: principal.actor,
         scopes: principal.scopes,
+        deployments: principal.deployments,
         origin: request.headers.get("origin"),
       }),
     ),
   );
+  implement(app, createLogin, async ({ params, body, request, env }) => {
+    const audience = audienceOf(env, request, params.ns);
+    const object = namespaceObject(env, params.ns);
+    if (body.proof === undefined) return ok(await object.createLoginChallenge({ key: body.key, audience }));
+    return created(await object.createLogin({ key: body.key, proof: body.proof, audience }));
+  });
+  implement(app, endLogin, async ({ params, bearer, env }) => {
+    const answer = await namespaceObject(env, params.ns).endLogin({ credential: bearer ?? "" });
+    return isRefusal(answer) ? answer : { status: 204, body: null };
+  });
   versionedRoutes(app);
   runnerRoutes(app);
   hookRoutes(app);
@@ -97,6 +112,18 @@ function versionedRoutes(app: App): void {
       await namespaceObject(env, params.ns).putTrust({
         actor: principal.actor,
         policy: body,
+        ifMatch: request.headers.get("if-match"),
+      }),
+    ),
+  );
+  implement(app, getMembers, async ({ params, request, env }) =>
+    versioned(request, await namespaceObject(env, params.ns).getMembers()),
+  );
+  implement(app, putMembers, async ({ params, body, principal, request, env }) =>
+    tagged(
+      await namespaceObject(env, params.ns).putMembers({
+        actor: principal.actor,
+        body,
         ifMatch: request.headers.get("if-match"),
       }),
     ),

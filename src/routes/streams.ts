@@ -1,5 +1,5 @@
 import {
-  allowsScope,
+  type DeploymentId,
   type EventsPage,
   getDeploymentEvents,
   getNamespaceEvents,
@@ -14,27 +14,51 @@ import {
 } from "@plumule/protocol";
 import type { Env } from "../../durable-objects/env.ts";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
-import { authenticate, authorize } from "../auth.ts";
+import { admittedUpgrade } from "../../durable-objects/shared/handshake.ts";
+import type { Admission } from "../../durable-objects/shared/subscription.ts";
+import { admit, authenticate, authorize, confine } from "../auth.ts";
 import { type App, implement } from "../implement.ts";
 
 /** The doors of events: WebSocket, SSE and JSON history. All three read the same log of the same object. */
 export function streamRoutes(app: App): void {
-  implement(app, streamDeployment, async ({ params, bearer, request, env }) => {
-    const refused = await admitWatcher(env, params.ns, bearer, request);
-    return refused ?? upgraded(await deploymentObject(env, params.ns, params.deployment).fetch(upgradeOnly(request)));
+  implement(app, streamDeployment, async ({ params: { ns, deployment }, bearer, request, env }) => {
+    const admitted = await admitWatcher(env, ns, deployment, bearer, request);
+    if (isRefusal(admitted)) return admitted;
+    return upgraded(await deploymentObject(env, ns, deployment).fetch(admittedUpgrade(request.url, admitted)));
   });
-  implement(app, streamNamespace, async ({ params, bearer, request, env }) => {
-    const refused = await admitWatcher(env, params.ns, bearer, request);
-    return refused ?? upgraded(await namespaceObject(env, params.ns).fetch(upgradeOnly(request)));
+  implement(app, streamNamespace, async ({ params: { ns }, bearer, request, env }) => {
+    const admitted = await admitWatcher(env, ns, null, bearer, request);
+    if (isRefusal(admitted)) return admitted;
+    return upgraded(await namespaceObject(env, ns).fetch(admittedUpgrade(request.url, admitted)));
   });
-  implement(app, getDeploymentEvents, async ({ params, query, request, env }) => {
+  implement(app, getDeploymentEvents, async ({ params, query, bearer, request, env }) => {
     const object = deploymentObject(env, params.ns, params.deployment);
-    return historyAnswer(request, query, (call) => object.history(call));
+    const history: History = (call) => object.history(call);
+    return historyAnswer(
+      request,
+      query,
+      stillAllowed(history, () => authenticate(env, params.ns, bearer)),
+    );
   });
-  implement(app, getNamespaceEvents, async ({ params, query, request, env }) => {
+  implement(app, getNamespaceEvents, async ({ params, query, bearer, request, env }) => {
     const object = namespaceObject(env, params.ns);
-    return historyAnswer(request, query, (call) => object.history(call));
+    const history: History = (call) => object.history(call);
+    return historyAnswer(
+      request,
+      query,
+      stillAllowed(history, () => authenticate(env, params.ns, bearer)),
+    );
   });
+}
+
+/** A history that looks at the credential again after a wait: one that was revoked meanwhile gets nothing any more. */
+function stillAllowed(history: History, caller: () => Promise<Principal | Refusal>): History {
+  return async (call) => {
+    const page = await history(call);
+    if (call.waitMs === 0 || isRefusal(page)) return page;
+    const principal = await caller();
+    return isRefusal(principal) ? principal : (authorize(principal, "read") ?? page);
+  };
 }
 
 type HistoryCall = { since: string | null; limit: number; waitMs: number };
@@ -92,8 +116,17 @@ function serverSentEvents(first: EventsPage, limit: number, signal: AbortSignal,
   });
 }
 
-/** A watcher is admitted by a bearer with `read`, or by a ticket in the subprotocol list; a browser's ticket is bound to its origin. */
-async function admitWatcher(env: Env, ns: string, bearer: string | null, request: Request): Promise<Refusal | null> {
+/**
+ * A watcher is admitted by a bearer with `read`, or by a ticket in the subprotocol list; a browser's ticket is bound to its origin. The
+ * namespace remembers where, so that a revocation closes the socket.
+ */
+async function admitWatcher(
+  env: Env,
+  ns: string,
+  deployment: DeploymentId | null,
+  bearer: string | null,
+  request: Request,
+): Promise<Admission | Refusal> {
   if (request.headers.get("upgrade")?.toLowerCase() !== "websocket")
     return refuse("upgrade-required", "This is a WebSocket.", { headers: { upgrade: "websocket" } });
   const offered = offeredSubprotocols(request);
@@ -101,28 +134,21 @@ async function admitWatcher(env: Env, ns: string, bearer: string | null, request
     return refuse("upgrade-required", `The subprotocol must be ${STREAM_SUBPROTOCOL}.`, {
       headers: { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL },
     });
-  const ticket = offered.find((one) => one.startsWith("ticket."));
+  const ticket = offered.find((one) => one.startsWith("ticket."))?.slice("ticket.".length);
   const origin = request.headers.get("origin");
   // A browser cannot set headers on a socket; one that has an Origin and no ticket is a page that tries its luck.
   if (origin !== null && ticket === undefined)
     return refuse("unauthenticated", "A browser's socket needs a ticket.", {
       next: "POST …/tickets and connect with the subprotocols `plumule.v1`, `ticket.<ticket>`.",
     });
-  const principal: Principal | Refusal =
-    ticket === undefined
-      ? await authenticate(env, ns, bearer)
-      : await namespaceObject(env, ns).redeemTicket({ ticket: ticket.slice("ticket.".length), origin });
-  if (isRefusal(principal)) return principal;
-  return allowsScope(principal.scopes, "read") ? null : authorize(principal, "read");
+  const admitted = await admit(env, ns, deployment, ticket === undefined ? bearer : { ticket, origin });
+  if (isRefusal(admitted)) return admitted;
+  const { principal, until } = admitted;
+  return authorize(principal, "read") ?? confine(principal, deployment) ?? { actor: principal.actor, until };
 }
 
 function offeredSubprotocols(request: Request): string[] {
   return (request.headers.get("sec-websocket-protocol") ?? "").split(",").map((one) => one.trim());
-}
-
-/** What the object gets of an upgrade: no credential crosses, since the edge has decided. */
-function upgradeOnly(request: Request): Request {
-  return new Request(request.url, { headers: { upgrade: "websocket", "sec-websocket-protocol": STREAM_SUBPROTOCOL } });
 }
 
 /** An object's answer to an upgrade. The headers of a refusal are immutable until it is made anew, and the edge adds its own. */

@@ -14,7 +14,7 @@ import {
   signSession,
   utf8,
 } from "@plumule/protocol";
-import { expect } from "vitest";
+import { expect, vi } from "vitest";
 import type { Env } from "../../durable-objects/env.ts";
 import { DIRECTORY } from "../../durable-objects/shared/names.ts";
 
@@ -131,6 +131,19 @@ export async function storedBy({ ns }: Tenant): Promise<unknown> {
     POOL.getByName(`${ns}/default`),
   ];
   return Promise.all(objects.map((stub) => runInDurableObject(stub, (_, { storage }) => rowsOf(storage.sql))));
+}
+
+/** Waits until what a tenant's objects tell each other has arrived. */
+export async function settled(tenant: Tenant): Promise<void> {
+  let before: unknown = null;
+  await vi.waitFor(
+    async () => {
+      const last = before;
+      before = await storedBy(tenant);
+      expect(before).toEqual(last);
+    },
+    { timeout: 10_000, interval: 300 },
+  );
 }
 
 function rowsOf(sql: SqlStorage): Record<string, unknown[]> {

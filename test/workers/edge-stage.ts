@@ -1,5 +1,5 @@
 import { type Assignment, type Endpoint, ENDPOINTS, type ErrorCode, ERRORS } from "@plumule/protocol";
-import { expect, it, vi } from "vitest";
+import { expect, it } from "vitest";
 import { refusalsOf } from "../../src/openapi.ts";
 import {
   type Ask,
@@ -9,6 +9,7 @@ import {
   problemIn,
   type Runner,
   runPath,
+  settled,
   storedBy,
   takeJob,
   type Tenant,
@@ -41,25 +42,12 @@ export async function setStage(): Promise<void> {
   const log = `${runPath(tenant.at, running)}/log?offset=0&epoch=${epoch}`;
   await told(ask("PUT", log, { token: leaseToken, body: "hello" }), 200);
   await submit("k2");
-  await settled();
+  await settled(tenant);
 }
 
 async function submit(key: string): Promise<string> {
   const { path, method, ask: asked } = submitting(SHELL, { "idempotency-key": key });
   return (await told<{ job: { id: string } }>(ask(method, path, asked), 202)).job.id;
-}
-
-/** Waits until what the objects tell each other has arrived. */
-async function settled(): Promise<void> {
-  let before: unknown = null;
-  await vi.waitFor(
-    async () => {
-      const last = before;
-      before = await storedBy(tenant);
-      expect(before).toEqual(last);
-    },
-    { timeout: 10_000, interval: 300 },
-  );
 }
 
 const sending =

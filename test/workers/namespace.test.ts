@@ -169,7 +169,7 @@ describe("a token", () => {
     const { name, calls } = await openNamespace();
     await execute(
       name,
-      `INSERT INTO tokens SELECT printf('%012d', value), 'h', 'n', '["read"]', 0, 'admin', NULL FROM (WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < ${LIMITS.tokens}) SELECT value FROM n)`,
+      `INSERT INTO tokens (id, hash, name, scopes, created_at, created_by) SELECT printf('%012d', value), 'h', 'n', '["read"]', 0, 'admin' FROM (WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < ${LIMITS.tokens}) SELECT value FROM n)`,
     );
     expect(await calls.createToken({ actor: "admin", body: { name: "x", scopes: ["read"] } })).toMatchObject({
       refused: "quota-exceeded",
@@ -178,20 +178,29 @@ describe("a token", () => {
 });
 
 describe("a ticket", () => {
-  const asked = { actor: "token:abc", scopes: ["read"] as const, origin: "https://page.test" };
+  const asked = { actor: "admin", scopes: ["read"] as const, origin: "https://page.test" };
 
   test("opens one socket of its origin, once", async () => {
     const { name, calls } = await openNamespace();
+    const token = granted(await calls.createToken({ actor: "admin", body: { name: "page", scopes: ["read"] } }));
+    const actor = `token:${token.id}`;
     const before = await dumpTables(name);
-    const { ticket } = granted(await calls.createTicket(asked));
-    expect(await calls.redeemTicket({ ticket, origin: asked.origin })).toEqual({
-      kind: "token",
-      actor: "token:abc",
-      namespace: name,
-      scopes: ["read"],
-    });
-    expect(await calls.redeemTicket({ ticket, origin: asked.origin })).toMatchObject({ refused: "unauthenticated" });
+    const { ticket } = granted(await calls.createTicket({ ...asked, actor }));
     expect(await dumpTables(name)).toEqual(before);
+    const show = { ticket, origin: asked.origin };
+    expect(granted(await calls.admit({ show, deployment: null }))).toMatchObject({
+      principal: { kind: "token", actor, namespace: name, scopes: ["read"] },
+    });
+    expect(await calls.admit({ show, deployment: null })).toMatchObject({ refused: "unauthenticated" });
+  });
+
+  test("opens nothing when its token was revoked meanwhile", async () => {
+    const { calls } = await openNamespace();
+    const token = granted(await calls.createToken({ actor: "admin", body: { name: "page", scopes: ["read"] } }));
+    const { ticket } = granted(await calls.createTicket({ ...asked, actor: `token:${token.id}` }));
+    await calls.revokeToken({ actor: "admin", id: token.id });
+    const show = { ticket, origin: asked.origin };
+    expect(await calls.admit({ show, deployment: "web" })).toMatchObject({ refused: "unauthenticated" });
   });
 
   test.each([["https://page.test.evil"], ["null"], [null]])(

@@ -1,4 +1,4 @@
-import { CLOSE_CODES, LIMITS, utf8, type ServerFrame } from "@plumule/protocol";
+import { CLOSE_CODES, LIMITS, PROTOCOL_VERSION, utf8, type ServerFrame } from "@plumule/protocol";
 import { afterEach, expect, it, vi } from "vitest";
 import { cursorAt } from "#durable-objects/shared/cursor.ts";
 import { inStream, RUN, upgrade, type Client } from "./stream-harness.ts";
@@ -29,7 +29,7 @@ it("welcomes a socket with its limits and names the subprotocol alone, not the t
     expect(response.headers.get("Sec-WebSocket-Protocol")).toBe("plumule.v1");
     const client = connect();
     expect(await client.until(is("welcome"))).toMatchObject({
-      protocol: 1,
+      protocol: PROTOCOL_VERSION,
       limits: { subscriptions: LIMITS.subscriptions },
     });
   });

@@ -25,11 +25,13 @@ export function saveTriggers(sql: SqlStorage, triggers: StoredTriggers): void {
   saveBody(sql, "triggers", triggers.version, JSON.stringify(triggers));
 }
 
-function readBody(sql: SqlStorage, name: string): string | null {
+/** The body of one setting as JSON text, or null before the first was put. */
+export function readBody(sql: SqlStorage, name: string): string | null {
   const [row] = sql.exec<{ body: string }>("SELECT body FROM settings WHERE name = ?", name).toArray();
   return row?.body ?? null;
 }
 
-function saveBody(sql: SqlStorage, name: string, version: number, body: string): void {
+/** Replaces one setting. */
+export function saveBody(sql: SqlStorage, name: string, version: number, body: string): void {
   sql.exec("INSERT OR REPLACE INTO settings (name, version, body) VALUES (?, ?, ?)", name, version, body);
 }

@@ -14,6 +14,16 @@ export function sweep(sql: SqlStorage, now: Millis): { more: boolean; later: boo
     ),
     remove(
       sql,
+      "DELETE FROM logins WHERE (member, hash) IN (SELECT member, hash FROM logins WHERE expires_at <= ? LIMIT ?)",
+      now,
+    ),
+    remove(
+      sql,
+      "DELETE FROM watching WHERE (actor, deployment) IN (SELECT actor, deployment FROM watching WHERE until <= ? LIMIT ?)",
+      now,
+    ),
+    remove(
+      sql,
       "DELETE FROM registrations WHERE id IN (SELECT id FROM registrations WHERE expires_at <= ? LIMIT ?)",
       now,
     ),
@@ -37,7 +47,7 @@ export function sweep(sql: SqlStorage, now: Millis): { more: boolean; later: boo
   ];
   const { later } = sql
     .exec<{ later: number }>(
-      "SELECT EXISTS (SELECT 1 FROM sessions) OR EXISTS (SELECT 1 FROM registrations) OR EXISTS (SELECT 1 FROM deployments WHERE removed = 1) AS later",
+      "SELECT EXISTS (SELECT 1 FROM sessions) OR EXISTS (SELECT 1 FROM logins) OR EXISTS (SELECT 1 FROM watching) OR EXISTS (SELECT 1 FROM registrations) OR EXISTS (SELECT 1 FROM deployments WHERE removed = 1) AS later",
     )
     .one();
   return { more: removed.includes(STEP_ROWS), later: later === 1 };

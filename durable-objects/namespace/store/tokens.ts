@@ -1,4 +1,4 @@
-import { formatTime, formatTimeOrNull, type Millis, type Scope, type TokenView } from "@plumule/protocol";
+import { formatTime, formatTimeOrNull, type Millis, type Role, type Scope, type TokenView } from "@plumule/protocol";
 
 /** A token as stored: everything but its secret. */
 export type Token = {
@@ -6,6 +6,8 @@ export type Token = {
   hash: string;
   name: string;
   scopes: readonly Scope[];
+  role: Role | null;
+  deployments: readonly string[] | null;
   createdAt: Millis;
   createdBy: string;
   expiresAt: Millis | null;
@@ -16,6 +18,8 @@ type Row = {
   hash: string;
   name: string;
   scopes: string;
+  role: string | null;
+  deployments: string | null;
   created_at: Millis;
   created_by: string;
   expires_at: Millis | null;
@@ -40,11 +44,13 @@ export function countTokens(sql: SqlStorage): number {
 /** Stores a new token. */
 export function insertToken(sql: SqlStorage, token: Token): void {
   sql.exec(
-    "INSERT INTO tokens (id, hash, name, scopes, created_at, created_by, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO tokens (id, hash, name, scopes, role, deployments, created_at, created_by, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     token.id,
     token.hash,
     token.name,
     JSON.stringify(token.scopes),
+    token.role,
+    token.deployments === null ? null : JSON.stringify(token.deployments),
     token.createdAt,
     token.createdBy,
     token.expiresAt,
@@ -57,11 +63,13 @@ export function deleteToken(sql: SqlStorage, id: string): void {
 }
 
 /** A token as people see it. */
-export function tokenView({ id, name, scopes, createdAt, createdBy, expiresAt }: Token): TokenView {
+export function tokenView({ id, name, scopes, role, deployments, createdAt, createdBy, expiresAt }: Token): TokenView {
   return {
     id,
     name,
     scopes: [...scopes],
+    ...(role === null ? {} : { role }),
+    ...(deployments === null ? {} : { deployments: [...deployments] }),
     createdAt: formatTime(createdAt),
     expiresAt: formatTimeOrNull(expiresAt),
     createdBy,
@@ -74,6 +82,8 @@ function tokenOf(row: Row): Token {
     hash: row.hash,
     name: row.name,
     scopes: JSON.parse(row.scopes) as Scope[],
+    role: row.role as Role | null,
+    deployments: row.deployments === null ? null : (JSON.parse(row.deployments) as string[]),
     createdAt: row.created_at,
     createdBy: row.created_by,
     expiresAt: row.expires_at,

@@ -1,6 +1,6 @@
 import type * as z from "zod";
 import type { ErrorCode } from "../errors.ts";
-import type { Scope } from "../namespace.ts";
+import type { Scope } from "../access.ts";
 
 /**
  * Who may call an endpoint: nobody needs to be known (`none`), the installation's admin token (`installation`), a token of the namespace

@@ -19,6 +19,7 @@ import {
   resultBodySchema,
   runnerEventsBodySchema,
   runnerViewSchema,
+  sessionChallengeSchema,
   wireEnvelopeSchema,
 } from "../run.ts";
 import { endpoint } from "./endpoint.ts";
@@ -124,9 +125,7 @@ export const createSession = endpoint({
   params: ns,
   body: z.strictObject({ runner: runnerIdSchema, proof: wireEnvelopeSchema.optional() }).meta({ id: "SessionBody" }),
   answers: {
-    200: z
-      .object({ challenge: z.string(), audience: z.string(), expiresAt: timeSchema })
-      .meta({ id: "SessionChallenge" }),
+    200: sessionChallengeSchema,
     201: z.object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema }).meta({ id: "RunnerSession" }),
   },
   refusals: ["unauthenticated", "bad-signature"],

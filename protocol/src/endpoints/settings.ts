@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { namespaceIdSchema } from "../ids.ts";
+import { loginSchema, membersBodySchema, membersViewSchema } from "../access.ts";
+import { namespaceIdSchema, runnerIdSchema } from "../ids.ts";
 import { LIMITS } from "../limits.ts";
 import {
   deliveryViewSchema,
@@ -13,6 +14,7 @@ import {
   triggersViewSchema,
   wsTicketSchema,
 } from "../namespace.ts";
+import { sessionChallengeSchema, wireEnvelopeSchema } from "../run.ts";
 import { trustPolicySchema } from "../trust.ts";
 import { endpoint } from "./endpoint.ts";
 
@@ -100,6 +102,49 @@ export const revokeToken = endpoint({
   params: ns.extend({ token: z.string().regex(/^[a-z0-9]{12}$/) }),
   answers: { 204: null },
   refusals: ["not-found"],
+});
+/** A person's login in two steps, like a runner's session: without `proof` a challenge, with it a bearer for a working day. */
+export const createLogin = endpoint({
+  name: "createLogin",
+  method: "post",
+  path: "/v1/:ns/logins",
+  summary: "Log in with a Radicle key: a challenge, then a bearer for the signed challenge",
+  access: "signed",
+  params: ns,
+  body: z.strictObject({ key: runnerIdSchema, proof: wireEnvelopeSchema.optional() }).meta({ id: "LoginBody" }),
+  answers: { 200: sessionChallengeSchema, 201: loginSchema },
+  refusals: ["unauthenticated", "bad-signature", "weak-key"],
+});
+export const endLogin = endpoint({
+  name: "endLogin",
+  method: "delete",
+  path: "/v1/:ns/logins",
+  summary: "Log out: the bearer of this request is worthless from now on",
+  access: "read",
+  params: ns,
+  answers: { 204: null },
+  refusals: ["wrong-state"],
+});
+export const getMembers = endpoint({
+  name: "getMembers",
+  method: "get",
+  path: "/v1/:ns/members",
+  summary: "Who may log in, and as what",
+  access: "admin",
+  params: ns,
+  answers: { 200: membersViewSchema, 304: null },
+});
+export const putMembers = endpoint({
+  name: "putMembers",
+  method: "put",
+  path: "/v1/:ns/members",
+  summary: "Replace who may log in; whoever is left out, or has another role now, is logged out",
+  access: "admin",
+  params: ns,
+  body: membersBodySchema,
+  bodyLimitBytes: LIMITS.submitBytes,
+  answers: { 200: membersViewSchema },
+  refusals: ["precondition-required", "revision-conflict", "weak-key"],
 });
 export const createTicket = endpoint({
   name: "createTicket",
