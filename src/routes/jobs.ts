@@ -62,6 +62,12 @@ export function jobRoutes(app: App): void {
       ? { status: 202, body: answer, headers: locationOf(params.ns, answer) }
       : { status: 200, body: answer };
   });
+  stopRoutes(app);
+  listRoutes(app);
+  readRoutes(app);
+}
+
+function stopRoutes(app: App): void {
   implement(app, cancelDeployment, async ({ params, body, bytes, principal, request, env }) => {
     const guard = await guardOf(request, bytes);
     if (isRefusal(guard)) return guard;
@@ -99,8 +105,6 @@ export function jobRoutes(app: App): void {
       }),
     );
   });
-  listRoutes(app);
-  readRoutes(app);
 }
 
 function listRoutes(app: App): void {
