@@ -17,9 +17,13 @@ export type CommandLine = {
   done: Promise<number | null>;
 };
 
-/** Starts `plumule` with arguments, in a process group of its own. */
-export function startCommand(args: readonly string[], env: Readonly<Record<string, string>> = {}): CommandLine {
-  const child = spawn(process.execPath, [main, ...args], {
+/** Starts `plumule` with arguments, in a process group of its own: the checkout's, or another `program`. */
+export function startCommand(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+  program: string = main,
+): CommandLine {
+  const child = spawn(process.execPath, [program, ...args], {
     env: { ...process.env, NO_COLOR: "1", ...env },
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,

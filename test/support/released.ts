@@ -1,6 +1,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type * as current from "../../protocol/src/index.ts";
+import type * as runner from "../../runner/src/index.ts";
 
 /** Releases as they were, made by `scripts/freeze-release.mjs`. */
 export const RELEASED = join(import.meta.dirname, "../fixtures/released");
@@ -18,4 +19,9 @@ export function releasedModule(release: string, name: "protocol" | "runner" | "c
 /** The protocol of a release. Typed as today's: what a test asks of it is part of every release. */
 export async function releasedProtocol(release: string): Promise<typeof current> {
   return (await import(releasedModule(release, "protocol"))) as typeof current;
+}
+
+/** The runner of a release. */
+export async function releasedRunner(release: string): Promise<typeof runner> {
+  return (await import(releasedModule(release, "runner"))) as typeof runner;
 }
