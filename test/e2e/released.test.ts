@@ -106,10 +106,10 @@ describe.each(RELEASES)("a broker of today with a runner and a command line of %
       );
     };
     const told = "the oldest that is served is 1. Update plumule on this machine";
-    const asThen = await peer.startRunner(await releasedRunner(release), folder, {}, older as never);
+    const asThen = await peer.startRunner(await releasedRunner(release), folder, {}, older);
     expect(await asThen.done).toBe(77);
     expect(asThen.said.join("\n")).toContain(told);
-    const asNow = await peer.startRunner(runner, folder, {}, older as never);
+    const asNow = await peer.startRunner(runner, folder, {}, older);
     expect(await asNow.done).toBe(7);
     expect(asNow.said.join("\n")).toContain(told);
   });
