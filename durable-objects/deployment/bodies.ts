@@ -2,6 +2,9 @@ import {
   formatTime,
   LIMITS,
   protocolOf,
+  type Refusal,
+  refuse,
+  requiresOf,
   sha256Hex,
   UNNAMED_PROTOCOL,
   utf8,
@@ -15,16 +18,31 @@ import { type Brief, type Lane, timeoutsOf } from "./core/model.ts";
 
 /** The part of a submit body that decisions see. */
 export function briefOf(body: SubmitBody): Brief {
-  const { task, configuration: _configuration, env: _env, ...brief } = body;
+  const { task, configuration: _configuration, env: _env, secrets, ...brief } = body;
   const protocol = protocolOf(body);
   const features = new Set([...(brief.requires?.features ?? []), ...impliedFeatures(task)]);
-  const requires = features.size === 0 ? brief.requires : { ...brief.requires, features: [...features] };
+  const able = requiresOf(brief.requires, secrets ?? []) ?? brief.requires;
+  const requires = features.size === 0 ? able : { ...able, features: [...features] };
   return {
     ...brief,
     ...(requires === undefined ? {} : { requires }),
     ...(protocol > UNNAMED_PROTOCOL ? { protocol } : {}),
     kind: task.kind,
   };
+}
+
+/** What is wrong with a job's secrets, or null. One that names no box has to be filled in before, from those that the namespace stores. */
+export function secretsFault({ requires, secrets = [] }: SubmitBody): Refusal | null {
+  const errors = secrets.flatMap(({ box, name }, at) =>
+    box === undefined ? [{ pointer: `/secrets/${at}`, detail: `no box, and no secret ${name} is stored` }] : [],
+  );
+  if (errors.length > 0) return refuse("invalid-body", "A secret is missing.", { errors });
+  return requiresOf(requires, secrets) === null
+    ? refuse("invalid-body", "No runner can open all secrets of this job.", {
+        errors: [{ pointer: "/secrets", detail: "the secrets and `requires.runners` have no runner in common" }],
+        next: "Seal them all to a runner that may take the job.",
+      })
+    : null;
 }
 
 /** What a task needs by its nature: a runner that lacks it would only send the job back. What a repository's file asks for is not known yet. */

@@ -11,7 +11,7 @@ import {
   type SubmitBody,
 } from "@plumule/protocol";
 import { cursorAt } from "../shared/cursor.ts";
-import { assignmentOf, briefOf, digestsOf, rerunBody, teardownBody } from "./bodies.ts";
+import { assignmentOf, briefOf, digestsOf, rerunBody, secretsFault, teardownBody } from "./bodies.ts";
 import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Moment, State } from "./core/model.ts";
@@ -120,6 +120,8 @@ export class Decisions {
     dryRun: boolean,
   ): Promise<SubmitAnswer | Refusal> {
     const { dispatcher, ledger, pools, requests } = this.#parts;
+    const fault = secretsFault(spec);
+    if (fault !== null) return fault;
     const digests = await digestsOf(spec);
     const first = ledger.moment(asked.actor);
     const submission: Submission = {

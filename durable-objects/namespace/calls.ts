@@ -5,6 +5,7 @@ import type {
   Event,
   EventsPage,
   JobId,
+  JobSecret,
   JobState,
   JobView,
   Login,
@@ -18,6 +19,8 @@ import type {
   RunnerId,
   RunnerView,
   Scope,
+  SecretBody,
+  SecretView,
   TokenBody,
   TokenCreated,
   TokenView,
@@ -106,6 +109,16 @@ export type NamespaceCalls = {
   listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
   drainRunner(call: { actor: Actor; runner: RunnerId; drained: boolean }): Promise<RunnerView | Refusal>;
   revokeRunner(call: { actor: Actor; runner: RunnerId }): Promise<RunnerView | Refusal>;
+
+  /** Keeps where secrets for a runner are sealed to. The edge has checked that the runner itself asks; its signature is checked here. */
+  putRecipient(call: { runner: RunnerId; recipient: WireEnvelope }): Promise<true | Refusal>;
+
+  // Secrets: boxes that nobody here can open
+  listSecrets(): Promise<SecretView[] | Refusal>;
+  putSecret(call: { actor: Actor; name: string; body: SecretBody }): Promise<SecretView | Refusal>;
+  removeSecret(call: { actor: Actor; name: string }): Promise<true | Refusal>;
+  /** Fills the boxes of stored secrets into those that a job names; pointers of a refusal are into the job's body. */
+  fillSecrets(call: { secrets: readonly JobSecret[] }): Promise<JobSecret[] | Refusal>;
 
   // Settings; `ifMatch` null means the header was missing
   getTrust(): Promise<TrustPolicy | Refusal>;

@@ -22,6 +22,7 @@ import { formatPosition, parsePosition } from "./core/positions.ts";
 import { credentialId, hashCredential, mintCredential, sameHash } from "./credentials.ts";
 import type { Courier } from "./outbox.ts";
 import { insertOutbox } from "./store/outbox.ts";
+import { findRecipient } from "./store/secrets.ts";
 import {
   countRegistrations,
   countRunners,
@@ -135,7 +136,11 @@ function management(context: NamespaceContext): Pick<Fleet, "listRunners" | "dra
       const now = Date.now();
       const last = found.length > limit ? runners.at(-1) : undefined;
       return {
-        items: runners.map((runner) => runnerView(runner, presence.get(runner.id) ?? null, now)),
+        items: runners.map((runner) => {
+          const recipient = findRecipient(sql, runner.id);
+          const view = runnerView(runner, presence.get(runner.id) ?? null, now);
+          return recipient === null ? view : { ...view, recipient };
+        }),
         nextCursor: last === undefined ? null : formatPosition("runners", last.id),
       };
     },

@@ -32,6 +32,7 @@ import {
   readDeliveries,
   updateDelivery,
 } from "./store/deliveries.ts";
+import { fillSecrets } from "./secrets.ts";
 import { insertOutbox } from "./store/outbox.ts";
 import { readTriggers } from "./store/settings.ts";
 
@@ -219,14 +220,19 @@ export function submitCourier({ sql, env, namespace }: NamespaceContext): Courie
   return {
     async deliver(payload) {
       const submission = JSON.parse(payload) as Submission;
-      const { delivery, round, trigger, hook, deployment, body } = submission;
+      const { delivery, round, trigger, hook, deployment } = submission;
+      const { secrets: named, ...plain } = submission.body;
+      const secrets = named === undefined ? undefined : fillSecrets(sql, named);
+      if (isRefusal(secrets))
+        return () => record(submission, { detail: `refused (${secrets.refused}): ${secrets.detail}`, pending: false });
       const answer = await bounded(
         deploymentObject(env, namespace, deployment).submit({
           actor: `hook:${hook}`,
-          body,
+          body: secrets === undefined ? plain : { ...plain, secrets },
           guard: {
             idempotencyKey: `${delivery}.${round}.${trigger}`,
-            bodySha256: await sha256Hex(utf8(JSON.stringify(body))),
+            // Of the names: a secret that is replaced between two tries is still the same request.
+            bodySha256: await sha256Hex(utf8(JSON.stringify(submission.body))),
             ifMatch: null,
           },
           dryRun: false,

@@ -63,4 +63,14 @@ export const MIGRATIONS: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID;
     `,
   },
+  {
+    id: "secrets",
+    sql: `
+      CREATE TABLE secrets (
+        name TEXT PRIMARY KEY, box TEXT NOT NULL, runners TEXT NOT NULL, condition TEXT NOT NULL,
+        stored_at INTEGER NOT NULL, stored_by TEXT NOT NULL
+      ) STRICT, WITHOUT ROWID;
+      CREATE TABLE recipients (runner TEXT PRIMARY KEY, envelope TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    `,
+  },
 ];

@@ -167,6 +167,28 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     return answer;
   }
 
+  async putRecipient(call: Call<"putRecipient">): Answer<"putRecipient"> {
+    return this.#parts?.secrets.putRecipient(call) ?? notOpen();
+  }
+
+  // Secrets
+
+  async listSecrets(): Answer<"listSecrets"> {
+    return this.#parts?.secrets.listSecrets() ?? notOpen();
+  }
+
+  async putSecret(call: Call<"putSecret">): Answer<"putSecret"> {
+    return this.#parts?.secrets.putSecret(call) ?? notOpen();
+  }
+
+  async removeSecret(call: Call<"removeSecret">): Answer<"removeSecret"> {
+    return this.#parts?.secrets.removeSecret(call) ?? notOpen();
+  }
+
+  async fillSecrets({ secrets }: Call<"fillSecrets">): Answer<"fillSecrets"> {
+    return this.#parts?.secrets.fill(secrets) ?? notOpen();
+  }
+
   // Settings
 
   async getTrust(): Answer<"getTrust"> {

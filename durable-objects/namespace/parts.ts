@@ -11,6 +11,7 @@ import { createHooks, type Hooks, submitCourier } from "./hooks.ts";
 import { createListing, type Listing, readSnapshot } from "./listing.ts";
 import { createLogins, type Logins } from "./logins.ts";
 import { createOutbox, type Outbox } from "./outbox.ts";
+import { createSecrets, type Secrets } from "./secrets.ts";
 import { createSessions, type Sessions } from "./sessions.ts";
 import { createSettings, type Settings } from "./settings.ts";
 import { reviveOutbox } from "./store/outbox.ts";
@@ -25,6 +26,7 @@ export type Parts = {
   fleet: Fleet;
   sessions: Sessions;
   logins: Logins;
+  secrets: Secrets;
   settings: Settings;
   hooks: Hooks;
   listing: Listing;
@@ -57,6 +59,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
     fleet: createFleet(context),
     sessions: createSessions(context),
     logins: createLogins(context),
+    secrets: createSecrets(context),
     settings: createSettings(context),
     hooks: createHooks(context),
     listing: createListing(context),

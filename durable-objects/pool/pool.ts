@@ -278,7 +278,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     const now = Date.now();
     const allowed = ({ notBefore, ticket }: Entry): boolean =>
       notBefore <= now && this.#fleet.mayTake(runner, ticket.needs, ticket.avoid);
-    return this.#backlog.best(runner.offer, allowed);
+    return this.#backlog.best(runner.offer, allowed, runner.id);
   }
 
   /** Starts a claim for a poll, when it is free and there is a ticket for it. */

@@ -40,6 +40,8 @@ export const EVENT_TYPES = [
   "delivery.received",
   "trust.changed",
   "triggers.changed",
+  "secret.stored",
+  "secret.removed",
   "token.created",
   "token.revoked",
   "members.changed",

@@ -39,4 +39,5 @@ export * from "./verdict.ts";
 export * from "./nix-signature.ts";
 export * from "./webhook.ts";
 export * from "./challenge.ts";
+export * from "./secrets.ts";
 export * from "./foreign-push.ts";

@@ -149,6 +149,18 @@ export const LIMITS = {
   runners: 10_000,
   members: 1_000,
   triggers: 200,
+  /** Bytes of one secret: a private key, a kubeconfig or a chain of certificates fits. */
+  secretBytes: 16 * 1024,
+  /** Characters of a sealed box: the secret, its binding and a key wrap for each of `secretRunners`, in base64. */
+  secretBoxCharacters: 48 * 1024,
+  /** Secrets of one job; its boxes are one row together with the job. */
+  jobSecrets: 16,
+  /** Runners that one box is sealed to. */
+  secretRunners: 64,
+  /** Parts of one list in the condition of a secret. */
+  secretConditions: 32,
+  /** Secrets stored in one namespace. */
+  secretsStored: 200,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,
 } as const;

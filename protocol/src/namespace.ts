@@ -16,6 +16,7 @@ import {
   prioritySchema,
   repositoryUrlSchema,
   requiresSchema,
+  secretNameSchema,
   taskSchema,
 } from "./submit.ts";
 import { LIMITS } from "./limits.ts";
@@ -83,6 +84,8 @@ export const triggerSchema = z
     priority: prioritySchema.optional(),
     requires: requiresSchema.optional(),
     hold: z.boolean().optional(),
+    /** Stored secrets for its jobs: only in a rule for people who are named, or whose pushes the repository took in. */
+    secrets: z.array(secretNameSchema).min(1).max(LIMITS.jobSecrets).optional(),
     urls: z.array(repositoryUrlSchema).max(8).optional(),
   })
   .meta({ id: "Trigger" });

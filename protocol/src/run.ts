@@ -193,6 +193,8 @@ export const runnerViewSchema = z
     busy: z.int(),
     registeredAt: timeSchema,
     seenAt: timeSchema.nullable(),
+    /** Where secrets for this runner are sealed to, signed by it (`verifyRecipient`); missing until it has published one. */
+    recipient: wireEnvelopeSchema.optional(),
   })
   .meta({ id: "Runner" });
 export type RunnerView = z.output<typeof runnerViewSchema>;

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { commitSchema, poolNameSchema, refSchema } from "./ids.ts";
+import { commitSchema, poolNameSchema, refSchema, runnerIdSchema } from "./ids.ts";
 import { LIMITS } from "./limits.ts";
 
 const name = z.string().min(1).max(LIMITS.nameCharacters);
@@ -75,6 +75,8 @@ export const requiresSchema = z
     labels: z.array(label).max(LIMITS.labelsCount).optional(),
     isolation: isolationSchema.optional(),
     pool: poolNameSchema.optional(),
+    /** Only these runners, by did:key. */
+    runners: z.array(runnerIdSchema).min(1).max(LIMITS.secretRunners).optional(),
   })
   .meta({ id: "Requires" });
 export type Requires = z.output<typeof requiresSchema>;
@@ -110,6 +112,27 @@ export type Timeouts = z.output<typeof timeoutsSchema>;
 
 export const jsonSchema: z.ZodType<unknown> = z.json();
 
+/** A secret's name is the name of its file: it starts with no dot and holds no slash. */
+export const secretNameSchema = z
+  .string()
+  .regex(
+    /^[A-Za-z_][A-Za-z0-9_.-]{0,63}$/,
+    "1 to 64 of A-Z, a-z, 0-9, underscore, dot and hyphen, starting with a letter or underscore",
+  );
+
+/** A secret of a job: sealed for it (`box`, an age file in base64, and the `runners` that can open it), or by name alone one that the namespace stores. */
+export const jobSecretSchema = z
+  .strictObject({
+    name: secretNameSchema,
+    box: z.base64().min(1).max(LIMITS.secretBoxCharacters).optional(),
+    runners: z.array(runnerIdSchema).min(1).max(LIMITS.secretRunners).optional(),
+  })
+  .refine(({ box, runners }) => (box === undefined) === (runners === undefined), {
+    message: "a box comes with the runners that it is sealed to",
+  })
+  .meta({ id: "JobSecret" });
+export type JobSecret = z.output<typeof jobSecretSchema>;
+
 /**
  * The body of a submit. Only `task` is required. Scripts find `configuration`, any JSON, in the file that `$PLUMULE_CONFIGURATION` names, and
  * `type` in `$PLUMULE_TYPE`; builds of installables are pure and see neither.
@@ -142,6 +165,12 @@ export const submitBodySchema = z
         (env) => Object.keys(env).length <= LIMITS.environmentCount,
         `at most ${LIMITS.environmentCount} variables`,
       )
+      .optional(),
+    secrets: z
+      .array(jobSecretSchema)
+      .min(1)
+      .max(LIMITS.jobSecrets)
+      .refine((secrets) => new Set(secrets.map((secret) => secret.name)).size === secrets.length, "a name stands twice")
       .optional(),
     labels: z
       .record(label, z.string().max(LIMITS.nameCharacters))

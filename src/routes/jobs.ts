@@ -20,7 +20,9 @@ import {
   resolveJob,
   submitJob,
   type SubmitAnswer,
+  type SubmitBody,
 } from "@plumule/protocol";
+import type { Env } from "../../durable-objects/env.ts";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
 import { acceptedProtocol, guardOf } from "../guard.ts";
 import { type Answer, type App, implement } from "../implement.ts";
@@ -31,9 +33,11 @@ export function jobRoutes(app: App): void {
   implement(app, submitJob, async ({ params, query, body, bytes, principal, request, env }) => {
     const guard = await guardOf(request, bytes);
     if (isRefusal(guard)) return guard;
+    const filled = await withSecrets(env, params.ns, body);
+    if (isRefusal(filled)) return filled;
     const answer = await deploymentObject(env, params.ns, params.deployment).submit({
       actor: principal.actor,
-      body,
+      body: filled,
       guard,
       dryRun: query.dryRun === "1",
     });
@@ -105,6 +109,13 @@ function stopRoutes(app: App): void {
       }),
     );
   });
+}
+
+/** The body with the boxes of stored secrets. Only a job that names one costs the question. */
+async function withSecrets(env: Env, ns: string, body: SubmitBody): Promise<SubmitBody | Refusal> {
+  if (body.secrets?.some(({ box }) => box === undefined) !== true) return body;
+  const secrets = await namespaceObject(env, ns).fillSecrets({ secrets: body.secrets });
+  return isRefusal(secrets) ? secrets : { ...body, secrets };
 }
 
 function listRoutes(app: App): void {

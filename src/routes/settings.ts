@@ -18,10 +18,13 @@ import {
   listDeliveries,
   listNamespaces,
   listRunners,
+  listSecrets,
   listTokens,
   PROTOCOL_VERSION,
   PROTOCOL_VERSION_FLOOR,
   putMembers,
+  putRecipient,
+  putSecret,
   putTriggers,
   putTrust,
   receiveHook,
@@ -29,6 +32,8 @@ import {
   redeliver,
   type Refusal,
   registerRunner,
+  refuse,
+  removeSecret,
   revokeRunner,
   revokeToken,
   STREAM_SUBPROTOCOL,
@@ -100,7 +105,30 @@ export function settingsRoutes(app: App): void {
   });
   versionedRoutes(app);
   runnerRoutes(app);
+  secretRoutes(app);
   hookRoutes(app);
+}
+
+function secretRoutes(app: App): void {
+  implement(app, listSecrets, async ({ params, env }) => {
+    const items = await namespaceObject(env, params.ns).listSecrets();
+    return isRefusal(items) ? items : { status: 200, body: { items } };
+  });
+  implement(app, putSecret, async ({ params, body, principal, env }) =>
+    ok(await namespaceObject(env, params.ns).putSecret({ actor: principal.actor, name: params.secret, body })),
+  );
+  implement(app, removeSecret, async ({ params, principal, env }) => {
+    const call = { actor: principal.actor, name: params.secret };
+    const answer = await namespaceObject(env, params.ns).removeSecret(call);
+    return isRefusal(answer) ? answer : { status: 204, body: null };
+  });
+  implement(app, putRecipient, async ({ params, body, principal, env }) => {
+    if (principal.kind !== "runner" || principal.runner !== params.runner)
+      return refuse("forbidden", "A runner publishes its own recipient, no other's.");
+    const call = { runner: params.runner, recipient: body.recipient };
+    const answer = await namespaceObject(env, params.ns).putRecipient(call);
+    return isRefusal(answer) ? answer : { status: 204, body: null };
+  });
 }
 
 function versionedRoutes(app: App): void {

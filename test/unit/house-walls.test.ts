@@ -17,6 +17,7 @@ const walls: Readonly<Record<string, Wall>> = {
       `import "cloudflare:workers";`,
       `import "hono";`,
       `import "@noble/curves";`,
+      `import "age-encryption";`,
       `import type { Job } from "#durable-objects/deployment/core.ts";`,
       `import "../../src/app.ts";`,
       `import "./index.ts";`,
@@ -26,8 +27,14 @@ const walls: Readonly<Record<string, Wall>> = {
     ],
     allowed: [`import * as schema from "zod";`, `import "@noble/ed25519";`, `import "./ids.ts";`],
   },
+  "protocol/src/seal.ts": {
+    refused: [`import "node:crypto";`, `import "yaml";`, `import "./index.ts";`],
+    allowed: [`import "age-encryption";`, `import "./bytes.ts";`],
+  },
   "src/routes/anything.ts": {
     refused: [
+      `import "age-encryption";`,
+      `import "@plumule/protocol/seal";`,
       `import "node:fs";`,
       `import { Pool } from "#durable-objects/pool/pool.ts";`,
       `import { Namespace } from "../../durable-objects/namespace/namespace.ts";`,
@@ -52,6 +59,7 @@ const walls: Readonly<Record<string, Wall>> = {
   "src/log.ts": { refused: [`import "node:fs";`], allowed: [`console.log("{}");`] },
   "durable-objects/pool/pool.ts": {
     refused: [
+      `import "@plumule/protocol/seal";`,
       `import "node:fs";`,
       `import "hono";`,
       `import "zod";`,
@@ -123,6 +131,7 @@ const walls: Readonly<Record<string, Wall>> = {
     ],
     allowed: [
       `import "@plumule/protocol";`,
+      `import "@plumule/protocol/seal";`,
       `import "node:fs";`,
       `import "node:fs/promises";`,
       `import "yaml";`,
@@ -136,6 +145,7 @@ const walls: Readonly<Record<string, Wall>> = {
   "cli/src/commands/anything.ts": {
     refused: [`import "miniflare";`, `import "esbuild";`, `import "hono";`, `import "../../../runner/src/journal.ts";`],
     allowed: [
+      `import "@plumule/protocol/seal";`,
       `import "@plumule/runner";`,
       `import "@plumule/bridge";`,
       `import "commander";`,
@@ -149,7 +159,12 @@ const walls: Readonly<Record<string, Wall>> = {
     allowed: [`import "miniflare";`, `import "esbuild";`],
   },
   "dashboard/src/anything.ts": {
-    refused: [`import "node:fs";`, `import "hono";`, `import "../../protocol/src/ids.ts";`],
+    refused: [
+      `import "@plumule/protocol/seal";`,
+      `import "node:fs";`,
+      `import "hono";`,
+      `import "../../protocol/src/ids.ts";`,
+    ],
     allowed: [`import "@plumule/protocol";`, `import "preact";`, `import "preact/hooks";`],
   },
   "test/unit/anything.ts": {

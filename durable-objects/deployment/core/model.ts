@@ -63,7 +63,10 @@ export type Output = { bytes: number; at: Millis };
  * A submit body without its bulk: what decisions and views need. The whole body is stored beside it. `protocol` is the version of the wire that a
  * runner must speak to be given the body, unless any will do.
  */
-export type Brief = Omit<SubmitBody, "task" | "configuration" | "env"> & { kind: Task["kind"]; protocol?: number };
+export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets"> & {
+  kind: Task["kind"];
+  protocol?: number;
+};
 
 /** A message to a pool that is sent until it was answered. */
 export type Outgoing = { number: number; dueAt: Millis; tryCount: number };

@@ -1,4 +1,4 @@
-import { admitDidKey, type FieldError, refuse, type Refusal, type TriggersBody } from "@plumule/protocol";
+import { admitDidKey, type FieldError, refuse, type Refusal, type Trigger, type TriggersBody } from "@plumule/protocol";
 import { templateFault } from "./triggers.ts";
 
 /** Keys of all hooks together: each may cost a verification for a webhook of a stranger. */
@@ -41,12 +41,28 @@ export function checkTriggers({ triggers, hooks }: TriggersBody): Refusal | null
       "id",
       hooks.map(({ id }) => id),
     ),
+    ...triggers.flatMap((trigger, at) =>
+      givesToStrangers(trigger)
+        ? [
+            {
+              pointer: `/triggers/${at}/secrets`,
+              detail: "a rule that holds its jobs, or takes patches of anybody, gives no secrets",
+            },
+          ]
+        : [],
+    ),
     ...triggers.flatMap(({ deployment }, at) => {
       const fault = templateFault(deployment);
       return fault === null ? [] : [{ pointer: `/triggers/${at}/deployment`, detail: fault }];
     }),
   ];
   return errors.length === 0 ? null : refuse("invalid-body", "The rules are not valid.", { errors });
+}
+
+/** Whether a rule would give secrets to work that strangers can start: everybody may push a patch, and a held job is one nobody has vouched for. */
+function givesToStrangers({ secrets, hold, events, authors }: Trigger): boolean {
+  const takesPatches = events === undefined || events.includes("patch");
+  return secrets !== undefined && (hold === true || (takesPatches && authors === undefined));
 }
 
 function repeated(pointer: string, field: string, names: readonly string[]): FieldError[] {

@@ -61,7 +61,7 @@ function authorKey(author: string): string {
 }
 
 function submitBodyOf(push: Push, trigger: Trigger): SubmitBody {
-  const { task, mode, interrupt, priority, requires, hold } = trigger;
+  const { task, mode, interrupt, priority, requires, hold, secrets } = trigger;
   const urls = [...new Set([...(trigger.urls ?? []), ...(push.urls ?? [])])].slice(0, 8);
   const summary = push.message?.split("\n", 1)[0]?.trim().slice(0, 200);
   return {
@@ -77,6 +77,7 @@ function submitBodyOf(push: Push, trigger: Trigger): SubmitBody {
     ...(priority === undefined ? {} : { priority }),
     ...(requires === undefined ? {} : { requires }),
     ...(hold === undefined ? {} : { hold }),
+    ...(secrets === undefined ? {} : { secrets: [...new Set(secrets)].map((name) => ({ name })) }),
     ...(summary === undefined || summary === "" ? {} : { summary }),
   };
 }

@@ -1,6 +1,6 @@
-import type { DeploymentId, JobId, Millis } from "@plumule/protocol";
+import type { DeploymentId, JobId, Millis, RunnerId } from "@plumule/protocol";
 import type { Ability, Needs, Ticket } from "../calls.ts";
-import { fits, signatureOf } from "./fit.ts";
+import { admits, fits, signatureOf } from "./fit.ts";
 import { compare } from "./order.ts";
 
 /** Deployments whose last turn is remembered. A forgotten one counts as never served: it gains one turn, no more. */
@@ -114,11 +114,14 @@ export class Backlog {
     }
   }
 
-  /** The first ticket that an offer fits and that `allowed` lets through; null when there is none. */
-  best(offer: Ability, allowed: (entry: Entry) => boolean): Entry | null {
+  /**
+   * The first ticket that an offer fits and that `allowed` lets through; null when there is none. With `runner`, lines that name others are
+   * passed over as a whole.
+   */
+  best(offer: Ability, allowed: (entry: Entry) => boolean, runner?: RunnerId): Entry | null {
     let best: Entry | null = null;
     for (const line of this.#lines.values()) {
-      if (!fits(line.needs, offer)) continue;
+      if (!fits(line.needs, offer) || (runner !== undefined && !admits(line.needs, runner))) continue;
       const first = line.entries.find(allowed);
       if (first !== undefined && (best === null || compare(first, best) < 0)) best = first;
     }

@@ -1,7 +1,7 @@
 import { formatTime } from "@plumule/protocol";
 import type { PoolName, Waiting } from "@plumule/protocol";
 import type { Needs } from "../calls.ts";
-import { lacks } from "./fit.ts";
+import { admits, lacks } from "./fit.ts";
 import type { Runner } from "./fleet.ts";
 
 /** What explaining needs to know of a runner. */
@@ -21,6 +21,7 @@ export function outlookOf(needs: Needs, candidates: Iterable<Candidate>): Outloo
   const outlook: Outlook = { fitting: 0, drained: null, nearest: null };
   for (const candidate of candidates) {
     const near: Near = { candidate, lacks: lacks(needs, candidate.offer) };
+    if (!admits(needs, candidate.id)) near.lacks.push("a key that the job names");
     if (!candidate.online) near.lacks.push(`a connection (last seen ${formatTime(candidate.seenAt)})`);
     const able = near.lacks.length === 0;
     if (candidate.drained) near.lacks.push("leave to work (drained)");
@@ -43,7 +44,7 @@ function nearer(a: Near | null, b: Near): Near {
 /** Why a ticket waits, for programs and, in one sentence with the next step, for people. `position`: how many tickets go first. */
 export function explain(needs: Needs, position: number, outlook: Outlook, pool: PoolName): Waiting {
   // What was asked for: the version of the wire follows from it, and readers of version 1 know no such field.
-  const { protocol: _protocol, ...required } = needs;
+  const { protocol: _protocol, runners: _runners, ...required } = needs;
   const base = { needs: required, position, etaMs: null };
   const { fitting, drained, nearest } = outlook;
   if (fitting > 0) {
@@ -69,6 +70,8 @@ export function explain(needs: Needs, position: number, outlook: Outlook, pool: 
 function absence(needs: Needs, pool: PoolName): string {
   const wanted = lacks(needs, NOTHING).map((want) => want.replace(/^system /, "").replace(/ \(has .*\)$/, ""));
   const [first, ...rest] = wanted;
+  if (first === undefined && needs.runners !== undefined)
+    return `None of the ${needs.runners.length === 1 ? "1 runner" : `${needs.runners.length} runners`} that the job names is online in pool ${pool}.`;
   if (first === undefined) return `No runner is online in pool ${pool}.`;
   return `No runner offers ${first}${rest.length === 0 ? "" : ` with ${rest.join(", ")}`}.`;
 }

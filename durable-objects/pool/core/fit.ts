@@ -1,5 +1,5 @@
 import { ISOLATION_LEVELS, UNNAMED_PROTOCOL } from "@plumule/protocol";
-import type { Offer } from "@plumule/protocol";
+import type { Offer, RunnerId } from "@plumule/protocol";
 import type { Ability, Needs } from "../calls.ts";
 
 const level = (isolation: Offer["isolation"]): number => ISOLATION_LEVELS.indexOf(isolation);
@@ -39,18 +39,26 @@ export function fits(needs: Needs, offer: Ability): boolean {
   );
 }
 
+/** False for a runner whose key a job's needs do not name, though they name some: its secrets are sealed to others. */
+export function admits(needs: Needs, runner: RunnerId): boolean {
+  return needs.runners?.includes(runner) ?? true;
+}
+
 const sorted = (names: readonly string[] | undefined): string[] => [...new Set(names)].sort();
 
 /**
  * The same text for needs, or offers, that matching cannot tell apart. Tickets and runners are kept by it, so that one comparison
  * speaks for all that are alike: an event costs kinds of tickets times kinds of runners, never tickets times polls.
  */
-export function signatureOf(wants: Pick<Needs, "systems" | "features" | "labels" | "isolation" | "protocol">): string {
+export function signatureOf(
+  wants: Pick<Needs, "systems" | "features" | "labels" | "isolation" | "protocol" | "runners">,
+): string {
   return JSON.stringify([
     sorted(wants.systems),
     sorted(wants.features),
     sorted(wants.labels),
     wants.isolation ?? ISOLATION_LEVELS[0],
     spoken(wants),
+    ...(wants.runners === undefined ? [] : [sorted(wants.runners)]),
   ]);
 }

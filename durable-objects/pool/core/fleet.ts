@@ -1,7 +1,7 @@
 import { LIMITS } from "@plumule/protocol";
 import type { Millis, RunnerId } from "@plumule/protocol";
 import type { Ability, Needs } from "../calls.ts";
-import { fits, signatureOf } from "./fit.ts";
+import { admits, fits, signatureOf } from "./fit.ts";
 
 /** A runner that was not heard of for this long is offline, ms: it has missed a whole poll and the way back. */
 export const OFFLINE_MS = 2 * LIMITS.pollHoldMs;
@@ -183,10 +183,15 @@ export class Fleet {
     return poll.state === "free" && isReady(poll.runner);
   }
 
-  /** False for a runner that the ticket avoids while another one that fits is online. The caller knows that the runner fits. */
+  /**
+   * False for a runner that the needs do not name, and for one that the ticket avoids while another one that fits is online. The caller knows
+   * that its offer fits.
+   */
   mayTake(runner: Runner, needs: Needs, avoid: readonly RunnerId[]): boolean {
+    if (!admits(needs, runner.id)) return false;
     if (!avoid.includes(runner.id)) return true;
-    const another = (other: Runner): boolean => other.online && !other.drained && !avoid.includes(other.id);
+    const another = (other: Runner): boolean =>
+      other.online && !other.drained && !avoid.includes(other.id) && admits(needs, other.id);
     return ![...this.#kinds.values()].some((kind) => fits(needs, kind.offer) && [...kind.runners].some(another));
   }
 

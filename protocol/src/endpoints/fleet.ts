@@ -22,6 +22,7 @@ import {
   sessionChallengeSchema,
   wireEnvelopeSchema,
 } from "../run.ts";
+import { recipientBodySchema } from "../secrets.ts";
 import { endpoint } from "./endpoint.ts";
 
 const ns = z.strictObject({ ns: namespaceIdSchema });
@@ -129,6 +130,17 @@ export const createSession = endpoint({
     201: z.object({ token: z.string(), pool: poolNameSchema, expiresAt: timeSchema }).meta({ id: "RunnerSession" }),
   },
   refusals: ["unauthenticated", "bad-signature"],
+});
+export const putRecipient = endpoint({
+  name: "putRecipient",
+  method: "put",
+  path: "/v1/:ns/runners/:runner/recipient",
+  summary: "Publish where secrets for this runner are sealed to, signed by its key",
+  access: "runner",
+  params: runner,
+  body: recipientBodySchema,
+  answers: { 204: null },
+  refusals: ["forbidden", "bad-signature"],
 });
 export const pollWork = endpoint({
   name: "pollWork",

@@ -15,6 +15,8 @@ import {
   wsTicketSchema,
 } from "../namespace.ts";
 import { sessionChallengeSchema, wireEnvelopeSchema } from "../run.ts";
+import { secretBodySchema, secretViewSchema } from "../secrets.ts";
+import { secretNameSchema } from "../submit.ts";
 import { trustPolicySchema } from "../trust.ts";
 import { endpoint } from "./endpoint.ts";
 
@@ -197,6 +199,39 @@ export const putTriggers = endpoint({
   bodyLimitBytes: LIMITS.submitBytes,
   answers: { 200: triggersViewSchema },
   refusals: ["precondition-required", "revision-conflict", "weak-key"],
+});
+
+const secret = ns.extend({ secret: secretNameSchema });
+export const listSecrets = endpoint({
+  name: "listSecrets",
+  method: "get",
+  path: "/v1/:ns/secrets",
+  summary: "Stored secrets by name, without their boxes",
+  access: "read",
+  params: ns,
+  answers: { 200: z.object({ items: z.array(secretViewSchema) }).meta({ id: "SecretList" }) },
+});
+export const putSecret = endpoint({
+  name: "putSecret",
+  method: "put",
+  path: "/v1/:ns/secrets/:secret",
+  summary: "Store a sealed secret under a name, or replace it; jobs that are submitted later get the new one",
+  access: "admin",
+  params: secret,
+  body: secretBodySchema,
+  bodyLimitBytes: LIMITS.submitBytes,
+  answers: { 200: secretViewSchema },
+  refusals: ["quota-exceeded"],
+});
+export const removeSecret = endpoint({
+  name: "removeSecret",
+  method: "delete",
+  path: "/v1/:ns/secrets/:secret",
+  summary: "Forget a stored secret; jobs that were submitted with it keep it",
+  access: "admin",
+  params: secret,
+  answers: { 204: null },
+  refusals: ["not-found"],
 });
 
 const hookAnswer = deliveryViewSchema;
