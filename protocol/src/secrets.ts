@@ -8,7 +8,7 @@ import { admitDidKey } from "./key-admission.ts";
 import { LIMITS } from "./limits.ts";
 import { accepted, refused, type Result } from "./result.ts";
 import { wireEnvelopeSchema } from "./run.ts";
-import { type JobSecret, repositoryUrlSchema, type Requires, secretNameSchema, type SubmitBody } from "./submit.ts";
+import { repositoryUrlSchema, secretNameSchema, type SubmitBody } from "./submit.ts";
 
 /** An age recipient of the X25519 kind (age-encryption.org/v1): what a runner publishes, and what a submitter seals to. */
 export const recipientSchema = z
@@ -167,12 +167,3 @@ export type SecretView = z.output<typeof secretViewSchema>;
 
 /** A runner's signed recipient, as it publishes it. */
 export const recipientBodySchema = z.strictObject({ recipient: wireEnvelopeSchema }).meta({ id: "RecipientBody" });
-
-/** What a runner must offer for a job that brings secrets: its key is one that every box was sealed to. Null: no runner can open them all. */
-export function requiresOf(requires: Requires | undefined, secrets: readonly JobSecret[]): Requires | undefined | null {
-  const named = [requires?.runners, ...secrets.map((secret) => secret.runners)].filter((list) => list !== undefined);
-  if (named.length === 0) return requires;
-  const [first = [], ...rest] = named;
-  const able = first.filter((runner) => rest.every((list) => list.includes(runner)));
-  return able.length === 0 ? null : { ...requires, runners: able };
-}

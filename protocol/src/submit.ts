@@ -133,6 +133,15 @@ export const jobSecretSchema = z
   .meta({ id: "JobSecret" });
 export type JobSecret = z.output<typeof jobSecretSchema>;
 
+/** What a runner must offer for a job that brings secrets: its key is one that every box was sealed to. Null: no runner can open them all. */
+export function requiresOf(requires: Requires | undefined, secrets: readonly JobSecret[]): Requires | undefined | null {
+  const named = [requires?.runners, ...secrets.map((secret) => secret.runners)].filter((list) => list !== undefined);
+  if (named.length === 0) return requires;
+  const [first = [], ...rest] = named;
+  const able = first.filter((runner) => rest.every((list) => list.includes(runner)));
+  return able.length === 0 ? null : { ...requires, runners: able };
+}
+
 /**
  * The body of a submit. Only `task` is required. Scripts find `configuration`, any JSON, in the file that `$PLUMULE_CONFIGURATION` names, and
  * `type` in `$PLUMULE_TYPE`; builds of installables are pure and see neither.
@@ -186,6 +195,10 @@ export const submitBodySchema = z
   .refine((body) => body.task.kind !== "repository" || body.source !== undefined, {
     path: ["source"],
     message: "a repository task needs a source",
+  })
+  .refine(({ requires, secrets = [] }) => requiresOf(requires, secrets) !== null, {
+    path: ["secrets"],
+    message: "the secrets and `requires.runners` have no runner in common",
   })
   .meta({ id: "SubmitBody" });
 export type SubmitBody = z.output<typeof submitBodySchema>;
