@@ -4,7 +4,7 @@ import {
   protocolOf,
   type Refusal,
   refuse,
-  requiresOf,
+  runnersAble,
   sha256Hex,
   UNNAMED_PROTOCOL,
   utf8,
@@ -21,25 +21,26 @@ export function briefOf(body: SubmitBody): Brief {
   const { task, configuration: _configuration, env: _env, secrets, ...brief } = body;
   const protocol = protocolOf(body);
   const features = new Set([...(brief.requires?.features ?? []), ...impliedFeatures(task)]);
-  const able = requiresOf(brief.requires, secrets ?? []) ?? brief.requires;
-  const requires = features.size === 0 ? able : { ...able, features: [...features] };
+  const requires = features.size === 0 ? brief.requires : { ...brief.requires, features: [...features] };
+  const runners = runnersAble(secrets ?? []);
   return {
     ...brief,
     ...(requires === undefined ? {} : { requires }),
+    ...(runners === null ? {} : { runners }),
     ...(protocol > UNNAMED_PROTOCOL ? { protocol } : {}),
     kind: task.kind,
   };
 }
 
 /** What is wrong with a job's secrets, or null. One that names no box has to be filled in before, from those that the namespace stores. */
-export function secretsFault({ requires, secrets = [] }: SubmitBody): Refusal | null {
+export function secretsFault({ secrets = [] }: SubmitBody): Refusal | null {
   const errors = secrets.flatMap(({ box, name }, at) =>
     box === undefined ? [{ pointer: `/secrets/${at}`, detail: `no box, and no secret ${name} is stored` }] : [],
   );
   if (errors.length > 0) return refuse("invalid-body", "A secret is missing.", { errors });
-  return requiresOf(requires, secrets) === null
+  return runnersAble(secrets)?.length === 0
     ? refuse("invalid-body", "No runner can open all secrets of this job.", {
-        errors: [{ pointer: "/secrets", detail: "the secrets and `requires.runners` have no runner in common" }],
+        errors: [{ pointer: "/secrets", detail: "the secrets have no runner in common" }],
         next: "Seal them all to a runner that may take the job.",
       })
     : null;

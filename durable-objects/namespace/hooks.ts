@@ -154,10 +154,10 @@ function handle(context: NamespaceContext, delivery: Delivery, push: Push, keys:
 
 /** Runs the rules of now over a push; what they ask for goes into the outbox. */
 function plan({ sql }: NamespaceContext, delivery: Delivery, push: Push, now: Millis): Delivery {
-  const { triggers } = readTriggers(sql);
+  const { triggers, secrets } = readTriggers(sql);
   if (triggers.length === 0)
     return { ...delivery, state: "ignored", results: [ignored("*", "the namespace has no trigger rules")] };
-  const plans = planJobs(push, triggers);
+  const plans = planJobs(push, triggers, secrets);
   for (const one of plans) {
     if (one.deployment === null) continue;
     const { trigger, deployment, body } = one;

@@ -61,11 +61,12 @@ export function createSettings(context: NamespaceContext): Settings {
 }
 
 /** Shown to people: a hook says that it has a secret, never which. */
-function triggersView({ version, triggers, hooks }: StoredTriggers): TriggersView {
+function triggersView({ version, triggers, hooks, secrets }: StoredTriggers): TriggersView {
   return {
     version,
     triggers,
     hooks: hooks.map(({ id, keys, secret }) => ({ id, keys: keys ?? [], hasSecret: secret !== undefined })),
+    ...(secrets === undefined ? {} : { secrets }),
   };
 }
 

@@ -84,8 +84,6 @@ export const triggerSchema = z
     priority: prioritySchema.optional(),
     requires: requiresSchema.optional(),
     hold: z.boolean().optional(),
-    /** Stored secrets for its jobs: only in a rule for people who are named, or whose pushes the repository took in. */
-    secrets: z.array(secretNameSchema).min(1).max(LIMITS.jobSecrets).optional(),
     urls: z.array(repositoryUrlSchema).max(8).optional(),
   })
   .meta({ id: "Trigger" });
@@ -101,8 +99,16 @@ export const hookSchema = z
   .refine((hook) => (hook.keys?.length ?? 0) > 0 || hook.secret !== undefined, "a hook needs `keys` or a `secret`")
   .meta({ id: "Hook" });
 export type Hook = z.output<typeof hookSchema>;
+/** Stored secrets for the jobs of a rule, by its name. They stand beside the rules, whose readers of version 1 allow no other field. */
+const ruleSecrets = z
+  .record(triggerSchema.shape.name, z.array(secretNameSchema).min(1).max(LIMITS.jobSecrets))
+  .optional();
 export const triggersBodySchema = z
-  .strictObject({ triggers: z.array(triggerSchema).max(LIMITS.triggers), hooks: z.array(hookSchema).max(64) })
+  .strictObject({
+    triggers: z.array(triggerSchema).max(LIMITS.triggers),
+    hooks: z.array(hookSchema).max(64),
+    secrets: ruleSecrets,
+  })
   .meta({ id: "TriggersBody" });
 export type TriggersBody = z.output<typeof triggersBodySchema>;
 /** Secrets are never read back: a hook shows only that it has one. */
@@ -111,6 +117,7 @@ export const triggersViewSchema = z
     version: z.int(),
     triggers: z.array(triggerSchema),
     hooks: z.array(z.object({ id: z.string(), keys: z.array(runnerIdSchema), hasSecret: z.boolean() })),
+    secrets: ruleSecrets,
   })
   .meta({ id: "Triggers" });
 export type TriggersView = z.output<typeof triggersViewSchema>;

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { commitSchema, poolNameSchema, refSchema, runnerIdSchema } from "./ids.ts";
+import { commitSchema, poolNameSchema, refSchema, type RunnerId, runnerIdSchema } from "./ids.ts";
 import { LIMITS } from "./limits.ts";
 
 const name = z.string().min(1).max(LIMITS.nameCharacters);
@@ -75,8 +75,6 @@ export const requiresSchema = z
     labels: z.array(label).max(LIMITS.labelsCount).optional(),
     isolation: isolationSchema.optional(),
     pool: poolNameSchema.optional(),
-    /** Only these runners, by did:key. */
-    runners: z.array(runnerIdSchema).min(1).max(LIMITS.secretRunners).optional(),
   })
   .meta({ id: "Requires" });
 export type Requires = z.output<typeof requiresSchema>;
@@ -133,13 +131,10 @@ export const jobSecretSchema = z
   .meta({ id: "JobSecret" });
 export type JobSecret = z.output<typeof jobSecretSchema>;
 
-/** What a runner must offer for a job that brings secrets: its key is one that every box was sealed to. Null: no runner can open them all. */
-export function requiresOf(requires: Requires | undefined, secrets: readonly JobSecret[]): Requires | undefined | null {
-  const named = [requires?.runners, ...secrets.map((secret) => secret.runners)].filter((list) => list !== undefined);
-  if (named.length === 0) return requires;
-  const [first = [], ...rest] = named;
-  const able = first.filter((runner) => rest.every((list) => list.includes(runner)));
-  return able.length === 0 ? null : { ...requires, runners: able };
+/** The runners that can open every box of a job's secrets; null when no box says who can, so that any may take the job. */
+export function runnersAble(secrets: readonly JobSecret[]): RunnerId[] | null {
+  const [first, ...rest] = secrets.flatMap(({ runners }) => (runners === undefined ? [] : [runners]));
+  return first?.filter((runner) => rest.every((runners) => runners.includes(runner))) ?? null;
 }
 
 /**
@@ -196,9 +191,9 @@ export const submitBodySchema = z
     path: ["source"],
     message: "a repository task needs a source",
   })
-  .refine(({ requires, secrets = [] }) => requiresOf(requires, secrets) !== null, {
+  .refine(({ secrets = [] }) => runnersAble(secrets)?.length !== 0, {
     path: ["secrets"],
-    message: "the secrets and `requires.runners` have no runner in common",
+    message: "the secrets have no runner in common that could open them all",
   })
   .meta({ id: "SubmitBody" });
 export type SubmitBody = z.output<typeof submitBodySchema>;

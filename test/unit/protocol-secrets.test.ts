@@ -3,7 +3,7 @@ import {
   describeCondition,
   didKeyOf,
   LIMITS,
-  requiresOf,
+  runnersAble,
   type SecretBinding,
   type SecretCondition,
   type SecretFacts,
@@ -219,13 +219,10 @@ describe("the runners that may take a job with secrets", () => {
     box: "AA==",
     runners,
   });
-  it("are those that can open every box, and that the job names", () => {
-    expect(requiresOf(undefined, [])).toBeUndefined();
-    expect(requiresOf({ labels: ["a"] }, [])).toEqual({ labels: ["a"] });
-    expect(requiresOf({ labels: ["a"] }, [sealed(KING, QUEEN), sealed(QUEEN)])).toEqual({
-      labels: ["a"],
-      runners: [QUEEN],
-    });
-    expect(requiresOf({ runners: [KING] }, [sealed(QUEEN)])).toBeNull();
+  it("are those that can open every box; any, for a job without one", () => {
+    expect(runnersAble([])).toBeNull();
+    expect(runnersAble([{ name: "stored" }])).toBeNull();
+    expect(runnersAble([sealed(KING, QUEEN), sealed(QUEEN)])).toEqual([QUEEN]);
+    expect(runnersAble([sealed(KING), sealed(QUEEN)])).toEqual([]);
   });
 });

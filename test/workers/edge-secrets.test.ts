@@ -95,7 +95,10 @@ describe("a stored secret", () => {
     await told(ask("PUT", `${at}/secrets/key`, { token: tokens.admin, body }), 200);
     const job = { task, secrets: [{ name: "key" }] };
     await told(ask("POST", `${at}/deployments/web/jobs`, { token: tokens.submit, body: job }), 202);
-    const taken = await told<Assignment>(ask("POST", `${at}/poll`, { token: runner.session, body: pollBody() }), 200);
+    const taken = await told<Assignment>(
+      ask("POST", `${at}/poll`, { token: runner.session, body: { ...pollBody(), protocol: 2 } }),
+      200,
+    );
     expect(taken.spec.secrets).toEqual([{ name: "key", box: "AAAA", runners: [runner.id] }]);
   });
 });
@@ -110,14 +113,14 @@ describe("a job with secrets", () => {
       ask("POST", `${at}/deployments/web/jobs`, { token: tokens.submit, body: { task, secrets } }),
       202,
     );
-    const nothing = await ask("POST", `${at}/poll`, { token: king.session, body: pollBody(0) });
+    const nothing = await ask("POST", `${at}/poll`, { token: king.session, body: { ...pollBody(0), protocol: 2 } });
     expect(nothing.status).toBe(204);
     const queue = await told<QueueView>(ask("GET", `${at}/queue`, { token: tokens.read }), 200);
     expect(queue.tickets[0]?.waiting).toMatchObject({
       reason: "no-runner",
       nearest: { runner: king.id, lacks: ["a key that the job names"] },
     });
-    await told(ask("POST", `${at}/poll`, { token: queen.session, body: pollBody() }), 200);
+    await told(ask("POST", `${at}/poll`, { token: queen.session, body: { ...pollBody(), protocol: 2 } }), 200);
   });
 
   it.each<[string, (ids: string[]) => unknown, string]>([
@@ -148,7 +151,7 @@ describe("a job with secrets", () => {
 });
 
 describe("a trigger rule with secrets", () => {
-  const rule = { name: "deploy", refs: ["refs/heads/main"], deployment: "web", task, secrets: ["key"] };
+  const rule = { name: "deploy", refs: ["refs/heads/main"], deployment: "web", task };
   it.each<[string, object, number]>([
     ["for pushes of the repository is taken", { events: ["push"] }, 200],
     ["for patches of people who are named is taken", { events: ["patch"], authors: ["z6Mk1"] }, 200],
@@ -160,9 +163,10 @@ describe("a trigger rule with secrets", () => {
     const answer = await ask("PUT", `${at}/triggers`, {
       token: tokens.admin,
       headers: { "if-match": '"v0"' },
-      body: { triggers: [{ ...rule, ...over }], hooks: [] },
+      body: { triggers: [{ ...rule, ...over }], hooks: [], secrets: { deploy: ["key"] } },
     });
     expect(answer.status).toBe(status);
-    if (status === 400) expect((await problemIn(answer)).errors).toMatchObject([{ pointer: "/triggers/0/secrets" }]);
+    if (status === 200) expect(await answer.json()).toMatchObject({ secrets: { deploy: ["key"] } });
+    if (status === 400) expect((await problemIn(answer)).errors).toMatchObject([{ pointer: "/secrets/deploy" }]);
   });
 });

@@ -61,11 +61,12 @@ export type Output = { bytes: number; at: Millis };
 
 /**
  * A submit body without its bulk: what decisions and views need. The whole body is stored beside it. `protocol` is the version of the wire that a
- * runner must speak to be given the body, unless any will do.
+ * runner must speak to be given the body, unless any will do; `runners` are those that can open the job's secrets, unless it has none.
  */
 export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets"> & {
   kind: Task["kind"];
   protocol?: number;
+  runners?: readonly RunnerId[];
 };
 
 /** A message to a pool that is sent until it was answered. */

@@ -23,13 +23,17 @@ export function offerable(jobs: readonly Job[], now: Millis): Job | null {
 
 /** The ticket that offers a job, as its pool stores it. */
 export function poolTicket(deployment: string, job: Job, number: number): PoolTicket {
-  const { requires = {}, protocol, priority = "normal" } = job.brief;
+  const { requires = {}, protocol, runners, priority = "normal" } = job.brief;
   return {
     deployment,
     job: job.id,
     number,
     priority,
-    needs: protocol === undefined ? requires : { ...requires, protocol },
+    needs: {
+      ...requires,
+      ...(protocol === undefined ? {} : { protocol }),
+      ...(runners === undefined ? {} : { runners }),
+    },
     queuedAt: job.queuedAt,
     avoid: job.avoid,
   };

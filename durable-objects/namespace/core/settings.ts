@@ -17,7 +17,7 @@ export function checkIfMatch(ifMatch: string | null, version: number): Refusal |
 }
 
 /** What is wrong with rules and hooks beyond their schema: names twice, templates that give no name, keys that cannot be trusted. */
-export function checkTriggers({ triggers, hooks }: TriggersBody): Refusal | null {
+export function checkTriggers({ triggers, hooks, secrets = {} }: TriggersBody): Refusal | null {
   const keyCount = hooks.reduce((count, { keys }) => count + (keys?.length ?? 0), 0);
   if (keyCount > HOOK_KEYS)
     return refuse("invalid-body", "The hooks are not valid.", {
@@ -41,16 +41,10 @@ export function checkTriggers({ triggers, hooks }: TriggersBody): Refusal | null
       "id",
       hooks.map(({ id }) => id),
     ),
-    ...triggers.flatMap((trigger, at) =>
-      givesToStrangers(trigger)
-        ? [
-            {
-              pointer: `/triggers/${at}/secrets`,
-              detail: "a rule that holds its jobs, or takes patches of anybody, gives no secrets",
-            },
-          ]
-        : [],
-    ),
+    ...Object.keys(secrets).flatMap((name) => {
+      const fault = secretsFault(triggers.find((trigger) => trigger.name === name));
+      return fault === null ? [] : [{ pointer: `/secrets/${name}`, detail: fault }];
+    }),
     ...triggers.flatMap(({ deployment }, at) => {
       const fault = templateFault(deployment);
       return fault === null ? [] : [{ pointer: `/triggers/${at}/deployment`, detail: fault }];
@@ -59,10 +53,13 @@ export function checkTriggers({ triggers, hooks }: TriggersBody): Refusal | null
   return errors.length === 0 ? null : refuse("invalid-body", "The rules are not valid.", { errors });
 }
 
-/** Whether a rule would give secrets to work that strangers can start: everybody may push a patch, and a held job is one nobody has vouched for. */
-function givesToStrangers({ secrets, hold, events, authors }: Trigger): boolean {
-  const takesPatches = events === undefined || events.includes("patch");
-  return secrets !== undefined && (hold === true || (takesPatches && authors === undefined));
+/** Why a rule gives no secrets, or null. Everybody may push a patch, and a job that is held is one that nobody has vouched for. */
+function secretsFault(trigger: Trigger | undefined): string | null {
+  if (trigger === undefined) return "there is no rule of this name";
+  const takesPatches = trigger.events === undefined || trigger.events.includes("patch");
+  return trigger.hold === true || (takesPatches && trigger.authors === undefined)
+    ? "a rule that holds its jobs, or takes patches of anybody, gives no secrets"
+    : null;
 }
 
 function repeated(pointer: string, field: string, names: readonly string[]): FieldError[] {

@@ -1,4 +1,11 @@
-import { deploymentIdSchema, type DeploymentId, type Push, type SubmitBody, type Trigger } from "@plumule/protocol";
+import {
+  deploymentIdSchema,
+  type DeploymentId,
+  type Push,
+  type SubmitBody,
+  type Trigger,
+  type TriggersBody,
+} from "@plumule/protocol";
 import { matchesPattern } from "./patterns.ts";
 
 /** What a rule makes of a push: a job for a deployment, or in words why none. */
@@ -15,12 +22,16 @@ export function isZeroCommit(commit: string): boolean {
   return /^(?:0{40}|0{64})$/.test(commit);
 }
 
-/** What every rule makes of a push, in the order of the rules. */
-export function planJobs(push: Push, triggers: readonly Trigger[]): Plan[] {
-  return triggers.map((trigger) => planJob(push, trigger));
+/** What every rule makes of a push, in the order of the rules. `secrets`: stored secrets for the jobs of a rule, by its name. */
+export function planJobs(
+  push: Push,
+  triggers: readonly Trigger[],
+  secrets: NonNullable<TriggersBody["secrets"]> = {},
+): Plan[] {
+  return triggers.map((trigger) => planJob(push, trigger, secrets[trigger.name] ?? []));
 }
 
-function planJob(push: Push, trigger: Trigger): Plan {
+function planJob(push: Push, trigger: Trigger, secrets: readonly string[]): Plan {
   const refused = whyNot(push, trigger);
   if (refused !== null) return { trigger: trigger.name, deployment: null, detail: refused };
   const deployment = fillTemplate(trigger.deployment, push);
@@ -28,7 +39,7 @@ function planJob(push: Push, trigger: Trigger): Plan {
     const detail = `\`${trigger.deployment}\` becomes \`${deployment}\`, which is no name of a deployment (1 to 128 characters, the first a letter or digit)`;
     return { trigger: trigger.name, deployment: null, detail };
   }
-  return { trigger: trigger.name, deployment, body: submitBodyOf(push, trigger) };
+  return { trigger: trigger.name, deployment, body: submitBodyOf(push, trigger, secrets) };
 }
 
 function whyNot(push: Push, trigger: Trigger): string | null {
@@ -60,8 +71,8 @@ function authorKey(author: string): string {
   return author.replace(/^did:key:/, "");
 }
 
-function submitBodyOf(push: Push, trigger: Trigger): SubmitBody {
-  const { task, mode, interrupt, priority, requires, hold, secrets } = trigger;
+function submitBodyOf(push: Push, trigger: Trigger, secrets: readonly string[]): SubmitBody {
+  const { task, mode, interrupt, priority, requires, hold } = trigger;
   const urls = [...new Set([...(trigger.urls ?? []), ...(push.urls ?? [])])].slice(0, 8);
   const summary = push.message?.split("\n", 1)[0]?.trim().slice(0, 200);
   return {
@@ -77,7 +88,7 @@ function submitBodyOf(push: Push, trigger: Trigger): SubmitBody {
     ...(priority === undefined ? {} : { priority }),
     ...(requires === undefined ? {} : { requires }),
     ...(hold === undefined ? {} : { hold }),
-    ...(secrets === undefined ? {} : { secrets: [...new Set(secrets)].map((name) => ({ name })) }),
+    ...(secrets.length === 0 ? {} : { secrets: [...new Set(secrets)].map((name) => ({ name })) }),
     ...(summary === undefined || summary === "" ? {} : { summary }),
   };
 }
