@@ -48,6 +48,11 @@ export async function authenticate(
   return answer.principal;
 }
 
+/** Forgets who calls a namespace, when a right has ended: here it ends at once, in other isolates within the time above. */
+export function forgetCallers(namespace: string): void {
+  for (const key of known.keys()) if (key.startsWith(`${namespace} `)) known.delete(key);
+}
+
 /** Whether a caller may use an endpoint. Says which scope is missing, since the caller is known. */
 export function authorize(principal: Principal, access: Access): Refusal | null {
   if (access === "installation")

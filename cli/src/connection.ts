@@ -47,10 +47,12 @@ export function configFolder(env: Readonly<Record<string, string | undefined>>):
 
 /** Finds the broker. A token of a file is for the broker of that file alone, so that no flag can send it elsewhere. */
 export async function findPlace({ flags, env, cwd }: PlaceSources): Promise<Place | Failure> {
+  // An empty variable is how a shell takes one away for a single command.
+  const variable = (name: string): string | undefined => (env[name] === "" ? undefined : env[name]);
   const asked = {
-    url: flags.url ?? env["PLUMULE_URL"],
-    namespace: flags.namespace ?? env["PLUMULE_NAMESPACE"],
-    token: flags.token ?? env["PLUMULE_TOKEN"],
+    url: flags.url ?? variable("PLUMULE_URL"),
+    namespace: flags.namespace ?? variable("PLUMULE_NAMESPACE"),
+    token: flags.token ?? variable("PLUMULE_TOKEN"),
   };
   const complete = Object.values(asked).every((value) => value !== undefined);
   const file = complete ? null : await findFile(cwd, configFolder(env));

@@ -18,6 +18,10 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
   key: { group: "Machines and keys:", load: async () => (await import("./commands/key.ts")).keyCommand() },
   token: { group: "Machines and keys:", load: async () => (await import("./commands/token.ts")).tokenCommand() },
+  member: { group: "Machines and keys:", load: async () => (await import("./commands/member.ts")).memberCommand() },
+  login: { group: "You:", load: async () => (await import("./commands/login.ts")).loginCommand() },
+  logout: { group: "You:", load: async () => (await import("./commands/login.ts")).logoutCommand() },
+  open: { group: "You:", load: async () => (await import("./commands/login.ts")).openCommand() },
   dev: { group: "On this machine:", load: async () => (await import("./commands/dev.ts")).devCommand() },
   demo: { group: "On this machine:", load: async () => (await import("./commands/demo.ts")).demoCommand() },
 };

@@ -81,7 +81,7 @@ export function connectBroker({
       return unreachable(error);
     }
   };
-  const session = keepSession(send, namespace, runner, signer);
+  const session = keepSession(send, { baseUrl, namespace, runner, signer });
   return {
     async pool() {
       const begun = await session.get();
@@ -109,10 +109,9 @@ export function connectBroker({
 /** The session's bearer, asked for again when it is about to end. */
 function keepSession(
   send: Send,
-  namespace: string,
-  runner: string,
-  signer: Signer,
+  { baseUrl, namespace, runner, signer }: { baseUrl: string; namespace: string; runner: string; signer: Signer },
 ): { get(): Promise<BrokerAnswer<Session>>; forget(): void } {
+  const ownAudience = `${baseUrl}/v1/${namespace}`;
   let session: Session | null = null;
   return {
     forget: () => {
@@ -123,10 +122,11 @@ function keepSession(
       const asked = await send(undefined, createSession, { params: { ns: namespace }, body: { runner } });
       if (!asked.ok) return failed(asked);
       if (asked.answer.status !== 200) return failed(unreachable("the broker answered a session without a challenge"));
-      const proof = await signSession(
-        { audience: asked.answer.body.audience, challenge: asked.answer.body.challenge },
-        signer,
-      );
+      const { audience, challenge } = asked.answer.body;
+      // A broker that passed on the challenge of another one would get a session there with this signature.
+      if (audience !== ownAudience)
+        return failed(unreachable(`the broker calls itself ${audience}, but is polled as ${ownAudience}`));
+      const proof = await signSession({ audience, challenge }, signer);
       const begun = await send(undefined, createSession, { params: { ns: namespace }, body: { runner, proof } });
       if (!begun.ok) return failed(begun);
       if (begun.answer.status !== 201) return failed(unreachable("the broker answered a proof with another challenge"));

@@ -5,11 +5,12 @@ import { dirname } from "node:path";
 import type { Signer } from "@plumule/protocol";
 import { SshReader } from "./ssh-wire.ts";
 
-/** Why a key cannot be used; `detail` says what to do. */
+/** Why a key cannot be used; `detail` says what to do. An OpenSSH file with a passphrase still tells its public key, by which an agent is asked. */
 export type KeyRefusal = {
   ok: false;
   reason: "missing" | "exists" | "permissions" | "format" | "encrypted";
   detail: string;
+  publicKey?: Uint8Array;
 };
 
 /** A signer from a key file, or why not. */
@@ -81,9 +82,10 @@ function parseOpenSsh(text: string): KeyResult {
   const outer = new SshReader(Buffer.from(body, "base64"));
   if (Buffer.from(outer.bytes(15)).toString("latin1") !== "openssh-key-v1\0") return refuse("format", "no OpenSSH key");
   const [cipher] = [outer.text(), outer.text(), outer.text()];
-  if (cipher !== "none") return encrypted();
   if (outer.uint32() !== 1) return refuse("format", "more than one key in the file");
-  outer.string();
+  const open = new SshReader(outer.string());
+  const openKind = open.text();
+  if (cipher !== "none") return openKind === "ssh-ed25519" ? { ...encrypted(), publicKey: open.string() } : encrypted();
   const inner = new SshReader(outer.string());
   if (inner.uint32() !== inner.uint32()) return refuse("format", "a damaged OpenSSH key");
   const kind = inner.text();

@@ -41,6 +41,7 @@ import {
 } from "@plumule/protocol";
 import type { Env } from "../../durable-objects/env.ts";
 import { DIRECTORY, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
+import { forgetCallers } from "../auth.ts";
 import { type Answer, type App, type Call, implement } from "../implement.ts";
 
 const PAGE = 50;
@@ -81,6 +82,7 @@ export function settingsRoutes(app: App): void {
   });
   implement(app, revokeToken, async ({ params, principal, env }) => {
     const answer = await namespaceObject(env, params.ns).revokeToken({ actor: principal.actor, id: params.token });
+    forgetCallers(params.ns);
     return isRefusal(answer) ? answer : { status: 204, body: null };
   });
   implement(app, createTicket, async ({ params, principal, request, env }) =>
@@ -101,6 +103,7 @@ export function settingsRoutes(app: App): void {
   });
   implement(app, endLogin, async ({ params, bearer, env }) => {
     const answer = await namespaceObject(env, params.ns).endLogin({ credential: bearer ?? "" });
+    forgetCallers(params.ns);
     return isRefusal(answer) ? answer : { status: 204, body: null };
   });
   versionedRoutes(app);
@@ -147,15 +150,12 @@ function versionedRoutes(app: App): void {
   implement(app, getMembers, async ({ params, request, env }) =>
     versioned(request, await namespaceObject(env, params.ns).getMembers()),
   );
-  implement(app, putMembers, async ({ params, body, principal, request, env }) =>
-    tagged(
-      await namespaceObject(env, params.ns).putMembers({
-        actor: principal.actor,
-        body,
-        ifMatch: request.headers.get("if-match"),
-      }),
-    ),
-  );
+  implement(app, putMembers, async ({ params, body, principal, request, env }) => {
+    const ifMatch = request.headers.get("if-match");
+    const answer = await namespaceObject(env, params.ns).putMembers({ actor: principal.actor, body, ifMatch });
+    forgetCallers(params.ns);
+    return tagged(answer);
+  });
   implement(app, getTriggers, async ({ params, request, env }) =>
     versioned(request, await namespaceObject(env, params.ns).getTriggers()),
   );
@@ -196,9 +196,12 @@ function runnerRoutes(app: App): void {
       }),
     ),
   );
-  implement(app, revokeRunner, async ({ params, principal, env }) =>
-    ok(await namespaceObject(env, params.ns).revokeRunner({ actor: principal.actor, runner: params.runner })),
-  );
+  implement(app, revokeRunner, async ({ params, principal, env }) => {
+    const object = namespaceObject(env, params.ns);
+    const answer = await object.revokeRunner({ actor: principal.actor, runner: params.runner });
+    forgetCallers(params.ns);
+    return ok(answer);
+  });
   implement(app, createRegistration, async ({ params, body, principal, env }) =>
     created(
       await namespaceObject(env, params.ns).createRegistration({

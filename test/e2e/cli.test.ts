@@ -224,6 +224,35 @@ describe("verifying", () => {
   });
 });
 
+describe("a person", () => {
+  it("is named, logs in with a key, acts under its own name, and is logged out with the membership", async () => {
+    const env = { PLUMULE_TOKEN: "", HOME: broker.folder, XDG_CONFIG_HOME: join(broker.folder, "ada") };
+    const ada = (...args: string[]): Promise<Ended> =>
+      start(args, { env: { ...env, PLUMULE_URL: "", PLUMULE_NAMESPACE: "" } }).done;
+    const key = (await ada("key", "new", "ada.pem", "--json")).out;
+    const did = (JSON.parse(key) as { key: string }).key;
+    const login = ["login", "--key", "ada.pem", "--url", broker.url, "--namespace", "test"];
+    const stranger = await ada(...login);
+    expect([stranger.code, stranger.err]).toEqual([3, expect.stringContaining(`plumule member add ${did}`)]);
+
+    const added = await plumule("member", "add", did, "--name", "Ada", "--deployment", "ada-*");
+    expect([added.code, added.err]).toEqual([0, expect.stringContaining("Ada may log in as developer")]);
+    const begun = await ada(...login);
+    expect([begun.code, begun.err]).toEqual([0, expect.stringContaining("is logged in to test (ada-*) as developer")]);
+    expect((await ada("submit", "ada-1", "--shell", "true")).code).toBe(0);
+    const refused = await ada("submit", "web", "--shell", "true");
+    expect([refused.code, refused.err]).toEqual([3, expect.stringContaining("not web")]);
+    const page = await ada("open", "--print");
+    expect(page.out.trim()).toMatch(new RegExp(`^${broker.url}/#ns=test&token=plu_z6Mk`));
+
+    expect((await plumule("member", "ls")).out).toMatch(/Ada +developer +ada-\* +did:key:/);
+    expect((await plumule("member", "rm", "Ada")).code).toBe(0);
+    expect((await ada("submit", "ada-2", "--shell", "true")).code).toBe(3);
+    expect((await ada("logout")).code).toBe(0);
+    expect((await ada("logout")).code).toBe(2);
+  });
+});
+
 describe("what cannot be done", () => {
   it.each<[number, string, string[], Record<string, string>]>([
     [2, "a flag that does not exist", ["ls", "--colour"], {}],

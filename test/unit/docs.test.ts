@@ -1,10 +1,8 @@
 import { execFileSync } from "node:child_process";
-import { generateKeyPairSync, sign } from "node:crypto";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { signEnvelope, STATEMENT_PAYLOAD_TYPE, utf8 } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readRepositorySteps } from "../../runner/src/task-file.ts";
 
@@ -56,28 +54,4 @@ it("shows a task file that the runner reads as described", async () => {
       { name: "build", task: { installables: [".#default", ".#docs"] } },
     ],
   });
-});
-
-it("verifies an envelope with openssl alone, by the commands of the document", async () => {
-  const { publicKey, privateKey } = generateKeyPairSync("ed25519");
-  const raw = publicKey.export({ type: "spki", format: "der" }).subarray(-32);
-  const envelope = await signEnvelope(STATEMENT_PAYLOAD_TYPE, utf8('{"_type":"https://in-toto.io/Statement/v1"}'), {
-    publicKey: raw,
-    sign: async (bytes) => sign(null, bytes, privateKey),
-  });
-  writeFileSync(join(folder, "runner.pub.pem"), publicKey.export({ type: "spki", format: "pem" }));
-  const [, commands = ""] = blocks("docs/verify.md", "sh");
-  const offline = commands
-    .split("\n")
-    .filter((line) => !line.startsWith("curl"))
-    .join("\n");
-  const run = (): string =>
-    execFileSync("bash", ["-euo", "pipefail", "-c", offline], { cwd: folder, encoding: "utf8" });
-  writeFileSync(join(folder, "envelope.json"), JSON.stringify(envelope));
-  expect(run()).toContain("Signature Verified Successfully");
-  writeFileSync(
-    join(folder, "envelope.json"),
-    JSON.stringify({ ...envelope, payload: Buffer.from("{}").toString("base64") }),
-  );
-  expect(run).toThrow();
 });

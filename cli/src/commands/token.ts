@@ -1,8 +1,18 @@
-import { createToken, listTokens, revokeToken, SCOPES, type Scope, type TokenView } from "@plumule/protocol";
+import {
+  createToken,
+  listTokens,
+  revokeToken,
+  type Role,
+  roleSchema,
+  SCOPES,
+  type Scope,
+  type TokenView,
+} from "@plumule/protocol";
 import { Command, Option } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
+import { collect } from "../flags.ts";
 import { ageOf, paint, printDone, tableLines } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
 
@@ -12,10 +22,14 @@ export function tokenCommand(): Command {
     .summary("make a token; its secret is shown once")
     .argument("<name>", "who or what will use it")
     .addOption(
-      new Option("--scope <scope>", "what it may do; each includes those before it")
-        .choices([...SCOPES])
-        .default("read"),
+      new Option("--scope <scope>", "what it may do; each includes those before it (default: read)").choices([
+        ...SCOPES,
+      ]),
     )
+    .addOption(
+      new Option("--role <role>", "or the role of who will use it").choices(roleSchema.options).conflicts("scope"),
+    )
+    .option("--deployment <id>", "only this deployment, or `shop-*`; may be repeated", collect)
     .option("--expires <time>", "when it ends: days such as 90d, or an RFC 3339 time")
     .action(act(make));
   const list = new Command("ls").summary("list tokens, without their secrets").action(act(show));
@@ -33,7 +47,7 @@ export function tokenCommand(): Command {
 async function make(
   { terminal, connect }: Context,
   name: string,
-  flags: { scope: Scope; expires?: string },
+  flags: { scope?: Scope; role?: Role; deployment?: string[]; expires?: string },
 ): Promise<ExitCode | Failure> {
   const connection = await connect();
   if (isFailure(connection)) return connection;
@@ -42,7 +56,12 @@ async function make(
     return misuse(`${flags.expires} is no time`, "Give days such as 90d, or a time such as 2027-01-31T00:00:00Z.");
   const answer = await connection.ask(createToken, {
     params: { ns: connection.ns },
-    body: { name, scopes: [flags.scope], ...(expiresAt === undefined ? {} : { expiresAt }) },
+    body: {
+      name,
+      ...(flags.role === undefined ? { scopes: [flags.scope ?? "read"] } : { role: flags.role }),
+      ...(flags.deployment === undefined ? {} : { deployments: flags.deployment }),
+      ...(expiresAt === undefined ? {} : { expiresAt }),
+    },
   });
   if (isFailure(answer)) return answer;
   if (terminal.json) terminal.data(answer.body);
@@ -67,15 +86,16 @@ async function show({ terminal, connect }: Context): Promise<ExitCode | Failure>
 
 /** Tokens as a table. */
 export function tokenTable(items: readonly TokenView[], now: number): string[] {
-  const rows = items.map(({ id, name, scopes, createdAt, expiresAt, createdBy }) => [
+  const rows = items.map(({ id, name, scopes, role, deployments, createdAt, expiresAt, createdBy }) => [
     paint.strong(id),
     inLine(name),
-    scopes.join(","),
+    role ?? scopes.join(","),
+    deployments?.join(",") ?? "all",
     ageOf(createdAt, now),
     expiresAt === null ? "never" : Date.parse(expiresAt) <= now ? paint.bad("expired") : expiresAt.slice(0, 10),
     inLine(createdBy),
   ]);
-  return tableLines(["TOKEN", "NAME", "SCOPES", "AGE", "EXPIRES", "MADE BY"], rows);
+  return tableLines(["TOKEN", "NAME", "MAY", "DEPLOYMENTS", "AGE", "EXPIRES", "MADE BY"], rows);
 }
 
 async function end({ terminal, connect }: Context, which: string): Promise<ExitCode | Failure> {
