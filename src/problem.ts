@@ -1,4 +1,5 @@
 import { ERRORS, type ErrorCode, problemOf, refuse, type Refusal } from "@plumule/protocol";
+import { STORAGE_AHEAD } from "../durable-objects/shared/ahead.ts";
 import { logLine } from "./log.ts";
 
 /** The HTTP answer of a refusal: RFC 9457 problem document. `instance` is the request's id in the log. */
@@ -16,6 +17,7 @@ export function problemResponse(refusal: Refusal, instance: string): Response {
  * bug. Its text stays in the log, because it may quote input of another caller.
  */
 export function faultResponse(error: unknown, instance: string, path: string): Response {
+  if (error instanceof Error && error.name === STORAGE_AHEAD) return aheadResponse(error, instance, path);
   const platform = error as { retryable?: boolean; overloaded?: boolean } | null;
   const passing = platform?.retryable === true || platform?.overloaded === true;
   logLine(passing ? "warn" : "error", "request failed", {
@@ -34,4 +36,13 @@ export function faultResponse(error: unknown, instance: string, path: string): R
     ),
     instance,
   );
+}
+
+/** The deploy was rolled back below what this object has stored. It comes back by itself with the newer version, so callers are asked to wait. */
+function aheadResponse(error: Error, instance: string, path: string): Response {
+  logLine("error", "storage is ahead of the code", { instance, path, error: error.message });
+  const detail =
+    "This broker runs an older version than the one that stored this; nothing was changed, and nothing is lost.";
+  const next = "Send the same request again in a minute. Whoever runs the broker: deploy the newer version again.";
+  return problemResponse(refuse("unavailable", detail, { next, headers: { "retry-after": "60" } }), instance);
 }

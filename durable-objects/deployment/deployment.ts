@@ -21,6 +21,7 @@ import {
   type WireEnvelope,
 } from "@plumule/protocol";
 import type { Env } from "../env.ts";
+import { isStorageAhead } from "../shared/ahead.ts";
 import { refuseHandshake, turnAway } from "../shared/handshake.ts";
 import { hasTables } from "../shared/migrate.ts";
 import type { DeploymentCalls, LogSlice } from "./calls.ts";
@@ -30,6 +31,7 @@ import { offerable } from "./core/tickets.ts";
 import { fire, type Timer, timers } from "./core/timers.ts";
 import { Decisions } from "./decisions.ts";
 import { BROKER } from "./ledger.ts";
+import { MIGRATIONS } from "./migrations.ts";
 import { type Identity, identityOf, openParts, type Parts } from "./parts.ts";
 import { Runs } from "./runs.ts";
 import { sweep } from "./sweeper.ts";
@@ -53,7 +55,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#identity = identityOf(ctx.id);
-    if (hasTables(ctx.storage.sql)) this.#open();
+    if (hasTables(ctx.storage.sql) && !isStorageAhead(ctx, MIGRATIONS)) this.#open();
   }
 
   /** Makes the tables of a new deployment. A runner's write never does: its sender is not known yet, and may have made up the name (P12). */

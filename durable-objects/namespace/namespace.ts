@@ -9,6 +9,7 @@ import {
   type Refusal,
 } from "@plumule/protocol";
 import type { Env } from "../env.ts";
+import { isStorageAhead } from "../shared/ahead.ts";
 import { hasTables, migrate } from "../shared/migrate.ts";
 import { namespaceObject } from "../shared/names.ts";
 import { transact } from "../shared/transact.ts";
@@ -35,7 +36,7 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    if (!hasTables(ctx.storage.sql)) return;
+    if (!hasTables(ctx.storage.sql) || isStorageAhead(ctx, MIGRATIONS)) return;
     migrate(ctx.storage, MIGRATIONS);
     const namespace = findNamespace(ctx.storage.sql);
     if (namespace !== null) this.#parts = assemble(ctx, env, namespace.id);

@@ -13,6 +13,7 @@ import type {
 } from "@plumule/protocol";
 import type { ClaimCall } from "../deployment/calls.ts";
 import type { Env } from "../env.ts";
+import { isStorageAhead } from "../shared/ahead.ts";
 import { migrate } from "../shared/migrate.ts";
 import { deploymentObject } from "../shared/names.ts";
 import { within } from "../shared/within.ts";
@@ -83,6 +84,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     this.#namespace = namespace;
     this.#pool = pool;
     this.#sql = ctx.storage.sql;
+    if (isStorageAhead(ctx, MIGRATIONS)) return;
     migrate(ctx.storage, MIGRATIONS);
     this.#load(Date.now());
   }
