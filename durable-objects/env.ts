@@ -8,6 +8,10 @@ export type Env = {
   POOL: DurableObjectNamespace<Pool>;
   NAMESPACE: DurableObjectNamespace<Namespace>;
   ASSETS: Fetcher;
+  /** Counters of requests, see `src/rate.ts`; a broker that lacks them limits no rates. */
+  RATE_READS?: RateLimit;
+  RATE_WRITES?: RateLimit;
+  RATE_STRANGERS?: RateLimit;
   /** Origin of the broker as its callers see it, e.g. `https://plumule.example`; needed only behind a proxy that changes it. */
   PUBLIC_URL?: string;
   /** The installation's admin token (secret). Without it nobody can create namespaces. */

@@ -11,7 +11,7 @@ import { settingsRoutes } from "./routes/settings.ts";
 import { streamRoutes } from "./routes/streams.ts";
 
 const EXPOSED =
-  "ETag, Location, Link, Retry-After, Date, Plumule-Request-Id, Plumule-Log-Size, Plumule-Log-Complete, Plumule-Log-Sha256, Content-Range";
+  "ETag, Location, Link, Retry-After, RateLimit, RateLimit-Policy, Date, Plumule-Request-Id, Plumule-Log-Size, Plumule-Log-Complete, Plumule-Log-Sha256, Content-Range";
 
 /**
  * The edge: authenticate, validate, route. It decides nothing about jobs.

@@ -16,6 +16,7 @@ import type { Env } from "../durable-objects/env.ts";
 import { authenticate, authorize, bearerOf, confine } from "./auth.ts";
 import { readBody } from "./body.ts";
 import { problemResponse } from "./problem.ts";
+import { countCaller, countSigned, countStranger } from "./rate.ts";
 
 /** The Hono application of the broker; `instance` identifies the request. */
 export type App = Hono<{ Bindings: Env; Variables: { instance: string } }>;
@@ -57,7 +58,7 @@ export function implement<E extends Endpoint, const A extends Answer<E>>(
     const params = endpoint.params.safeParse(c.req.param());
     if (!params.success) return problemResponse(badParameter(fieldErrors(params.error)), instance);
     const bearer = bearerOf(c.req.raw);
-    const principal = await principalOf(endpoint, c.env, params.data, bearer);
+    const principal = await principalOf(endpoint, c.env, params.data, bearer, c.req.raw);
     if (isRefusal(principal)) return problemResponse(principal, instance);
     const query = endpoint.query === null ? null : endpoint.query.safeParse(c.req.query());
     if (query !== null && !query.success) return problemResponse(badParameter(fieldErrors(query.error)), instance);
@@ -88,18 +89,20 @@ async function principalOf(
   env: Env,
   params: Record<string, unknown>,
   bearer: string | null,
+  request: Request,
 ): Promise<Principal | Refusal> {
-  // A socket may bring a ticket instead of a bearer, which its route redeems; leases and signatures are checked by the objects.
-  if (
-    endpoint.access === "none" ||
-    endpoint.access === "signed" ||
-    endpoint.access === "lease" ||
-    endpoint.answerMedium === "stream"
-  )
-    return NOBODY;
-  const principal = await authenticate(env, typeof params["ns"] === "string" ? params["ns"] : "", bearer);
-  if (isRefusal(principal)) return principal;
-  return authorize(principal, endpoint.access) ?? confineTo(principal, endpoint, params) ?? principal;
+  const ns = typeof params["ns"] === "string" ? params["ns"] : "";
+  if (endpoint.access === "signed") return (await countSigned(env, ns, request)) ?? NOBODY;
+  // A socket may bring a ticket instead of a bearer, which its route redeems; leases are checked by the objects.
+  if (endpoint.access === "none" || endpoint.access === "lease" || endpoint.answerMedium === "stream") return NOBODY;
+  const principal = await authenticate(env, ns, bearer);
+  if (isRefusal(principal)) return (await countStranger(env, request)) ?? principal;
+  return (
+    (await countCaller(env, endpoint, principal)) ??
+    authorize(principal, endpoint.access) ??
+    confineTo(principal, endpoint, params) ??
+    principal
+  );
 }
 
 /** A job or run belongs to a deployment that only its look-up tells (`locate.ts`); what concerns the caller itself belongs to none. */

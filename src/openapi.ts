@@ -172,6 +172,8 @@ function answers(endpoint: Endpoint, named: Named): Json {
 export function refusalsOf(endpoint: Endpoint): ErrorCode[] {
   const codes = new Set<ErrorCode>(["invalid-parameter", "internal", "unavailable", ...endpoint.refusals]);
   if (endpoint.access !== "none" && endpoint.access !== "signed") codes.add("unauthenticated").add("forbidden");
+  if (endpoint.access !== "none" && endpoint.access !== "lease" && endpoint.access !== "runner")
+    codes.add("rate-limited");
   if (endpoint.body !== null) codes.add("invalid-body").add("invalid-json");
   if (endpoint.body !== null || endpoint.bodyMedium === "octets")
     codes.add("payload-too-large").add("unsupported-media-type");

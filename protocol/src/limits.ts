@@ -134,6 +134,11 @@ export const LIMITS = {
   challengeMs: 60_000,
   /** Life of a registration token, ms. */
   registrationMs: 3600_000,
+  /** Requests of one caller in a minute: a page that polls ten times a second, a panel that submits ten jobs a second. */
+  readsPerMinute: 6_000,
+  writesPerMinute: 1_200,
+  /** Requests with a wrong credential from one address in a minute: enough for a typing error in a script, useless for guessing. */
+  strangersPerMinute: 60,
   /** How long the edge may believe an earlier look-up of a credential, ms: a revocation takes effect within it. */
   credentialCacheMs: 5_000,
   /** Clock difference tolerated for a webhook, s, both ways (Standard Webhooks). */

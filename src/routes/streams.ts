@@ -18,6 +18,7 @@ import { admittedUpgrade } from "../../durable-objects/shared/handshake.ts";
 import type { Admission } from "../../durable-objects/shared/subscription.ts";
 import { admit, authenticate, authorize, confine } from "../auth.ts";
 import { type App, implement } from "../implement.ts";
+import { countStranger } from "../rate.ts";
 
 /** The doors of events: WebSocket, SSE and JSON history. All three read the same log of the same object. */
 export function streamRoutes(app: App): void {
@@ -142,7 +143,7 @@ async function admitWatcher(
       next: "POST …/tickets and connect with the subprotocols `plumule.v1`, `ticket.<ticket>`.",
     });
   const admitted = await admit(env, ns, deployment, ticket === undefined ? bearer : { ticket, origin });
-  if (isRefusal(admitted)) return admitted;
+  if (isRefusal(admitted)) return (await countStranger(env, request)) ?? admitted;
   const { principal, until } = admitted;
   return authorize(principal, "read") ?? confine(principal, deployment) ?? { actor: principal.actor, until };
 }

@@ -33,7 +33,12 @@ export function ask(method: string, path: string, { token, body, headers = {} }:
   return worker.fetch(
     new Request(`${BROKER}${path}`, {
       method,
-      headers: { ...(token == null ? {} : { authorization: `Bearer ${token}` }), ...headers },
+      // Each request from an address of its own, unless a test says otherwise: strangers are counted by address.
+      headers: {
+        "cf-connecting-ip": crypto.randomUUID(),
+        ...(token == null ? {} : { authorization: `Bearer ${token}` }),
+        ...headers,
+      },
       ...(body === undefined ? {} : { body: isRaw ? body : JSON.stringify(body) }),
     }),
   );
