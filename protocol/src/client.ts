@@ -38,7 +38,7 @@ export function pathOf(
 
 /**
  * Calls an endpoint. Throws only what `fetch` throws (the network); every answer is a value, so that a caller decides what to retry.
- * An answer that does not fit its schema (a proxy's error page with status 200) is a problem of status 502.
+ * An answer that is not the broker's (a proxy's page with status 200 or 404, a body that was cut off) is a problem of status 502 or above.
  */
 export async function call<E extends Endpoint>(
   deps: ClientDeps,
@@ -61,8 +61,12 @@ export async function call<E extends Endpoint>(
       pathOf(endpoint, input.params as Record<string, string>, input.query as Record<string, string> | undefined),
     init,
   );
-  if (!(response.status in endpoint.answers))
-    return { ok: false, status: response.status, problem: await readProblem(response), headers: response.headers };
+  if (!(response.status in endpoint.answers)) {
+    const problem = await readProblem(response);
+    return problem === null
+      ? strangeAnswer(response, "the body is not a problem document")
+      : { ok: false, status: response.status, problem, headers: response.headers };
+  }
   const schema = endpoint.answers[response.status];
   if (schema === null || schema === undefined)
     return {
@@ -72,13 +76,7 @@ export async function call<E extends Endpoint>(
       response,
     };
   const parsed = schema.safeParse(await response.json().catch(() => undefined));
-  if (!parsed.success)
-    return {
-      ok: false,
-      status: 502,
-      problem: strangeAnswer(response.status, z.prettifyError(parsed.error)),
-      headers: response.headers,
-    };
+  if (!parsed.success) return strangeAnswer(response, z.prettifyError(parsed.error));
   return {
     ok: true,
     answer: { status: response.status, body: parsed.data } as AnswerOf<E>,
@@ -87,18 +85,24 @@ export async function call<E extends Endpoint>(
   };
 }
 
-async function readProblem(response: Response): Promise<Problem> {
-  const parsed = problemSchema.safeParse(await response.json().catch(() => undefined));
-  return parsed.success ? parsed.data : strangeAnswer(response.status, "the body is not a problem document");
+async function readProblem(response: Response): Promise<Problem | null> {
+  return problemSchema.safeParse(await response.json().catch(() => undefined)).data ?? null;
 }
 
-function strangeAnswer(status: number, detail: string): Problem {
+/** What is not the broker's says nothing about what was asked: whatever status it came with, it is a fault that may pass. */
+function strangeAnswer(response: Response, detail: string): Extract<CallAnswer<Endpoint>, { ok: false }> {
+  const status = response.status >= 500 ? response.status : 502;
   return {
-    type: "about:blank",
-    title: "Not an answer of a plumule broker",
+    ok: false,
     status,
-    code: "internal",
-    detail: `status ${status}: ${detail}`,
-    next: "Check the broker's URL and any proxy in front of it.",
+    problem: {
+      type: "about:blank",
+      title: "Not an answer of a plumule broker",
+      status,
+      code: "internal",
+      detail: `status ${response.status}: ${detail}`,
+      next: "Check the broker's URL and any proxy in front of it.",
+    },
+    headers: response.headers,
   };
 }

@@ -40,14 +40,26 @@ const answering =
     response.writeHead(status, { "content-type": type }).end(body);
   };
 
-it("takes a proxy's page for what it is, even with status 200", async () => {
-  const { deps } = await broker(answering(200, "<html>Sign in to the hotel's network</html>", "text/html"));
-  const answer = await call(deps, getHealth, { params: {} });
-  expect(answer).toMatchObject({
-    ok: false,
-    status: 502,
-    problem: { code: "internal", next: expect.stringContaining("proxy") as string },
+it.each([200, 403, 404])(
+  "takes a proxy's page for what it is, with status %s: a fault that may pass",
+  async (status) => {
+    const { deps } = await broker(answering(status, "<html>Sign in to the hotel's network</html>", "text/html"));
+    const answer = await call(deps, getHealth, { params: {} });
+    expect(answer).toMatchObject({
+      ok: false,
+      status: 502,
+      problem: { status: 502, code: "internal", next: expect.stringContaining("proxy") as string },
+    });
+  },
+);
+
+it("takes an answer that was cut off for a fault that may pass", async () => {
+  const { deps } = await broker((response) => {
+    response.writeHead(200, { "content-type": "application/json", "content-length": 11 }).write('{"ok":');
+    setTimeout(() => response.destroy(), 100);
   });
+  const answer = await call(deps, getHealth, { params: {} });
+  expect(answer).toMatchObject({ status: 502, problem: { status: 502 } });
 });
 
 it("takes JSON that does not fit for a problem too", async () => {
