@@ -15,6 +15,7 @@ export default defineConfig({
         ],
         test: { name: "workers", include: ["test/workers/**/*.test.ts"], isolate: false, maxWorkers: 1 },
       },
+      { test: { name: "chaos", include: ["test/chaos/**/*.test.ts"] } },
       {
         test: {
           name: "e2e",

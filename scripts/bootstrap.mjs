@@ -25,6 +25,7 @@ const commands = {
   test: { required: [nix], optional: [chromium, bubblewrap, openssh, openssl], start: test },
   check: { required: [], optional: [], start: check },
   bench: { required: [], optional: [], start: (args) => run("node", ["bench/main.ts", ...args]) },
+  chaos: { required: [], optional: [nix, bubblewrap], start: (args) => run("node", ["test/chaos/main.ts", ...args]) },
   model: { required: [], optional: [], start: (args) => run("node", ["test/model/main.ts", ...args]) },
 };
 
