@@ -1,5 +1,15 @@
 import { spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+} from "node:fs";
 import { join } from "node:path";
 import { findExecutable } from "./executable.ts";
 
@@ -44,6 +54,8 @@ export interface LaunchRefusal {
 }
 
 const CGROUP_PREFIX = "plumule-";
+/** The process that made a cgroup. */
+const CGROUP_OWNER = new RegExp(`^${CGROUP_PREFIX}(\\d+)-`);
 
 /** Makes the kernel prefer the job over the runner when memory runs out; a container may forbid it, which is harmless. */
 const YIELD_MEMORY = "(echo 500 >/proc/$$/oom_score_adj) 2>/dev/null || :";
@@ -170,7 +182,7 @@ function planUserns(shell: string, argv: readonly string[]): Launch | LaunchRefu
 function planCgroup(shell: string, argv: readonly string[], id: string): Launch | LaunchRefusal {
   const parent = ownCgroup();
   if (parent === null) return { unavailable: "no cgroup v2 hierarchy holds this process" };
-  const cgroup = join(parent, `${CGROUP_PREFIX}${id}`);
+  const cgroup = join(parent, `${CGROUP_PREFIX}${process.pid}-${id}`);
   try {
     mkdirSync(cgroup);
   } catch (error) {
@@ -185,11 +197,16 @@ function planCgroup(shell: string, argv: readonly string[], id: string): Launch 
   return { ...withParentDeath([shell, "-c", ENTER_CGROUP, "sh", cgroup, ...argv]), control: false, cgroup };
 }
 
-/** The kernel refuses to remove a cgroup that holds a process, so this cannot harm a job of another runner. */
+/**
+ * The kernel refuses to remove a cgroup that holds a process. One that is still empty, because its runner is only about to start the job, is
+ * known by that runner, whose process id it bears.
+ */
 function removeEmptyCgroups(): void {
   const parent = ownCgroup();
   if (parent === null) return;
-  for (const name of readdirSync(parent).filter((entry) => entry.startsWith(CGROUP_PREFIX))) {
+  for (const name of readdirSync(parent)) {
+    const owner = CGROUP_OWNER.exec(name)?.[1];
+    if (owner === undefined || existsSync(`/proc/${owner}`)) continue;
     try {
       rmdirSync(join(parent, name));
     } catch {

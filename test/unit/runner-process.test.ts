@@ -1,11 +1,16 @@
 import { type ChildProcessByStdio, spawn, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { mkdtempSync, realpathSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { afterAll, describe, expect, test } from "vitest";
-import { probeIsolation, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../../runner/src/isolation.ts";
+import {
+  planLaunch,
+  probeIsolation,
+  RUNNER_ISOLATION_LEVELS,
+  type RunnerIsolationLevel,
+} from "../../runner/src/isolation.ts";
 import { findTracked } from "../../runner/src/process-tree.ts";
 import { type ProcessRequest, type ProcessResult, runProcess } from "../../runner/src/process.ts";
 
@@ -252,6 +257,19 @@ test.skipIf(process.getuid?.() !== 0 || report.available.length < 4)(
       const result = await run(level, "(env -i setsid sleep 300 &) ; sleep 0.05; echo done");
       expect([level, result.survivorsKilledCount, result.leftoverCount]).toEqual([level, 1, 0]);
     }
+  },
+);
+
+test.skipIf(report.unavailable.has("cgroup"))(
+  "a starting runner removes the empty cgroups of runners that are gone, and none that a live one is about to use",
+  () => {
+    const plan = planLaunch("cgroup", ["/bin/true"], "about-to-start");
+    if ("unavailable" in plan || plan.cgroup === null) throw new Error("no cgroup was made");
+    const left = plan.cgroup.replace(`-${process.pid}-`, `-${spawnSync("true").pid}-`);
+    mkdirSync(left);
+    probeIsolation();
+    expect([existsSync(plan.cgroup), existsSync(left)]).toEqual([true, false]);
+    rmdirSync(plan.cgroup);
   },
 );
 
