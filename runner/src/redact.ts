@@ -1,201 +1,153 @@
-/** Masks the values of secrets in a stream of bytes. */
+import { Automaton } from "./redact-automaton.ts";
+import { formsOf, Visible } from "./redact-forms.ts";
+
+/** Masks the values of secrets wherever a run speaks. */
 export interface Redactor {
+  /** A stream of its own: what one process writes is not continued by another. */
+  stream(): RedactedStream;
+  /** A text that is whole: a reason, an error, the name of a step. */
+  text(text: string): string;
+  /** Any JSON value with its texts masked, keys too. */
+  json<T>(value: T): T;
+  /** How often each secret was masked, by name, over all streams and texts. */
+  readonly counts: ReadonlyMap<string, number>;
+  /** Secrets that are too short to be masked without masking ordinary words. */
+  readonly tooShort: readonly string[];
+}
+
+/** Masks the values of secrets in a stream of bytes. */
+export interface RedactedStream {
   /** The next bytes that are safe to show. What might be the beginning of a secret waits for more. */
   push(chunk: Uint8Array): Uint8Array;
+  /** When nothing more came for a while: the bytes that waited, but for what is more than half of a secret. */
+  settle(): Uint8Array;
   /** The bytes that still waited. The stream is over then. */
   flush(): Uint8Array;
-  /** How often each secret was seen, by name, in any of its forms. */
-  readonly hits: ReadonlyMap<string, number>;
 }
 
-/** A redactor, or the names of the secrets that are too short to be masked without masking ordinary words. */
-export type RedactorResult = { ok: true; redactor: Redactor } | { ok: false; tooShort: string[] };
-
-/** Shortest value that is masked, in characters. */
-export const SECRET_CHARACTERS_MIN = 6;
-
-interface Needle {
-  name: string;
-  bytes: Uint8Array;
-}
-
-const MASK = Buffer.from("[redacted]");
+/** What stands for a secret. */
+export const MASK = "[redacted]";
+const MASK_BYTES = Buffer.from(MASK);
 
 /**
- * A redactor for secrets by name. Masked are the value, each of its lines, its JSON, URL and hex forms, and base64 (both alphabets) in
- * which it stands at any of the three alignments. Not recognised: base64 that is broken into lines, compression, encryption.
+ * A redactor for secrets by name, in all the spellings of `formsOf`. White space and colours inside a secret do not hide it. Not recognised: compression, encryption, and encodings of encodings.
  */
-export function createRedactor(secrets: Readonly<Record<string, string>>): RedactorResult {
-  const tooShort = Object.keys(secrets).filter((name) => (secrets[name] ?? "").trim().length < SECRET_CHARACTERS_MIN);
-  if (tooShort.length > 0) return { ok: false, tooShort };
-  const wanted = Object.entries(secrets).flatMap(([name, value]) => needles(value).map((bytes) => ({ name, bytes })));
-  const hits = new Map(Object.keys(secrets).map((name) => [name, 0]));
-  return { ok: true, redactor: createStream(new Automaton(wanted), hits) };
-}
-
-/** Every form of a value that is looked for. */
-function needles(value: string): Buffer[] {
-  const lines = value.split(/\r?\n/).map((line) => line.trim());
-  const texts = [value, value.trim(), ...lines].flatMap((text) => {
-    const hex = Buffer.from(text).toString("hex");
-    const url = encodeURIComponent(text.toWellFormed());
-    const lowerUrl = url.replace(/%../g, (escape) => escape.toLowerCase());
-    const forms = [
-      text,
-      JSON.stringify(text).slice(1, -1),
-      url,
-      lowerUrl,
-      url.replaceAll("%20", "+"),
-      hex,
-      hex.toUpperCase(),
-    ];
-    return [...forms, ...base64Forms(text)];
-  });
-  const wanted = texts.filter((text) => text.length >= SECRET_CHARACTERS_MIN);
-  return [...new Set(wanted)].map((text) => Buffer.from(text));
-}
-
-/** The characters of base64 that the value alone decides, when 0, 1 or 2 bytes modulo 3 stand before it. */
-function base64Forms(text: string): string[] {
-  const bytes = Buffer.from(text);
-  return [0, 1, 2].flatMap((before) => {
-    const encoded = Buffer.concat([Buffer.alloc(before), bytes]).toString("base64");
-    const decided = encoded.slice(Math.ceil((before * 8) / 6), Math.floor(((before + bytes.length) * 8) / 6));
-    return [decided, decided.replaceAll("+", "-").replaceAll("/", "_")];
-  });
-}
-
-/**
- * Aho–Corasick over bytes: a trie of all needles in which every state knows its longest proper suffix that is a state too. Most states of
- * long needles have one child, so children are chains and not tables: a private key in all its forms costs a megabyte, not a hundred.
- */
-class Automaton {
-  readonly #root = new Int32Array(256);
-  readonly #firstChild: Int32Array;
-  readonly #nextSibling: Int32Array;
-  readonly #byte: Uint8Array;
-  readonly #suffix: Int32Array;
-  readonly #depth: Int32Array;
-  readonly #matched: Int32Array;
-  readonly #names: (string | undefined)[] = [];
-  #used = 1;
-
-  constructor(wanted: readonly Needle[]) {
-    const count = 1 + wanted.reduce((sum, { bytes }) => sum + bytes.length, 0);
-    this.#byte = new Uint8Array(count);
-    [this.#firstChild, this.#nextSibling, this.#suffix] = [
-      new Int32Array(count),
-      new Int32Array(count),
-      new Int32Array(count),
-    ];
-    [this.#depth, this.#matched] = [new Int32Array(count), new Int32Array(count)];
-    for (const needle of wanted) this.#add(needle);
-    this.#link();
-  }
-
-  /** The state after a byte; 0 is the state that knows nothing. */
-  next(state: number, byte: number): number {
-    for (let from = state; from !== 0; from = this.#suffix[from] ?? 0) {
-      const child = this.#child(from, byte);
-      if (child !== 0) return child;
-    }
-    return this.#root[byte] ?? 0;
-  }
-
-  /** Length of the longest beginning of a needle that ends here. */
-  depth(state: number): number {
-    return this.#depth[state] ?? 0;
-  }
-
-  /** The longest needle that ends here; its length is 0 when there is none. */
-  match(state: number): { length: number; name: string } {
-    return { length: this.#matched[state] ?? 0, name: this.#names[state] ?? "" };
-  }
-
-  #child(state: number, byte: number): number {
-    if (state === 0) return this.#root[byte] ?? 0;
-    let child = this.#firstChild[state] ?? 0;
-    while (child !== 0 && this.#byte[child] !== byte) child = this.#nextSibling[child] ?? 0;
-    return child;
-  }
-
-  #add({ name, bytes }: Needle): void {
-    let state = 0;
-    for (const byte of bytes) state = this.#child(state, byte) || this.#grow(state, byte);
-    this.#matched[state] = bytes.length;
-    this.#names[state] = name;
-  }
-
-  #grow(parent: number, byte: number): number {
-    const state = this.#used++;
-    this.#byte[state] = byte;
-    this.#depth[state] = this.depth(parent) + 1;
-    if (parent === 0) this.#root[byte] = state;
-    else {
-      this.#nextSibling[state] = this.#firstChild[parent] ?? 0;
-      this.#firstChild[parent] = state;
-    }
-    return state;
-  }
-
-  /** Breadth first: a suffix is shorter, so it is complete before the state that falls back to it. */
-  #link(): void {
-    const queue = [...this.#root].filter((state) => state !== 0);
-    for (const state of queue) {
-      const suffix = this.#suffix[state] ?? 0;
-      if (this.#matched[state] === 0) {
-        this.#matched[state] = this.#matched[suffix] ?? 0;
-        this.#names[state] = this.#names[suffix];
-      }
-      for (let child = this.#firstChild[state] ?? 0; child !== 0; child = this.#nextSibling[child] ?? 0) {
-        this.#suffix[child] = this.next(suffix, this.#byte[child] ?? 0);
-        queue.push(child);
-      }
-    }
-  }
-}
-
-function createStream(automaton: Automaton, hits: Map<string, number>): Redactor {
-  let state = 0;
-  let held = new Uint8Array();
-  /** For each held byte, whether it belongs to a secret. */
-  let heldSecret = new Uint8Array();
-  /** Whether the last byte that was given out belonged to a secret, whose mask stands already. */
-  let masking = false;
-
-  const giveOut = (bytes: Uint8Array, secret: Uint8Array, end: number): Uint8Array => {
-    const parts: Uint8Array[] = [];
-    for (let start = 0; start < end;) {
-      const isSecret = secret[start] === 1;
-      let stop = start + 1;
-      while (stop < end && (secret[stop] === 1) === isSecret) stop++;
-      if (!isSecret) parts.push(bytes.subarray(start, stop));
-      else if (!masking) parts.push(MASK);
-      masking = isSecret;
-      start = stop;
-    }
-    held = new Uint8Array(bytes.subarray(end));
-    heldSecret = new Uint8Array(secret.subarray(end));
-    return Buffer.concat(parts);
+export function createRedactor(secrets: Readonly<Record<string, Uint8Array>>): Redactor {
+  const names = Object.keys(secrets);
+  const forms = names.map((name) => formsOf(secrets[name] ?? new Uint8Array()));
+  const automaton = new Automaton(forms.flatMap((some, at) => some.map((bytes) => ({ secret: at + 1, bytes }))));
+  const counts = new Map(names.map((name) => [name, 0]));
+  const seen = (secret: number): void => {
+    const name = names[secret - 1] ?? "";
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  };
+  const text = (whole: string): string => {
+    const stream = new Stream(automaton, seen);
+    const parts = [stream.push(Buffer.from(whole)), stream.flush()];
+    // A text without a secret stays the very text, half surrogates included.
+    return parts.some((part) => Buffer.from(part).includes(MASK_BYTES)) ? Buffer.concat(parts).toString() : whole;
   };
   return {
-    hits,
-    push: (chunk) => {
-      const bytes = Buffer.concat([held, chunk]);
-      const secret = new Uint8Array(bytes.length);
-      secret.set(heldSecret);
-      for (let index = held.length; index < bytes.length; index++) {
-        state = automaton.next(state, bytes[index] ?? 0);
-        const { length, name } = automaton.match(state);
-        if (length === 0) continue;
-        secret.fill(1, index + 1 - length, index + 1);
-        hits.set(name, (hits.get(name) ?? 0) + 1);
-      }
-      return giveOut(bytes, secret, bytes.length - automaton.depth(state));
-    },
-    flush: () => {
-      state = 0;
-      return giveOut(held, heldSecret, held.length);
-    },
+    stream: () => new Stream(automaton, seen),
+    text,
+    json: (value) => mapTexts(value, text) as typeof value,
+    counts,
+    tooShort: names.filter((_, at) => forms[at]?.length === 0),
   };
+}
+
+function mapTexts(value: unknown, change: (text: string) => string): unknown {
+  if (typeof value === "string") return change(value);
+  if (Array.isArray(value)) return value.map((one) => mapTexts(one, change));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [change(key), mapTexts(one, change)]));
+}
+
+/** Places are counted from the beginning of the stream. */
+class Stream implements RedactedStream {
+  readonly #automaton: Automaton;
+  readonly #seen: (secret: number) => void;
+  readonly #visible = new Visible((byte, at) => this.#read(byte, at));
+  #state = 0;
+  /** Bytes that were not given out yet, and where the first of them stands. */
+  #held = Buffer.alloc(0);
+  #start = 0;
+  /** For each held byte, the secret that it belongs to, or 0. */
+  #secret = new Uint16Array();
+  /** Where the last bytes that the automaton saw stand: as many as may begin a secret. */
+  #at: number[] = [];
+  /** Secrets of the mask that was given out last, when nothing else came after it. */
+  readonly #masked = new Set<number>();
+
+  constructor(automaton: Automaton, seen: (secret: number) => void) {
+    this.#automaton = automaton;
+    this.#seen = seen;
+  }
+
+  push(chunk: Uint8Array): Uint8Array {
+    const from = this.#start + this.#held.length;
+    this.#held = Buffer.concat([this.#held, chunk]);
+    const secret = new Uint16Array(this.#held.length);
+    secret.set(this.#secret);
+    this.#secret = secret;
+    for (let index = 0; index < chunk.length; index++) this.#visible.push(chunk[index] ?? 0, from + index);
+    return this.#giveOut(this.#automaton.depth(this.#state));
+  }
+
+  settle(): Uint8Array {
+    return this.#giveOut(this.#automaton.half(this.#state));
+  }
+
+  flush(): Uint8Array {
+    this.#visible.end();
+    this.#state = 0;
+    return this.#giveOut(0);
+  }
+
+  #read(byte: number, at: number): void {
+    this.#state = this.#automaton.next(this.#state, byte);
+    const depth = this.#automaton.depth(this.#state);
+    if (depth === 0) {
+      this.#at.length = 0;
+      return;
+    }
+    this.#at.push(at);
+    const length = this.#automaton.matched(this.#state);
+    if (length > 0) {
+      const from = Math.max(0, (this.#at.at(-length) ?? 0) - this.#start);
+      this.#secret.fill(this.#automaton.secret(this.#state), from, at + 1 - this.#start);
+    }
+    // Trimmed now and then: every byte would cost a move of all.
+    if (this.#at.length > 2 * depth + 64) this.#at = this.#at.slice(-depth);
+  }
+
+  /** Gives out everything before the last `kept` bytes that the automaton saw. */
+  #giveOut(kept: number): Uint8Array {
+    const end = kept === 0 ? this.#held.length : Math.max(0, (this.#at.at(-kept) ?? 0) - this.#start);
+    const parts: Uint8Array[] = [];
+    for (let start = 0; start < end;) {
+      const isSecret = this.#secret[start] !== 0;
+      let stop = start + 1;
+      while (stop < end && (this.#secret[stop] !== 0) === isSecret) stop++;
+      if (isSecret) this.#mask(parts, this.#secret.subarray(start, stop));
+      else {
+        parts.push(this.#held.subarray(start, stop));
+        this.#masked.clear();
+      }
+      start = stop;
+    }
+    this.#held = this.#held.subarray(end);
+    this.#secret = this.#secret.subarray(end);
+    this.#start += end;
+    return Buffer.concat(parts);
+  }
+
+  /** One mask for secrets that stand together, each counted once. */
+  #mask(parts: Uint8Array[], secrets: Uint16Array): void {
+    if (this.#masked.size === 0) parts.push(MASK_BYTES);
+    for (const secret of new Set(secrets)) {
+      if (!this.#masked.has(secret)) this.#seen(secret);
+      this.#masked.add(secret);
+    }
+  }
 }
