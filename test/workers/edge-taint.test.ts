@@ -50,7 +50,7 @@ async function live(tenant: Tenant, mark: string): Promise<Ids> {
   await told(admin("PUT", "/triggers", { triggers: [trigger], hooks: [hook] }, { "if-match": '"v0"' }), 200);
   const policy = await ask("GET", `${at}/trust`, { token: tokens.admin });
   const trust = {
-    version: ((await policy.json()) as { version: number }).version + 1,
+    version: (await policy.json<{ version: number }>()).version + 1,
     signers: [{ key: runner.id, operator: mark }],
     rules: [{ ref: "*", require: { k: 1 }, onDivergence: "warn" }],
   };
