@@ -43,21 +43,20 @@ function howToOpen(): HTMLElement {
     h(
       "p",
       {},
-      "This page shows the deployments and runners of one namespace. It needs a token with the scope ",
-      h("code", {}, "read"),
-      ".",
+      "This page shows the deployments and runners of one namespace. It opens with who you are on the command line:",
     ),
+    h("p", {}, h("code", {}, `plumule login --url ${location.origin} --namespace <namespace>`)),
+    h("p", {}, h("code", {}, "plumule open")),
     h(
       "p",
       {},
-      "On your own machine, start it with ",
+      "With a token instead: ",
+      h("code", {}, `${location.origin}/#ns=<namespace>&token=<token>`),
+      ". On your own machine, ",
       h("code", {}, "npm start"),
-      ". For another broker, make a token with ",
-      h("code", {}, "plumule token create --scope read"),
-      " and open",
+      " needs neither.",
     ),
-    h("p", {}, h("code", {}, `${location.origin}/#ns=<namespace>&token=<token>`)),
-    h("p", { class: "quiet" }, "The token stays in this tab and is removed from the address."),
+    h("p", { class: "quiet" }, "The credential stays in this tab and is removed from the address."),
   );
 }
 
