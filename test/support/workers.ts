@@ -46,13 +46,15 @@ function bundleOf(code: Code): Promise<string> {
 
 /**
  * Starts brokers whose parts may run different code, as it is while a deploy goes round: an edge of one version then calls objects of
- * another. With `stateDir` a broker finds what an earlier one left under the same name.
+ * another. With `stateDir` a broker finds what an earlier one left under the same name. `prologue` is code that runs before theirs.
  */
 export async function startWorkers(
   casts: Readonly<Record<string, Cast>>,
-  { stateDir, port = 0 }: { stateDir?: string; port?: number } = {},
+  { stateDir, port = 0, prologue = "" }: { stateDir?: string; port?: number; prologue?: string } = {},
 ): Promise<Workers> {
-  const workers = await Promise.all(Object.entries(casts).flatMap(([name, cast]) => partsOf(name, cast, port)));
+  const workers = await Promise.all(
+    Object.entries(casts).flatMap(([name, cast]) => partsOf(name, cast, port, prologue)),
+  );
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({
       workers,
@@ -81,12 +83,12 @@ const workerName = (name: string, code: Code, edge: Code): string => (code === e
 
 type WorkerOptions = Extract<Parameters<typeof convertV4MiniflareOptions>[0], { workers: unknown }>["workers"][number];
 
-function partsOf(name: string, cast: Cast, port: number): Promise<WorkerOptions>[] {
+function partsOf(name: string, cast: Cast, port: number, prologue: string): Promise<WorkerOptions>[] {
   const objects = { DEPLOYMENT: "Deployment", POOL: "Pool", NAMESPACE: "Namespace" } as const;
   const codeOf = { DEPLOYMENT: cast.deployment, POOL: cast.pool, NAMESPACE: cast.namespace };
   return [...new Set(Object.values(cast))].map(async (code) => ({
     name: workerName(name, code, cast.edge),
-    modules: [{ type: "ESModule" as const, path: "worker.js", contents: await bundleOf(code) }],
+    modules: [{ type: "ESModule" as const, path: "worker.js", contents: prologue + (await bundleOf(code)) }],
     compatibilityDate: WORKER.compatibilityDate,
     compatibilityFlags: [...WORKER.compatibilityFlags],
     durableObjects: Object.fromEntries(
