@@ -13,6 +13,7 @@ import {
 import { emptyState, type Job, type Lane, type State } from "./core/model.ts";
 import { isFinal } from "./core/views.ts";
 import type { Change } from "./core/work.ts";
+import { readJob, readLane } from "./records.ts";
 
 /** The answer that an idempotency key got, with what it was asked. */
 export type StoredRequest = { fingerprint: string; answer: string };
@@ -42,7 +43,7 @@ export class Store {
     const empty = emptyState(namespace, deployment);
     const lane = this.#first<{ record: string }>("SELECT record FROM lane");
     return {
-      lane: lane === null ? empty.lane : { ...empty.lane, ...(JSON.parse(lane.record) as Lane) },
+      lane: lane === null ? empty.lane : readLane(lane.record, empty.lane),
       jobs: this.#jobs("WHERE final = 0 ORDER BY created_at"),
     };
   }
@@ -166,7 +167,7 @@ export class Store {
 
   #jobs(where: string, ...bindings: (string | number)[]): Job[] {
     const rows = this.#sql.exec<{ record: string }>(`SELECT record FROM jobs ${where}`, ...bindings).toArray();
-    return rows.map(({ record }) => JSON.parse(record) as Job);
+    return rows.map(({ record }) => readJob(record));
   }
 
   #first<R extends Row>(query: string, ...bindings: (string | number)[]): R | null {

@@ -73,20 +73,29 @@ export class Runner {
   readonly id: string;
   readonly #signer: Signer;
   readonly #house: House;
+  readonly #labels: string[];
 
-  constructor(house: House, signer: Signer) {
+  constructor(house: House, signer: Signer, labels: string[] = []) {
     this.#house = house;
+    this.#labels = labels;
     this.#signer = signer;
     this.id = didKeyOf(signer.publicKey);
   }
 
-  static async in(house: House): Promise<Runner> {
-    return new Runner(house, await signerFromSeed(crypto.getRandomValues(new Uint8Array(32))));
+  static async in(house: House, labels: string[] = []): Promise<Runner> {
+    return new Runner(house, await signerFromSeed(crypto.getRandomValues(new Uint8Array(32))), labels);
   }
 
   /** Polls; null when nothing came in time. */
   async poll(waitMs = 5_000, requestKey: string = crypto.randomUUID()): Promise<Assignment | null> {
-    const plain = { name: "king", systems: ["x86_64-linux"], features: [], labels: [], version: "1", capacity: 4 };
+    const plain = {
+      name: "king",
+      systems: ["x86_64-linux"],
+      features: [],
+      labels: this.#labels,
+      version: "1",
+      capacity: 4,
+    };
     const offer: Offer = { ...plain, isolation: "process-group" };
     const body = { requestKey, protocol: 1, pool: "default", offer, busy: 0, waitMs };
     return ok(await this.#house.pool.poll({ runner: this.id, body }));
