@@ -13,11 +13,12 @@ import {
   type SubmitBody,
   type Task,
 } from "@plumule/protocol";
+import type { Stranger } from "./calls.ts";
 import type { Leased } from "./core/lease.ts";
 import { type Brief, type Lane, timeoutsOf } from "./core/model.ts";
 
-/** The part of a submit body that decisions see. */
-export function briefOf(body: SubmitBody): Brief {
+/** The part of a submit body that decisions see. A stranger's job is held whatever its body says. */
+export function briefOf(body: SubmitBody, stranger: Stranger | null = null): Brief {
   const { task, configuration: _configuration, env: _env, secrets, ...brief } = body;
   const protocol = protocolOf(body);
   const features = new Set([...(brief.requires?.features ?? []), ...impliedFeatures(task)]);
@@ -29,6 +30,7 @@ export function briefOf(body: SubmitBody): Brief {
     ...(runners === null ? {} : { runners }),
     ...(protocol > UNNAMED_PROTOCOL ? { protocol } : {}),
     kind: task.kind,
+    ...(stranger === null ? {} : { stranger, hold: true }),
   };
 }
 
@@ -119,6 +121,7 @@ export function assignmentOf(lane: Lane, { job, run }: Leased, spec: SubmitBody,
     requestKey: run.requestKey,
     spec,
     teardown: job.teardown,
+    ...(job.brief.stranger === undefined ? {} : { untrusted: true }),
     taskSha256: job.taskSha256,
     configurationSha256: job.configurationSha256,
     limits: { logBytes: LIMITS.logBytes, runMs, silenceMs, graceMs },

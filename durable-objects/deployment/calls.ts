@@ -32,6 +32,12 @@ export type Actor = string;
 /** How a request protects itself: an idempotency key with the hash of its body, and the revision that it expects. */
 export type Guard = { idempotencyKey: string | null; bodySha256: string; ifMatch: string | null };
 
+/**
+ * Whose job it is when its author is neither a delegate of the repository nor named by the rule: `why`, in words, and the did:keys of those who may
+ * approve it.
+ */
+export type Stranger = { author: string | null; why: string; approvers: readonly string[] };
+
 /** What a pool asks for when it hands a ticket to a runner. The same `requestKey` gets the same lease. */
 export type ClaimCall = { job: JobId; runner: RunnerId; offer: Offer; requestKey: string; ticket: number };
 
@@ -43,12 +49,25 @@ export type LogSlice = { bytes: Uint8Array; offset: number; size: number; comple
  * the object trusts their shape, never their claims (lease token, epoch, signature are checked here).
  */
 export type DeploymentCalls = {
-  submit(call: { actor: Actor; body: SubmitBody; guard: Guard; dryRun: boolean }): Promise<SubmitAnswer | Refusal>;
+  /** `stranger` comes from trigger rules alone, never from a request. */
+  submit(call: {
+    actor: Actor;
+    body: SubmitBody;
+    guard: Guard;
+    dryRun: boolean;
+    stranger?: Stranger | null;
+  }): Promise<SubmitAnswer | Refusal>;
   read(): Promise<DeploymentSnapshot | Refusal>;
   remove(call: { actor: Actor; body: DeleteBody; guard: Guard }): Promise<SubmitAnswer | DeploymentView | Refusal>;
   cancelAll(call: { actor: Actor; body: CancelBody; guard: Guard }): Promise<CancelAnswer | Refusal>;
   cancelJob(call: { actor: Actor; job: JobId; body: CancelBody; guard: Guard }): Promise<CancelAnswer | Refusal>;
-  approve(call: { actor: Actor; job: JobId; commit: string | null }): Promise<JobView | Refusal>;
+  approve(call: {
+    actor: Actor;
+    job: JobId;
+    commit: string | null;
+    /** Signed by a delegate, for this broker and namespace (`audience`). */
+    approval?: { envelope: WireEnvelope; audience: string };
+  }): Promise<JobView | Refusal>;
   resolve(call: {
     actor: Actor;
     job: JobId;

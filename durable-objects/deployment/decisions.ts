@@ -11,8 +11,9 @@ import {
   type SubmitBody,
 } from "@plumule/protocol";
 import { cursorAt } from "../shared/cursor.ts";
+import { checkApproval } from "./approvals.ts";
 import { assignmentOf, briefOf, digestsOf, rerunBody, secretsFault, teardownBody } from "./bodies.ts";
-import type { DeploymentCalls } from "./calls.ts";
+import type { DeploymentCalls, Stranger } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Moment, State } from "./core/model.ts";
 import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";
@@ -33,8 +34,9 @@ export class Decisions {
     this.#waitUntil = waitUntil;
   }
 
-  submit({ actor, body, guard, dryRun }: CallOf<"submit">): Promise<SubmitAnswer | Refusal> {
-    return this.#enqueue({ actor, guard, operation: "submit" }, body, { teardown: false, rerunOf: null }, dryRun);
+  submit({ actor, body, guard, dryRun, stranger = null }: CallOf<"submit">): Promise<SubmitAnswer | Refusal> {
+    const asked: Asked = { actor, guard, operation: "submit" };
+    return this.#enqueue(asked, body, { teardown: false, rerunOf: null, stranger }, dryRun);
   }
 
   async rerun({ actor, job: id, guard }: CallOf<"rerun">): Promise<SubmitAnswer | Refusal> {
@@ -46,7 +48,7 @@ export class Decisions {
     return this.#enqueue(
       { actor, guard, operation: `rerun ${id}` },
       rerunBody(spec),
-      { teardown: false, rerunOf: id },
+      { teardown: false, rerunOf: id, stranger: strangerIn(job) },
       false,
     );
   }
@@ -60,7 +62,10 @@ export class Decisions {
     if (body.task !== undefined) {
       const { currentJob } = ledger.state().lane;
       const live = currentJob === null ? null : store.spec(currentJob);
-      return this.#enqueue(asked, teardownBody(body.task, live, body.reason), { teardown: true, rerunOf: null }, false);
+      const made = currentJob === null ? null : answers.find(currentJob);
+      const stranger = made === null || isRefusal(made) ? null : strangerIn(made);
+      const spec = teardownBody(body.task, live, body.reason);
+      return this.#enqueue(asked, spec, { teardown: true, rerunOf: null, stranger }, false);
     }
     const why = reason("deleted", body.reason ?? "The deployment was deleted.");
     const decided = remove(ledger.state(), { ifMatch: guard.ifMatch, why }, moment);
@@ -90,12 +95,16 @@ export class Decisions {
     );
   }
 
-  approve({ actor, job: id, commit }: CallOf<"approve">): JobView | Refusal {
+  async approve({ actor, job: id, commit, approval }: CallOf<"approve">): Promise<JobView | Refusal> {
     const { answers, ledger } = this.#parts;
     const job = answers.find(id);
     if (isRefusal(job)) return job;
+    const approver = approval === undefined ? null : await checkApproval(approval, ledger.state().lane, job);
+    if (isRefusal(approver)) return approver;
     const moment = ledger.moment(actor);
-    return this.#commitJob(approve(ledger.state(), { job: id, commit }, moment), moment);
+    const approved =
+      approver === null || approval === undefined ? null : { approver, at: moment.now, envelope: approval.envelope };
+    return this.#commitJob(approve(ledger.state(), { job: id, commit, approved }, moment), moment);
   }
 
   resolve({ actor, job: id, outcome, reason: why }: CallOf<"resolve">): JobView | Refusal {
@@ -116,7 +125,7 @@ export class Decisions {
   async #enqueue(
     asked: Asked,
     spec: SubmitBody,
-    origin: Pick<Submission, "teardown" | "rerunOf">,
+    { stranger, ...origin }: Pick<Submission, "teardown" | "rerunOf"> & { stranger: Stranger | null },
     dryRun: boolean,
   ): Promise<SubmitAnswer | Refusal> {
     const { dispatcher, ledger, pools, requests } = this.#parts;
@@ -127,7 +136,7 @@ export class Decisions {
     const submission: Submission = {
       receivedAt: first.now,
       random: crypto.getRandomValues(new Uint8Array(8)),
-      brief: briefOf(spec),
+      brief: briefOf(spec, stranger),
       ...digests,
       ...origin,
       ifMatch: asked.guard.ifMatch,
@@ -199,6 +208,11 @@ export class Decisions {
     const job = this.#parts.ledger.commit(decided, moment);
     return jobView(decided.state, job, moment.now);
   }
+}
+
+/** The stranger whose job it was. What is made of their commit again is looked at again. */
+function strangerIn({ brief: { stranger } }: Job): Stranger | null {
+  return stranger === undefined ? null : { author: stranger.author, why: stranger.why, approvers: stranger.approvers };
 }
 
 function cancellation(

@@ -1,37 +1,29 @@
-import { type Push, sha256Hex, utf8 } from "@plumule/protocol";
+import { sha256Hex, utf8 } from "@plumule/protocol";
 import type { HookEvent } from "./core/push.ts";
-import { repositoryKey } from "./core/triggers.ts";
+import { refKeyOf } from "./core/refs.ts";
 import type { VerifiedHook } from "./hook-verify.ts";
 
-/** What a delivery is known by: its id, the digest of what was sent, and the push itself and its predecessor on the same ref. */
-export type DeliveryKeys = {
-  id: string;
-  webhookId: string;
-  bodySha256: string;
-  push: string | null;
-  before: string | null;
-};
+/** What a delivery is known by: its id, and the digest of what was sent. */
+export type DeliveryKeys = { id: string; webhookId: string; bodySha256: string };
 
 /** Derives the keys of a webhook that was verified and read. */
 export async function keysOf(verified: VerifiedHook, event: HookEvent, body: Uint8Array): Promise<DeliveryKeys> {
-  const push = event.kind === "push" ? event.push : null;
   const bodySha256 = await sha256Hex(body);
+  if (verified.id !== null)
+    return { id: toUuid(await digest([verified.signer, verified.id])), webhookId: verified.id, bodySha256 };
   // A hub signature covers no id. What the push says stands in for it, so that a copy is known even when the sender words it anew.
-  const content =
-    push === null
-      ? bodySha256
-      : await digest([repositoryKey(push.repository), push.ref, push.before ?? "", push.after]);
+  const content = event.kind === "push" ? await digest(contentOf(event)) : bodySha256;
   return {
-    id: toUuid(await digest([verified.signer, verified.id ?? `content ${content}`])),
-    webhookId: verified.id ?? content,
-    bodySha256: verified.id === null ? content : bodySha256,
-    push: push === null ? null : await pushKey(push, push.after),
-    before: push?.before == null ? null : await pushKey(push, push.before),
+    id: toUuid(await digest([verified.signer, `content ${content}`])),
+    webhookId: content,
+    bodySha256: content,
   };
 }
 
-function pushKey({ repository, ref }: Push, commit: string): Promise<string> {
-  return digest([repositoryKey(repository), ref, commit]);
+function contentOf({ push, status }: Extract<HookEvent, { kind: "push" }>): string[] {
+  const { before, after, number } = push;
+  // Each context of a commit waits for an answer of its own; a patch whose newest revision goes back is told apart by their number.
+  return [refKeyOf(push), before ?? "", after, String(number ?? ""), status?.context ?? ""];
 }
 
 /** The digest of a list of texts; JSON keeps them apart. */

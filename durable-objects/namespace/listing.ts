@@ -15,6 +15,7 @@ import type { EventDraft } from "../shared/event-log.ts";
 import type { Page, PublishCall } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { formatPosition, type ListName, parsePosition } from "./core/positions.ts";
+import { tellOfJob } from "./statuses.ts";
 import {
   findDeploymentOfJob,
   findSeen,
@@ -76,7 +77,10 @@ export function createListing(context: NamespaceContext): Listing {
       if (through <= known) return { through: known };
       context.commit("broker", Date.now(), (emit) => {
         saveDeployment(sql, deployment, through, removed);
-        for (const job of jobs) saveJob(sql, job);
+        for (const job of jobs) {
+          saveJob(sql, job);
+          tellOfJob(context, job.id, Date.now());
+        }
         for (const event of call.events) if (Number(event.sequence) > known) emit(forwarded(event));
       });
       for (const job of jobs) waiting.settle(job.id, deployment.id);

@@ -73,4 +73,21 @@ export const MIGRATIONS: readonly Migration[] = [
       CREATE TABLE recipients (runner TEXT PRIMARY KEY, envelope TEXT NOT NULL) STRICT, WITHOUT ROWID;
     `,
   },
+  {
+    // A push is placed among all of its ref, no longer only compared with copies of itself; what one deployment is to get stays in order; and
+    // a delivery may ask for an answer about its jobs.
+    id: "delivery-order-and-status",
+    sql: `
+      DROP INDEX deliveries_by_push;
+      ALTER TABLE deliveries RENAME COLUMN push_key TO ref_key;
+      UPDATE deliveries SET ref_key = json_extract(push, '$.repository') || ' ' || json_extract(push, '$.ref');
+      CREATE INDEX deliveries_by_ref ON deliveries (ref_key, number) WHERE ref_key IS NOT NULL;
+      ALTER TABLE deliveries ADD COLUMN status TEXT;
+      ALTER TABLE outbox ADD COLUMN lane TEXT;
+      CREATE INDEX outbox_by_lane ON outbox (lane, number) WHERE lane IS NOT NULL;
+      CREATE TABLE status_jobs (
+        job TEXT NOT NULL, delivery TEXT NOT NULL, PRIMARY KEY (job, delivery)
+      ) STRICT, WITHOUT ROWID;
+    `,
+  },
 ];

@@ -230,7 +230,10 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
 
   async publish(call: Call<"publish">): Answer<"publish"> {
     if (this.#parts === null) throw new Error("a deployment published to a namespace that is not open");
-    return this.#parts.listing.publish(call);
+    const answer = this.#parts.listing.publish(call);
+    // Whoever waits for an answer about a commit is told.
+    this.#flushLater();
+    return answer;
   }
 
   async locate(job: JobId): Answer<"locate"> {

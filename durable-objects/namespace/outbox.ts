@@ -1,3 +1,4 @@
+import type { Millis } from "@plumule/protocol";
 import type { EventDraft } from "../shared/event-log.ts";
 import type { NamespaceContext } from "./context.ts";
 import { isParked, retryAt } from "./core/retry.ts";
@@ -6,11 +7,16 @@ import { delayOutbox, deleteOutbox, type OutboxRow, readDueOutbox } from "./stor
 /** What is written, with the removal of the row, once the other object has answered. */
 export type Delivered = (emit: (draft: EventDraft) => void) => void;
 
+/** Not now: the row waits without an attempt being counted. */
+export type Postponed = { later: Millis; detail: string };
+
 /** How rows of one kind are handed over. `deliver` throws when it has to be tried again; it may run twice for one row. */
 export type Courier = {
-  deliver(payload: string): Promise<Delivered>;
+  deliver(payload: string): Promise<Delivered | Postponed>;
   /** What is written when the attempts are used up. */
   park(payload: string, reason: string): void;
+  /** With its attempts used up a row is forgotten. Otherwise it waits for the object's next life. */
+  givesUp?: true;
 };
 
 /** For a kind that this code does not know: a newer version wrote it, and may be back before the attempts are used up. */
@@ -34,7 +40,7 @@ export function createOutbox(context: NamespaceContext, couriers: Readonly<Recor
 
   const attempt = async ({ number, kind, payload, attempts }: OutboxRow): Promise<void> => {
     const courier = couriers[kind] ?? NO_COURIER;
-    let outcome: Delivered | { failed: string };
+    let outcome: Delivered | Postponed | { failed: string };
     try {
       outcome = await courier.deliver(payload);
     } catch (error) {
@@ -46,8 +52,15 @@ export function createOutbox(context: NamespaceContext, couriers: Readonly<Recor
         deleteOutbox(context.sql, number);
         return;
       }
+      if ("later" in outcome) {
+        // A row that was never tried counts as new, and would be tried again at once.
+        delayOutbox(context.sql, number, Math.max(attempts, 1), outcome.later);
+        return;
+      }
       delayOutbox(context.sql, number, attempts + 1, retryAt(attempts + 1, Date.now()));
-      if (isParked(attempts + 1)) courier.park(payload, outcome.failed);
+      if (!isParked(attempts + 1)) return;
+      courier.park(payload, outcome.failed);
+      if (courier.givesUp === true) deleteOutbox(context.sql, number);
     });
   };
 

@@ -3,17 +3,20 @@ import type { Env } from "../env.ts";
 import { cursorAt } from "../shared/cursor.ts";
 import { createEventLog } from "../shared/event-log.ts";
 import { createHistory, type History } from "../shared/history.ts";
+import { createOutgoing } from "../shared/outgoing.ts";
 import { createWatchers, type Watchers } from "../shared/watchers.ts";
 import { type Access, createAccess } from "./access.ts";
 import { type Alarm, createAlarm, createContext, type NamespaceContext } from "./context.ts";
 import { createFleet, type Fleet, runnerCourier } from "./fleet.ts";
-import { createHooks, type Hooks, submitCourier } from "./hooks.ts";
+import { submitCourier } from "./delivery-jobs.ts";
+import { createHooks, type Hooks } from "./hooks.ts";
 import { createListing, type Listing, readSnapshot } from "./listing.ts";
 import { createLogins, type Logins } from "./logins.ts";
 import { createOutbox, type Outbox } from "./outbox.ts";
 import { createSecrets, type Secrets } from "./secrets.ts";
 import { createSessions, type Sessions } from "./sessions.ts";
 import { createSettings, type Settings } from "./settings.ts";
+import { statusCourier } from "./statuses.ts";
 import { reviveOutbox } from "./store/outbox.ts";
 import { createSweeper, type Sweeper } from "./sweeper.ts";
 import { watcherCourier } from "./watching.ts";
@@ -67,6 +70,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
       runner: runnerCourier(context),
       submit: submitCourier(context),
       watcher: watcherCourier(context, watchers),
+      status: statusCourier(context, createOutgoing({ fetch: (url, init) => fetch(url, init), now: () => Date.now() })),
     }),
     sweeper: createSweeper(storage, log),
     history,

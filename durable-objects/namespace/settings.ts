@@ -1,6 +1,7 @@
 import {
   acceptPolicy,
   defaultPolicy,
+  isRefusal,
   refuse,
   type Refusal,
   type TriggersBody,
@@ -9,6 +10,7 @@ import {
   type TrustPolicy,
 } from "@plumule/protocol";
 import type { NamespaceContext } from "./context.ts";
+import { hookView, takeHooks } from "./core/hooks.ts";
 import { checkIfMatch, checkTriggers } from "./core/settings.ts";
 import { readTriggers, readTrust, saveTriggers, saveTrust, type StoredTriggers } from "./store/settings.ts";
 import { readRunnerKeys } from "./store/runners.ts";
@@ -47,10 +49,12 @@ export function createSettings(context: NamespaceContext): Settings {
 
     putTriggers({ actor, body, ifMatch }) {
       const now = Date.now();
-      const { version } = readTriggers(sql);
+      const { version, hooks: before } = readTriggers(sql);
       const refused = checkIfMatch(ifMatch, version) ?? checkTriggers(body);
       if (refused !== null) return refused;
-      const stored: StoredTriggers = { ...body, version: version + 1 };
+      const hooks = takeHooks(body.hooks, before);
+      if (isRefusal(hooks)) return hooks;
+      const stored: StoredTriggers = { ...body, version: version + 1, hooks };
       context.commit(actor, now, (emit) => {
         saveTriggers(sql, stored);
         emit({ type: "triggers.changed", subject: "triggers", data: { triggers: triggersView(stored) } });
@@ -60,13 +64,13 @@ export function createSettings(context: NamespaceContext): Settings {
   };
 }
 
-/** Shown to people: a hook says that it has a secret, never which. */
-function triggersView({ version, triggers, hooks, secrets }: StoredTriggers): TriggersView {
+function triggersView({ version, triggers, hooks, secrets, approvals }: StoredTriggers): TriggersView {
   return {
     version,
     triggers,
-    hooks: hooks.map(({ id, keys, secret }) => ({ id, keys: keys ?? [], hasSecret: secret !== undefined })),
+    hooks: hooks.map(hookView),
     ...(secrets === undefined ? {} : { secrets }),
+    ...(approvals === undefined ? {} : { approvals }),
   };
 }
 

@@ -6,6 +6,8 @@ import * as z from "zod";
  */
 const text = z.string().max(4_000);
 const person = z.looseObject({ id: text.nullish() }).nullish();
+/** Where Garden wants to hear what became of the commit, and the name under which it files that. */
+const answer = { context: text.nullish(), commit_status_url: text.nullish() };
 
 /** Garden's repository; `id` comes with and without `rad:`. */
 export const gardenRepositorySchema = z.looseObject({
@@ -13,12 +15,14 @@ export const gardenRepositorySchema = z.looseObject({
   default_branch: text.nullish(),
   clone_url: text.nullish(),
   http_url: text.nullish(),
+  delegates: z.array(text).nullish(),
   seeder: text.nullish(),
 });
 export type GardenRepository = z.output<typeof gardenRepositorySchema>;
 
-/** Garden's push. `branch` comes as `main`, as a whole ref, and as a ref behind a node id. */
+/** Garden's push. `branch` comes as `main`, as a whole ref, and as a ref behind a node id; `before` often is the same as `after`. */
 export const gardenPushSchema = z.looseObject({
+  ...answer,
   repository: gardenRepositorySchema,
   author: person,
   branch: text.nullish(),
@@ -28,8 +32,12 @@ export const gardenPushSchema = z.looseObject({
 });
 export type GardenPush = z.output<typeof gardenPushSchema>;
 
-/** Garden's patch. `action` comes in any case; without `after` the newest revision tells the commit. */
+/**
+ * Garden's patch. `action` comes in any case; without `after` the newest revision tells the commit. `before` is the commit that the patch
+ * starts from. A revision has an author of its own, who need not be that of the patch.
+ */
 export const gardenPatchSchema = z.looseObject({
+  ...answer,
   repository: gardenRepositorySchema,
   action: text.nullish(),
   patch: z.looseObject({
@@ -38,7 +46,7 @@ export const gardenPatchSchema = z.looseObject({
     author: person,
     before: text.nullish(),
     after: text.nullish(),
-    revisions: z.array(z.looseObject({ oid: text.nullish() })).nullish(),
+    revisions: z.array(z.looseObject({ oid: text.nullish(), base: text.nullish(), author: person })).nullish(),
   }),
 });
 export type GardenPatch = z.output<typeof gardenPatchSchema>;

@@ -11,6 +11,8 @@ export * from "./run.ts";
 export * from "./events.ts";
 export * from "./stream.ts";
 export * from "./access.ts";
+export * from "./approval.ts";
+export * from "./hook.ts";
 export * from "./namespace.ts";
 export * from "./endpoints/endpoint.ts";
 export * from "./endpoints/jobs.ts";

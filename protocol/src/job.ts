@@ -8,6 +8,7 @@ import {
   sha256Schema,
   timeSchema,
 } from "./ids.ts";
+import { strangerViewSchema } from "./approval.ts";
 import { LIMITS } from "./limits.ts";
 import {
   interruptSchema,
@@ -170,6 +171,8 @@ export const jobViewSchema = z
     rerunOf: jobIdSchema.nullable(),
     waiting: waitingSchema.nullable(),
     progress: progressSchema.nullable(),
+    /** There for a job of somebody who is neither delegate nor named by a rule. */
+    stranger: strangerViewSchema.optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;

@@ -74,6 +74,8 @@ export const LIMITS = {
   debounceMaxMs: 3600_000,
   /** Jobs of one deployment that are not final: a lane that is longer is a lane that nobody drains. */
   pendingJobs: 1_000,
+  /** Those of strangers among them: what nobody has looked at must not fill the lane of others. */
+  strangersJobs: 100,
   /** Tickets in one pool. */
   poolTickets: 100_000,
   /** Polls parked in one pool; each holds a request open. */
@@ -166,6 +168,14 @@ export const LIMITS = {
   secretConditions: 32,
   /** Secrets stored in one namespace. */
   secretsStored: 200,
+  /** Keys of one hook: each may cost a verification for a webhook of a stranger. */
+  hookSigners: 16,
+  /** Secrets of one hook: a change-over needs two. */
+  hookSecrets: 4,
+  /** Hosts to which the states of one hook's commits may be reported. */
+  statusHosts: 8,
+  /** Delegates of a repository, and other people that a rule names. */
+  delegates: 64,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,
 } as const;

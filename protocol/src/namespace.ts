@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { confinementSchema, roleSchema, scopeSchema } from "./access.ts";
 import {
+  commitSchema,
   deploymentIdSchema,
   jobIdSchema,
   namespaceIdSchema,
@@ -9,6 +10,8 @@ import {
   runnerIdSchema,
   timeSchema,
 } from "./ids.ts";
+import { approvalRuleSchema } from "./approval.ts";
+import { hookSchema, hookViewSchema } from "./hook.ts";
 import { deploymentViewSchema, jobViewSchema } from "./job.ts";
 import {
   interruptSchema,
@@ -89,42 +92,38 @@ export const triggerSchema = z
   .meta({ id: "Trigger" });
 /** `deployment` is a template: `{repository}`, `{ref}`, `{branch}`, `{patch}` are replaced by the push's values, made safe. */
 export type Trigger = z.output<typeof triggerSchema>;
-/** A secret or key that webhooks of one sender are verified with. */
-export const hookSchema = z
-  .strictObject({
-    id: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),
-    keys: z.array(runnerIdSchema).max(16).optional(),
-    secret: z.string().min(24).max(128).optional(),
-  })
-  .refine((hook) => (hook.keys?.length ?? 0) > 0 || hook.secret !== undefined, "a hook needs `keys` or a `secret`")
-  .meta({ id: "Hook" });
-export type Hook = z.output<typeof hookSchema>;
 /** Stored secrets for the jobs of a rule, by its name. They stand beside the rules, whose readers of version 1 allow no other field. */
 const ruleSecrets = z
   .record(triggerSchema.shape.name, z.array(secretNameSchema).min(1).max(LIMITS.jobSecrets))
   .optional();
+/** Whose jobs a rule starts without asking, by its name; beside the rules for the same reason. */
+const ruleApprovals = z.record(triggerSchema.shape.name, approvalRuleSchema).optional();
 export const triggersBodySchema = z
   .strictObject({
     triggers: z.array(triggerSchema).max(LIMITS.triggers),
     hooks: z.array(hookSchema).max(64),
     secrets: ruleSecrets,
+    approvals: ruleApprovals,
   })
   .meta({ id: "TriggersBody" });
 export type TriggersBody = z.output<typeof triggersBodySchema>;
-/** Secrets are never read back: a hook shows only that it has one. */
+/** Secrets are never read back: a hook shows only their names. */
 export const triggersViewSchema = z
   .object({
     version: z.int(),
     triggers: z.array(triggerSchema),
-    hooks: z.array(z.object({ id: z.string(), keys: z.array(runnerIdSchema), hasSecret: z.boolean() })),
+    hooks: z.array(hookViewSchema),
     secrets: ruleSecrets,
+    approvals: ruleApprovals,
   })
   .meta({ id: "Triggers" });
 export type TriggersView = z.output<typeof triggersViewSchema>;
 
 /**
  * plumule's own webhook body, what the bridge sends. `audience` is `<broker origin>/v1/{ns}`, so that a webhook for one broker cannot be
- * replayed to another. `before`/`after` are commit ids; `after` of all zeros is a deletion.
+ * replayed to another. `before`/`after` are commit ids of the ref; `after` of all zeros is a deletion; `base` is what a patch is to be merged
+ * into. `number` grows with every push that the sender tells of a ref, so that a late one is known as such. `delegates` of the repository and
+ * whether the sender's node follows the author decide whether a job may start without approval.
  */
 export const pushBodySchema = z
   .looseObject({
@@ -139,9 +138,17 @@ export const pushBodySchema = z
     node: z.string().max(128).nullish(),
     patch: z.string().max(64).nullish(),
     message: z.string().max(LIMITS.textCharacters).nullish(),
+    number: z.int().min(0).optional(),
+    base: commitSchema.optional(),
+    delegates: z.array(runnerIdSchema).max(LIMITS.delegates).optional(),
+    followed: z.boolean().optional(),
   })
   .meta({ id: "Push" });
 export type Push = z.output<typeof pushBodySchema>;
+
+/** States of a commit in the words of Radicle Garden. */
+export const COMMIT_STATES = ["pending", "running", "success", "failure"] as const;
+export type CommitState = (typeof COMMIT_STATES)[number];
 
 /** What a delivery led to: jobs, or in words why none. */
 export const deliveryViewSchema = z
@@ -164,6 +171,8 @@ export const deliveryViewSchema = z
         detail: z.string(),
       }),
     ),
+    /** What the sender was told of the commit, when its webhook asked to be told. */
+    status: z.object({ context: z.string(), state: z.enum(COMMIT_STATES).nullable(), detail: z.string() }).optional(),
   })
   .meta({ id: "Delivery" });
 export type DeliveryView = z.output<typeof deliveryViewSchema>;

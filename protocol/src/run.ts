@@ -72,6 +72,8 @@ export const assignmentSchema = z
     requestKey: uuidSchema,
     spec: submitBodySchema,
     teardown: z.boolean(),
+    /** An approved job of a stranger: no secrets, no signature for others' stores, and a builder id of its own. */
+    untrusted: z.boolean().optional(),
     taskSha256: sha256Schema,
     configurationSha256: sha256Schema.nullable(),
     limits: z.object({ logBytes: z.int(), runMs: z.int(), silenceMs: z.int(), graceMs: z.int() }),

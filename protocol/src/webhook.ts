@@ -146,7 +146,8 @@ function signedContent(id: string, timestamp: string, body: Uint8Array): Uint8Ar
   return content;
 }
 
-async function hmacSha256(secret: Uint8Array, content: Uint8Array): Promise<Uint8Array> {
+/** HMAC-SHA256 of a message under a shared secret. */
+export async function hmacSha256(secret: Uint8Array, content: Uint8Array): Promise<Uint8Array> {
   const key = await crypto.subtle.importKey("raw", unshared(secret), { name: "HMAC", hash: "SHA-256" }, false, [
     "sign",
   ]);

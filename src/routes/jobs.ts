@@ -25,6 +25,7 @@ import {
 import type { Env } from "../../durable-objects/env.ts";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
 import { acceptedProtocol, guardOf } from "../guard.ts";
+import { audienceOf } from "../audience.ts";
 import { type Answer, type App, implement } from "../implement.ts";
 import { placeOfJob, placeOfRun, rememberPlace } from "../locate.ts";
 
@@ -92,10 +93,19 @@ function stopRoutes(app: App): void {
     const answer = await place.object.cancelJob({ actor: principal.actor, job: params.job, body, guard });
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
-  implement(app, approveJob, async ({ params, body, principal, env }) => {
+  implement(app, approveJob, async ({ params, body, principal, request, env }) => {
     const place = await placeOfJob(env, params.ns, params.job, principal);
     if (isRefusal(place)) return place;
-    return ok(await place.object.approve({ actor: principal.actor, job: params.job, commit: body.commit ?? null }));
+    return ok(
+      await place.object.approve({
+        actor: principal.actor,
+        job: params.job,
+        commit: body.commit ?? null,
+        ...(body.approval === undefined
+          ? {}
+          : { approval: { envelope: body.approval, audience: audienceOf(env, request, params.ns) } }),
+      }),
+    );
   });
   implement(app, resolveJob, async ({ params, body, principal, env }) => {
     const place = await placeOfJob(env, params.ns, params.job, principal);

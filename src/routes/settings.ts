@@ -39,9 +39,9 @@ import {
   STREAM_SUBPROTOCOL,
   undrainRunner,
 } from "@plumule/protocol";
-import type { Env } from "../../durable-objects/env.ts";
 import { DIRECTORY, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { forgetCallers } from "../auth.ts";
+import { audienceOf } from "../audience.ts";
 import { type Answer, type App, type Call, implement } from "../implement.ts";
 
 const PAGE = 50;
@@ -252,11 +252,6 @@ async function receive(
   });
   if (isRefusal(answer)) return answer;
   return answer.status === 202 ? { status: 202, body: answer.delivery } : { status: 200, body: answer.delivery };
-}
-
-/** What a signature must be made for: this broker and this namespace. `PUBLIC_URL` names the broker where a proxy hides it. */
-function audienceOf(env: Env, request: Request, ns: string): string {
-  return `${env.PUBLIC_URL ?? new URL(request.url).origin}/v1/${ns}`;
 }
 
 function ok<T>(answer: T | Refusal): { status: 200; body: T } | Refusal {

@@ -6,6 +6,7 @@ const AUDIENCE = "https://broker.test/v1/acme";
 const BEFORE = "a".repeat(40);
 const AFTER = "b".repeat(40);
 const NODE = "z6MkvZwzK5oyrxRo9gNsWZCvTDdTSFqNcBeFoPpkmwWBQwmy";
+const STRANGER = "z6MktwupdmLXVVqTzCw4i46r4uGyosGXRnR3XjN4Zq7oMMsw";
 const OWN = {
   type: "push",
   audience: AUDIENCE,
@@ -150,6 +151,7 @@ describe("a push of Radicle Garden", () => {
       author: `did:key:${NODE}`,
       message: "Fix the roof",
       node: NODE,
+      delegates: [`did:key:${NODE}`],
     });
   });
 
@@ -166,11 +168,17 @@ describe("a push of Radicle Garden", () => {
     ["no branch", { branch: undefined }, { ref: "refs/heads/main" }],
     ["no commits", { commits: undefined }, { message: undefined }],
     ["times as text", { commits: [{ id: AFTER, title: "x", timestamp: "2026-01-01T00:00:00Z" }] }, { message: "x" }],
-    ["no author", { author: null }, { author: undefined }],
+    ["no author, who is somebody all the same", { author: null }, { author: "unknown" }],
     [
-      "a context and a status URL",
-      { context: "ci", commit_status_url: "https://garden.test/status" },
-      { after: AFTER },
+      "a ref in the namespace of its node, which is the author",
+      { branch: `refs/namespaces/${STRANGER}/refs/heads/main` },
+      { ref: "refs/heads/main", author: `did:key:${STRANGER}` },
+    ],
+    ["`before` that is `after`, as Garden's source writes it", { before: AFTER }, { before: undefined }],
+    [
+      "delegates by node id, and what is no delegate",
+      { repository: { ...REPOSITORY, delegates: [NODE, "ada", ""] } },
+      { delegates: [`did:key:${NODE}`] },
     ],
   ])("tolerates %s", (_, change, expected) => {
     expect(pushOf({ ...GARDEN_PUSH, ...change })).toMatchObject(expected);
@@ -196,13 +204,31 @@ describe("a patch of Radicle Garden", () => {
         repository: REPOSITORY.id,
         ref: `refs/patches/${PATCH_ID}`,
         patch: PATCH_ID,
-        before: BEFORE,
+        before: undefined,
+        base: BEFORE,
         after: AFTER,
+        number: 1,
         author: `did:key:${NODE}`,
         message: "Add a door",
       });
     },
   );
+
+  test("is its newest revision's: its author, its base, and what came before it", () => {
+    const revisions = [
+      ...GARDEN_PATCH.patch.revisions,
+      { id: AFTER, author: { id: STRANGER }, description: "", base: AFTER, oid: PATCH_ID, timestamp: 2 },
+    ];
+    expect(pushOf({ ...GARDEN_PATCH, patch: { ...GARDEN_PATCH.patch, after: PATCH_ID, revisions } })).toMatchObject({
+      after: PATCH_ID,
+      before: AFTER,
+      base: AFTER,
+      number: 2,
+      author: STRANGER,
+    });
+    const anonymous = [{ ...revisions[0], author: null }];
+    expect(pushOf({ ...GARDEN_PATCH, patch: { ...GARDEN_PATCH.patch, revisions: anonymous } }).author).toBe("unknown");
+  });
 
   test("takes the newest revision when it names no commit", () => {
     const patch = { ...GARDEN_PATCH.patch, after: undefined, revisions: [{ oid: BEFORE }, { oid: AFTER }] };
@@ -211,6 +237,36 @@ describe("a patch of Radicle Garden", () => {
 
   test("that was merged starts no job", () => {
     expect(read({ ...GARDEN_PATCH, action: "merged" })).toMatchObject({ kind: "other", type: "patch merged" });
+  });
+});
+
+describe("an answer that Garden waits for", () => {
+  const asked = { context: "ci/x", commit_status_url: "https://garden.test/api/commit-status" };
+  const target = {
+    url: asked.commit_status_url,
+    node: NODE,
+    repository: REPOSITORY.id,
+    commit: AFTER,
+    context: "ci/x",
+  };
+
+  test.each([
+    ["a push", { ...GARDEN_PUSH, ...asked }],
+    ["a patch", { ...GARDEN_PATCH, ...asked }],
+  ])("is noted with %s", (_, body) => {
+    expect(read(body)).toMatchObject({ kind: "push", status: target });
+  });
+
+  test.each([
+    ["context", { ...asked, context: null }],
+    ["URL", { ...asked, commit_status_url: undefined }],
+    ["seeder", { ...asked, repository: { ...REPOSITORY, seeder: null } }],
+  ])("needs its %s", (_, change) => {
+    expect(read({ ...GARDEN_PUSH, ...change })).toMatchObject({ kind: "push", status: null });
+  });
+
+  test("is no part of plumule's own body", () => {
+    expect(read({ ...OWN, ...asked })).toEqual({ kind: "push", push: OWN, status: null });
   });
 });
 

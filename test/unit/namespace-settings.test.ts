@@ -1,5 +1,6 @@
-import type { TriggersBody } from "@plumule/protocol";
+import { type Hook, isRefusal, isValidAt, type TriggersBody, triggersBodySchema } from "@plumule/protocol";
 import { describe, expect, test } from "vitest";
+import { hookView, type StoredHook, takeHooks } from "../../durable-objects/namespace/core/hooks.ts";
 import { formatPosition, type ListName, parsePosition } from "../../durable-objects/namespace/core/positions.ts";
 import { isParked, isTransient, retryAt } from "../../durable-objects/namespace/core/retry.ts";
 import { checkIfMatch, checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
@@ -36,24 +37,14 @@ describe("rules and hooks", () => {
     expect(checkTriggers({ triggers: [], hooks: [] })).toBeNull();
   });
 
-  test("with a key that accepts forged signatures are refused", () => {
-    expect(
-      checkTriggers(
-        bodyOf({
-          hooks: [
-            { id: "a", secret: SECRET },
-            { id: "b", keys: [KEY, IDENTITY] },
-          ],
-        }),
-      ),
-    ).toMatchObject({ refused: "weak-key", errors: [{ pointer: "/hooks/1/keys/1" }] });
-  });
-
-  test("with more keys than one webhook may try are refused", () => {
-    const hooks = Array.from({ length: 5 }, (_, at) => ({ id: `h${at}`, keys: Array.from({ length: 16 }, () => KEY) }));
-    expect(checkTriggers(bodyOf({ hooks }))).toMatchObject({
-      refused: "invalid-body",
-      errors: [{ pointer: "/hooks" }],
+  test("with a person whose key accepts forged approvals are refused", () => {
+    const approvals = { ci: { delegates: [KEY], approvers: [KEY, IDENTITY] } };
+    expect(checkTriggers(bodyOf({ approvals }))).toMatchObject({
+      refused: "weak-key",
+      errors: [{ pointer: "/approvals/ci/approvers/1" }],
+    });
+    expect(checkTriggers(bodyOf({ approvals: { other: {} } }))).toMatchObject({
+      errors: [{ pointer: "/approvals/other" }],
     });
   });
 
@@ -72,6 +63,96 @@ describe("rules and hooks", () => {
       "/hooks/1/id",
       "/triggers/1/deployment",
     ]);
+  });
+});
+
+describe("the hooks of a document", () => {
+  const END = "2026-06-01T00:00:00.000Z";
+  const before: StoredHook[] = [
+    {
+      id: "garden",
+      secrets: [
+        { name: "old", secret: SECRET },
+        { name: "new", secret: `${SECRET}!` },
+      ],
+    },
+  ];
+  const taken = (hooks: Hook[]): StoredHook[] => {
+    const answer = takeHooks(hooks, before);
+    if (isRefusal(answer)) throw new Error(JSON.stringify(answer));
+    return answer;
+  };
+
+  test("keep the secrets that they do not mention", () => {
+    expect(taken([{ id: "garden", keys: [KEY] }])).toEqual([{ ...before[0], keys: [KEY] }]);
+  });
+
+  test("keep a secret that is named without its text, with a new end, and drop the others", () => {
+    expect(taken([{ id: "garden", secrets: [{ name: "old", validBefore: END }] }])[0]?.secrets).toEqual([
+      { name: "old", secret: SECRET, validBefore: END },
+    ]);
+  });
+
+  test("lose their secrets to an empty list, and to another `secret`", () => {
+    expect(taken([{ id: "garden", keys: [KEY], secrets: [] }])[0]?.secrets).toEqual([]);
+    expect(taken([{ id: "garden", secret: `${SECRET}?` }])[0]?.secrets).toEqual([
+      { name: "secret", secret: `${SECRET}?` },
+    ]);
+  });
+
+  test("shown, and put back as they are shown, stay the same", () => {
+    const hooks = taken([
+      { id: "garden", signers: [{ key: KEY, revokedAt: END }], statusHosts: ["garden.test"] },
+      { id: "seed", keys: [KEY] },
+    ]);
+    const { hooks: echo } = triggersBodySchema.parse({
+      triggers: [],
+      hooks: hooks.map(hookView).map(({ hasSecret: _, ...shown }) => shown),
+    });
+    expect(JSON.stringify(hooks.map(hookView))).not.toContain(SECRET);
+    expect(takeHooks(echo, hooks)).toEqual([{ ...hooks[0], keys: [] }, hooks[1]]);
+  });
+
+  test.each<[string, string, Hook]>([
+    ["a key that accepts forged signatures", "/hooks/0/keys/1", { id: "b", keys: [KEY, IDENTITY] }],
+    ["such a key for a time", "/hooks/0/signers/0", { id: "b", signers: [{ key: IDENTITY, validBefore: END }] }],
+    [
+      "a secret that is not there to be kept",
+      "/hooks/0/secrets/0",
+      { id: "b", keys: [KEY], secrets: [{ name: "old" }] },
+    ],
+    [
+      "two secrets of one name",
+      "/hooks/0/secrets/1",
+      { id: "b", secret: SECRET, secrets: [{ name: "secret", secret: SECRET }] },
+    ],
+    [
+      "a mistyped Standard Webhooks secret",
+      "/hooks/0/secrets/0",
+      { id: "b", secret: "whsec_abcdefghijklmnopqrstuvwxyz!" },
+    ],
+    ["nothing to verify with", "/hooks/0", { id: "b" }],
+    ["the last secret taken away", "/hooks/0", { id: "garden", secrets: [] }],
+    ["a key that ends and never ends", "/hooks/0/signers/0", { id: "b", keys: [KEY], signers: [{ key: KEY }] }],
+  ])("with %s are refused at %s", (_, pointer, hook) => {
+    expect(takeHooks([hook], before)).toMatchObject({ errors: [{ pointer }] });
+  });
+
+  test("with more keys than one webhook may try are refused", () => {
+    const hooks = Array.from({ length: 5 }, (_, at) => ({ id: `h${at}`, keys: Array.from({ length: 16 }, () => KEY) }));
+    expect(takeHooks(hooks, [])).toMatchObject({ refused: "invalid-body", errors: [{ pointer: "/hooks" }] });
+  });
+
+  test.each([
+    [{}, true],
+    [{ validAfter: END }, true],
+    [{ validAfter: "2026-06-01T00:00:00.001Z" }, false],
+    [{ validBefore: END }, false],
+    [{ validBefore: "2026-06-01T00:00:00.001Z" }, true],
+    [{ revokedAt: END }, false],
+    [{ revokedAt: "2026-07-01T00:00:00.000Z", validAfter: null }, true],
+  ])("count within their time: %o is %s", (times, valid) => {
+    expect(isValidAt(times, Date.parse(END))).toBe(valid);
   });
 });
 

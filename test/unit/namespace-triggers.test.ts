@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { deploymentIdSchema, type Push, submitBodySchema, type Trigger } from "@plumule/protocol";
 import { describe, expect, test } from "vitest";
 import { matchesPattern } from "../../durable-objects/namespace/core/patterns.ts";
-import { planJobs, repositoryKey, templateFault } from "../../durable-objects/namespace/core/triggers.ts";
+import { repositoryKey } from "../../durable-objects/namespace/core/refs.ts";
+import { planJobs, templateFault } from "../../durable-objects/namespace/core/triggers.ts";
 
 const REPOSITORY = "rad:z2hCUNw2T1qU31LyGy7VPEiS7BkxW";
 const COMMIT = "1234567890123456789012345678901234567890";
@@ -97,6 +98,7 @@ describe("a rule that matches", () => {
         hold: true,
         summary: "Fix the roof",
       },
+      stranger: null,
     });
     expect(submitBodySchema.safeParse((plan as { body: unknown }).body).success).toBe(true);
   });

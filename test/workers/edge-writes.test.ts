@@ -50,7 +50,10 @@ describe("a body", () => {
       bad("namespace", post("/v1/namespaces", { token: ADMIN, body: { id: "@directory" } }), code, { pointer: "/id" }),
       bad(
         "hook without a key",
-        put(`${tenant.at}/triggers`, by("admin", { body: { triggers: [], hooks: [{ id: "x" }] } })),
+        put(
+          `${tenant.at}/triggers`,
+          by("admin", { body: { triggers: [], hooks: [{ id: "x" }] }, headers: { "if-match": '"v0"' } }),
+        ),
         code,
         { pointer: "/hooks/0" },
       ),

@@ -162,7 +162,7 @@ describe("retention", () => {
     );
     await execute(
       name,
-      `INSERT INTO deliveries SELECT value, 'id' || value, 'h', 's', 'w', 'b', iif(value <= 600, ${old}, ${now}), 'push', NULL, NULL, 'ignored', 0, '[]' FROM ${numbers(LIMITS.deliveriesKept + 1_000)}`,
+      `INSERT INTO deliveries SELECT value, 'id' || value, 'h', 's', 'w', 'b', iif(value <= 600, ${old}, ${now}), 'push', NULL, NULL, 'ignored', 0, '[]', NULL FROM ${numbers(LIMITS.deliveriesKept + 1_000)}`,
     );
     await calls.publish({
       ...batchOf(deploymentOf(name, "web", { updatedAt: new Date(old).toISOString() }), [], 0),

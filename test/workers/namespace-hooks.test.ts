@@ -236,7 +236,9 @@ describe("a webhook that proves nothing is refused, and nothing is stored", () =
 });
 
 describe("a webhook with a shared secret", () => {
+  const DELEGATE = "did:key:z6MktwupdmLXVVqTzCw4i46r4uGyosGXRnR3XjN4Zq7oMMsw";
   const repository = {
+    delegates: [DELEGATE],
     id: REPOSITORY.slice(4),
     default_branch: "main",
     clone_url: "https://seed.test/x.git",
@@ -244,7 +246,7 @@ describe("a webhook with a shared secret", () => {
   };
   const garden = {
     repository,
-    author: { id: "did:key:z6MkX" },
+    author: { id: DELEGATE },
     branch: "main",
     before: COMMITS[0],
     after: COMMITS[1],
@@ -308,7 +310,7 @@ describe("a webhook with a shared secret", () => {
     const body = bytesOf({
       action: "Created",
       repository,
-      patch: { id: COMMITS[2], title: "x", after: COMMITS[1], revisions: [] },
+      patch: { id: COMMITS[2], title: "x", author: { id: DELEGATE }, after: COMMITS[1], revisions: [] },
     });
     const { delivery } = granted(
       await place.calls.receiveHook(

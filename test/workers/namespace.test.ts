@@ -253,7 +253,7 @@ describe("settings", () => {
     expect(granted(await calls.putTriggers({ actor, body, ifMatch: `"v0"` }))).toEqual({
       version: 1,
       triggers: [rule],
-      hooks: [{ id: "seed", keys: [], hasSecret: true }],
+      hooks: [{ id: "seed", keys: [], hasSecret: true, secrets: [{ name: "secret" }] }],
     });
     expect(await calls.putTriggers({ actor, body, ifMatch: `"v0"` })).toMatchObject({ refused: "revision-conflict" });
     await evictDurableObject(bindings.NAMESPACE.getByName(name));

@@ -1,7 +1,7 @@
 import { LIMITS, refuse, type Command, type Interrupt, type JobId, type Reason, type Refusal } from "@plumule/protocol";
 import type { Cause } from "./edges.ts";
 import { revoke } from "./lease.ts";
-import { type Ending, type Job, type Moment, type State, timeoutsOf } from "./model.ts";
+import { type ApprovedBy, type Ending, type Job, type Moment, type State, timeoutsOf } from "./model.ts";
 import { checkRevision } from "./revision.ts";
 import { type Decided, reason, Work } from "./work.ts";
 
@@ -82,10 +82,13 @@ function insist(work: Work, job: Job, force: boolean): void {
   work.put({ ...job, ...stopping(work, job, job.ending.state, job.ending.reason, 0, true) });
 }
 
-/** Lets a held job into the queue. With `commit`, only if the job is about that commit: an approval is for what was looked at. */
+/**
+ * Lets a held job into the queue. With `commit`, only if the job is about that commit: an approval is for what was looked at. A stranger's job
+ * needs `approved`, whose signature was verified.
+ */
 export function approve(
   state: State,
-  input: { job: JobId; commit: string | null },
+  input: { job: JobId; commit: string | null; approved?: ApprovedBy | null },
   moment: Moment,
 ): Decided<Job> | Refusal {
   const work = new Work(state, moment);
@@ -95,9 +98,18 @@ export function approve(
   const commit = job.brief.source?.commit ?? null;
   if (input.commit !== null && input.commit !== commit)
     return refuse("conflict", `Job ${job.id} is about commit ${commit ?? "none"}, not ${input.commit}.`);
+  const { stranger } = job.brief;
+  const approved = input.approved ?? null;
+  if (stranger !== undefined && approved === null)
+    return refuse("forbidden", `${stranger.why}: a delegate has to approve the job with a Radicle key.`, {
+      next: `plumule approve ${job.id} --key FILE; it may be approved by ${stranger.approvers.join(", ")}.`,
+    });
   work.revise();
   return work.done(
     work.move(job, "approved", "queued", {
+      ...(stranger === undefined || approved === null
+        ? {}
+        : { brief: { ...job.brief, stranger: { ...stranger, approved } } }),
       phase: "queued",
       queuedAt: work.now,
       queueUntil: work.now + timeoutsOf(job.brief).queueMs,

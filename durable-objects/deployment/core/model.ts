@@ -18,8 +18,9 @@ import {
   type SubmitBody,
   type Task,
   type Waiting,
+  type WireEnvelope,
 } from "@plumule/protocol";
-import type { Actor } from "../calls.ts";
+import type { Actor, Stranger } from "../calls.ts";
 
 /**
  * What is known of a deployment besides its jobs. A persisted contract: fields may be added with a default, never changed in meaning.
@@ -62,12 +63,17 @@ export type Output = { bytes: number; at: Millis };
 /**
  * A submit body without its bulk: what decisions and views need. The whole body is stored beside it. `protocol` is the version of the wire that a
  * runner must speak to be given the body, unless any will do; `runners` are those that can open the job's secrets, unless it has none.
+ * `stranger` is there for the job of one, who is trusted with nothing, approved or not.
  */
 export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets"> & {
   kind: Task["kind"];
   protocol?: number;
   runners?: readonly RunnerId[];
+  stranger?: Stranger & { approved?: ApprovedBy };
 };
+
+/** Who let a stranger's job start, with the envelope that says so. */
+export type ApprovedBy = { approver: RunnerId; at: Millis; envelope: WireEnvelope };
 
 /** A message to a pool that is sent until it was answered. */
 export type Outgoing = { number: number; dueAt: Millis; tryCount: number };

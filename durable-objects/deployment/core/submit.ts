@@ -83,8 +83,13 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
   const createdAt = Math.max(input.receivedAt, lane.lastJobAt + 1);
   const id = makeJobId(createdAt, input.random);
   const before = work.jobs;
-  const superseded =
-    mode === "replace" || mode === "latest" ? supersede(work, id, mode, brief.interrupt ?? "before-apply") : [];
+  const superseded = mode === "replace" || mode === "latest" ? supersede(work, id, mode, brief) : [];
+  const strangersCount = work.jobs.filter((job) => job.brief.stranger !== undefined).length;
+  if (brief.stranger !== undefined && strangersCount >= LIMITS.strangersJobs)
+    return refuse(
+      "quota-exceeded",
+      `${LIMITS.strangersJobs} jobs of strangers wait in this deployment, which is the limit.`,
+    );
   if (work.jobs.length >= LIMITS.pendingJobs)
     return refuse(
       "quota-exceeded",
@@ -142,11 +147,16 @@ function burstOf(brief: Brief, replaced: readonly Job[], { now }: Moment): Pick<
   return { burstAt, ready: settling(brief.debounce, burstAt, now) };
 }
 
-/** Makes room for a newer job: what waits is superseded; what runs is interrupted by `replace`, as far as the newer job may. */
-function supersede(work: Work, by: JobId, mode: "replace" | "latest", how: Interrupt): JobId[] {
+/**
+ * Makes room for a newer job: what waits is superseded; what runs is interrupted by `replace`, as far as the newer job may. A stranger's
+ * takes the place of that stranger's own alone: a push that nobody has looked at stops nothing of others.
+ */
+function supersede(work: Work, by: JobId, mode: "replace" | "latest", { interrupt: wanted, stranger }: Brief): JobId[] {
+  const how: Interrupt = wanted ?? "before-apply";
   const why: Reason = reason("superseded", `Job ${by} took its place.`);
   const superseded: JobId[] = [];
   for (const job of work.jobs) {
+    if (stranger !== undefined && job.brief.stranger?.author !== stranger.author) continue;
     if (!isOccupying(job))
       work.move(revoke(work, job, why), "replaced", "superseded", { reason: why, supersededBy: by });
     else if (

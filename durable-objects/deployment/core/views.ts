@@ -8,6 +8,7 @@ import {
   type Millis,
   type Output as BuildOutput,
   type RunView,
+  type StrangerView,
   type Waiting,
 } from "@plumule/protocol";
 import { isOccupying, type Job, type Lane, type Output, occupant, type Run, type State } from "./model.ts";
@@ -67,6 +68,16 @@ export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
     rerunOf: job.rerunOf,
     waiting: waitingOf(jobs, job, now),
     progress: job.progress,
+    ...(brief.stranger === undefined ? {} : { stranger: strangerView(brief.stranger) }),
+  };
+}
+
+function strangerView({ author, approvers, approved }: NonNullable<Job["brief"]["stranger"]>): StrangerView {
+  return {
+    author,
+    approvers: [...approvers],
+    approvedBy: approved?.approver ?? null,
+    approvedAt: formatTimeOrNull(approved?.at ?? null),
   };
 }
 
@@ -108,7 +119,7 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
   if (job.state !== "held" && job.state !== "queued") return null;
   const ahead = jobs.filter((other) => other.id < job.id && other.state !== "held");
   const waiting = { needs: job.brief.requires ?? null, nearest: null, position: ahead.length, etaMs: null };
-  if (job.state === "held") return { ...waiting, reason: "approval", detail: "A person has to approve this job." };
+  if (job.state === "held") return { ...waiting, reason: "approval", detail: whyHeld(job) };
   const [first] = ahead;
   if (first !== undefined) {
     if (ahead.length === 1 && first.state === "cancelling")
@@ -129,6 +140,11 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
         job.ready.reason === "debounce" ? "Waiting for further submits to settle." : "Waiting before the next attempt.",
     };
   return job.waiting ?? { ...waiting, reason: "no-runner", detail: "Being offered to the runners of its pool." };
+}
+
+function whyHeld({ brief: { stranger, source } }: Job): string {
+  if (stranger === undefined) return "A person has to approve this job.";
+  return `${stranger.why}: a delegate has to approve commit ${source?.commit.slice(0, 7) ?? "none"} with a Radicle key.`;
 }
 
 /** Characters of outputs that an event carries; a longer list is read from the run. */

@@ -1,8 +1,13 @@
-import { admitDidKey, type FieldError, refuse, type Refusal, type Trigger, type TriggersBody } from "@plumule/protocol";
+import {
+  admitDidKey,
+  type FieldError,
+  refuse,
+  type Refusal,
+  type Trigger,
+  TRUST_LIMITS,
+  type TriggersBody,
+} from "@plumule/protocol";
 import { templateFault } from "./triggers.ts";
-
-/** Keys of all hooks together: each may cost a verification for a webhook of a stranger. */
-const HOOK_KEYS = 64;
 
 /** Whether a document may be replaced: `If-Match` must name the version that stands. */
 export function checkIfMatch(ifMatch: string | null, version: number): Refusal | null {
@@ -17,19 +22,7 @@ export function checkIfMatch(ifMatch: string | null, version: number): Refusal |
 }
 
 /** What is wrong with rules and hooks beyond their schema: names twice, templates that give no name, keys that cannot be trusted. */
-export function checkTriggers({ triggers, hooks, secrets = {} }: TriggersBody): Refusal | null {
-  const keyCount = hooks.reduce((count, { keys }) => count + (keys?.length ?? 0), 0);
-  if (keyCount > HOOK_KEYS)
-    return refuse("invalid-body", "The hooks are not valid.", {
-      errors: [{ pointer: "/hooks", detail: `${keyCount} keys, at most ${HOOK_KEYS} are allowed together` }],
-    });
-  const weak: FieldError[] = hooks.flatMap((hook, at) =>
-    (hook.keys ?? []).flatMap((key, index) => {
-      const admitted = admitDidKey(key);
-      return admitted.ok ? [] : [{ pointer: `/hooks/${at}/keys/${index}`, detail: admitted.detail }];
-    }),
-  );
-  if (weak.length > 0) return refuse("weak-key", "A hook names a key that cannot be trusted.", { errors: weak });
+export function checkTriggers({ triggers, hooks, secrets = {}, approvals = {} }: TriggersBody): Refusal | null {
   const errors: FieldError[] = [
     ...repeated(
       "/triggers",
@@ -41,6 +34,11 @@ export function checkTriggers({ triggers, hooks, secrets = {} }: TriggersBody): 
       "id",
       hooks.map(({ id }) => id),
     ),
+    ...Object.keys(approvals).flatMap((name) =>
+      triggers.some((trigger) => trigger.name === name)
+        ? []
+        : [{ pointer: `/approvals/${name}`, detail: "there is no rule of this name" }],
+    ),
     ...Object.keys(secrets).flatMap((name) => {
       const fault = secretsFault(triggers.find((trigger) => trigger.name === name));
       return fault === null ? [] : [{ pointer: `/secrets/${name}`, detail: fault }];
@@ -50,7 +48,25 @@ export function checkTriggers({ triggers, hooks, secrets = {} }: TriggersBody): 
       return fault === null ? [] : [{ pointer: `/triggers/${at}/deployment`, detail: fault }];
     }),
   ];
-  return errors.length === 0 ? null : refuse("invalid-body", "The rules are not valid.", { errors });
+  return errors.length === 0 ? checkPeople(approvals) : refuse("invalid-body", "The rules are not valid.", { errors });
+}
+
+/** Keys whose word may let a stranger's job start are admitted once, here; an admission costs about a millisecond. */
+function checkPeople(approvals: NonNullable<TriggersBody["approvals"]>): Refusal | null {
+  const keys = new Map<string, string>();
+  for (const [name, rule] of Object.entries(approvals))
+    for (const field of ["delegates", "trusted", "approvers"] as const)
+      for (const [index, key] of (rule[field] ?? []).entries())
+        if (!keys.has(key)) keys.set(key, `/approvals/${name}/${field}/${index}`);
+  if (keys.size > TRUST_LIMITS.keys) {
+    const detail = `${keys.size} people, at most ${TRUST_LIMITS.keys} are allowed together`;
+    return refuse("invalid-body", "The rules are not valid.", { errors: [{ pointer: "/approvals", detail }] });
+  }
+  const weak = [...keys].flatMap(([key, pointer]) => {
+    const admitted = admitDidKey(key);
+    return admitted.ok ? [] : [{ pointer, detail: admitted.detail }];
+  });
+  return weak.length === 0 ? null : refuse("weak-key", "A rule names a key that cannot be trusted.", { errors: weak });
 }
 
 /** Why a rule gives no secrets, or null. Everybody may push a patch, and a job that is held is one that nobody has vouched for. */

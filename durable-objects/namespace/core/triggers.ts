@@ -1,4 +1,5 @@
 import {
+  type ApprovalRule,
   deploymentIdSchema,
   type DeploymentId,
   type Push,
@@ -6,11 +7,14 @@ import {
   type Trigger,
   type TriggersBody,
 } from "@plumule/protocol";
+import type { Stranger } from "../../deployment/calls.ts";
 import { matchesPattern } from "./patterns.ts";
+import { didOf, repositoryKey } from "./refs.ts";
+import { strangerOf, strangersRequires } from "./strangers.ts";
 
-/** What a rule makes of a push: a job for a deployment, or in words why none. */
+/** What a rule makes of a push: a job for a deployment, held when it is a stranger's, or in words why none. */
 export type Plan =
-  | { trigger: string; deployment: DeploymentId; body: SubmitBody }
+  | { trigger: string; deployment: DeploymentId; body: SubmitBody; stranger: Stranger | null }
   | { trigger: string; deployment: null; detail: string };
 
 /** What a rule can fill into `deployment`. */
@@ -22,16 +26,20 @@ export function isZeroCommit(commit: string): boolean {
   return /^(?:0{40}|0{64})$/.test(commit);
 }
 
-/** What every rule makes of a push, in the order of the rules. `secrets`: stored secrets for the jobs of a rule, by its name. */
+/**
+ * What every rule makes of a push, in the order of the rules. By the names of rules: `secrets`, stored secrets for their jobs, which strangers
+ * do not get, and `approvals`, whose jobs they start without asking.
+ */
 export function planJobs(
   push: Push,
   triggers: readonly Trigger[],
   secrets: NonNullable<TriggersBody["secrets"]> = {},
+  approvals: NonNullable<TriggersBody["approvals"]> = {},
 ): Plan[] {
-  return triggers.map((trigger) => planJob(push, trigger, secrets[trigger.name] ?? []));
+  return triggers.map((trigger) => planJob(push, trigger, secrets[trigger.name] ?? [], approvals[trigger.name] ?? {}));
 }
 
-function planJob(push: Push, trigger: Trigger, secrets: readonly string[]): Plan {
+function planJob(push: Push, trigger: Trigger, secrets: readonly string[], approval: ApprovalRule): Plan {
   const refused = whyNot(push, trigger);
   if (refused !== null) return { trigger: trigger.name, deployment: null, detail: refused };
   const deployment = fillTemplate(trigger.deployment, push);
@@ -39,7 +47,22 @@ function planJob(push: Push, trigger: Trigger, secrets: readonly string[]): Plan
     const detail = `\`${trigger.deployment}\` becomes \`${deployment}\`, which is no name of a deployment (1 to 128 characters, the first a letter or digit)`;
     return { trigger: trigger.name, deployment: null, detail };
   }
-  return { trigger: trigger.name, deployment, body: submitBodyOf(push, trigger, secrets) };
+  const stranger = strangerOf(push, trigger, approval);
+  const closed = stranger === null ? null : whyClosed(stranger, trigger);
+  if (closed !== null) return { trigger: trigger.name, deployment: null, detail: closed };
+  const body =
+    stranger === null
+      ? submitBodyOf(push, trigger, secrets)
+      : { ...submitBodyOf(push, trigger, []), hold: true, requires: strangersRequires(trigger, approval) };
+  return { trigger: trigger.name, deployment, body, stranger };
+}
+
+/** Why a rule has no job for strangers at all. */
+function whyClosed({ why, approvers }: Stranger, { task }: Trigger): string | null {
+  if (task.kind === "effect") return `${why}, and an effect is never run for strangers`;
+  return approvers.length === 0
+    ? `${why}, and nobody could approve: the webhook names no delegates, the rule no \`delegates\` or \`approvers\``
+    : null;
 }
 
 function whyNot(push: Push, trigger: Trigger): string | null {
@@ -51,24 +74,14 @@ function whyNot(push: Push, trigger: Trigger): string | null {
     return `the rule does not name the repository ${push.repository}`;
   if (!trigger.refs.some((pattern) => matchesPattern(pattern, push.ref)))
     return `no pattern of the rule matches ${push.ref}`;
-  const author = push.author == null ? null : authorKey(push.author);
-  if (trigger.authors !== undefined && !trigger.authors.some((one) => authorKey(one) === author))
+  const author = push.author == null ? null : didOf(push.author);
+  if (trigger.authors !== undefined && !trigger.authors.some((one) => didOf(one) === author))
     return author === null
       ? "the rule asks for an author, the push names none"
       : `the rule does not name the author ${push.author}`;
   if (trigger.deployment.includes("{patch}") && push.patch == null)
     return "the deployment's name needs `{patch}`, and this is not a patch";
   return null;
-}
-
-/** One spelling per repository: `https` URLs are the same with and without a trailing slash or `.git`. */
-export function repositoryKey(url: string): string {
-  return url.startsWith("https:") ? url.replace(/\/+$/, "").replace(/\.git$/, "") : url;
-}
-
-/** Radicle writes a person as a did:key or as its bare node id. */
-function authorKey(author: string): string {
-  return author.replace(/^did:key:/, "");
 }
 
 function submitBodyOf(push: Push, trigger: Trigger, secrets: readonly string[]): SubmitBody {

@@ -6,6 +6,8 @@ import {
   type Millis,
   type Push,
 } from "@plumule/protocol";
+import { HISTORY_COUNT, type Move } from "../core/order.ts";
+import { type CommitStatus, statusView } from "../core/status.ts";
 
 /** What a rule made of a delivery. `pending`: the job was not handed over yet. */
 export type DeliveryResult = {
@@ -26,10 +28,13 @@ export type Delivery = {
   receivedAt: Millis;
   type: string;
   push: Push | null;
-  pushKey: string | null;
+  /** Repository and ref, by which pushes are ordered. */
+  refKey: string | null;
   state: DeliveryView["state"];
   round: number;
   results: readonly DeliveryResult[];
+  /** The answer that the sender waits for, or null. */
+  status: CommitStatus | null;
 };
 
 type Row = {
@@ -42,10 +47,11 @@ type Row = {
   received_at: Millis;
   type: string;
   push: string | null;
-  push_key: string | null;
+  ref_key: string | null;
   state: DeliveryView["state"];
   round: number;
   results: string;
+  status: string | null;
 };
 
 /** Reads one delivery, or null. */
@@ -70,30 +76,41 @@ export function readDeliveries(
     .map((row) => ({ number: row.number, delivery: deliveryOf(row) }));
 }
 
-/**
- * The delivery that brought the same push before, or null. A ref that has moved on to `beforeKey` since, and now comes back, is another
- * push. One that failed does not count: the next copy may do better.
- */
-export function findSamePush(sql: SqlStorage, pushKey: string, beforeKey: string | null, since: Millis): string | null {
-  const [same] = sql
-    .exec<{ number: number; id: string }>(
-      "SELECT number, id FROM deliveries WHERE push_key = ? AND received_at >= ? AND state NOT IN ('duplicate', 'failed') ORDER BY number DESC LIMIT 1",
-      pushKey,
+/** The pushes of a ref that came since then, oldest first: the last `HISTORY_COUNT` of them. */
+export function readMoves(sql: SqlStorage, refKey: string, since: Millis): Move[] {
+  return sql
+    .exec<Pick<Row, "id" | "signer" | "push" | "state">>(
+      "SELECT id, signer, push, state FROM deliveries WHERE ref_key = ? AND received_at >= ? ORDER BY number DESC LIMIT ?",
+      refKey,
       since,
+      HISTORY_COUNT,
     )
-    .toArray();
-  if (same === undefined) return null;
-  const moved = sql
-    .exec("SELECT 1 FROM deliveries WHERE push_key = ? AND number > ? LIMIT 1", beforeKey, same.number)
-    .toArray();
-  return moved.length > 0 ? null : same.id;
+    .toArray()
+    .toReversed()
+    .flatMap(({ id, signer, push, state }) =>
+      push === null ? [] : [moveOf({ id, signer, state }, JSON.parse(push) as Push)],
+    );
+}
+
+/** The copies of a delivery whose senders wait for an answer of their own. */
+export function readCopies(sql: SqlStorage, { id, refKey }: Delivery): Delivery[] {
+  return sql
+    .exec<Row>("SELECT * FROM deliveries WHERE ref_key = ? AND json_extract(status, '$.as') = ?", refKey, id)
+    .toArray()
+    .map(deliveryOf);
+}
+
+/** A push as far as its place among others matters. */
+export function moveOf({ id, signer, state }: Pick<Delivery, "id" | "signer" | "state">, push: Push): Move {
+  const { before, after, number } = push;
+  return { id, signer, before: before ?? null, after, number: number ?? null, failed: state === "failed" };
 }
 
 /** Stores a new delivery. */
 export function insertDelivery(sql: SqlStorage, delivery: Delivery): void {
   sql.exec(
-    `INSERT INTO deliveries (id, hook, signer, webhook_id, body_sha256, received_at, type, push, push_key, state, round, results)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO deliveries (id, hook, signer, webhook_id, body_sha256, received_at, type, push, ref_key, state, round, results, status)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     delivery.id,
     delivery.hook,
     delivery.signer,
@@ -102,22 +119,47 @@ export function insertDelivery(sql: SqlStorage, delivery: Delivery): void {
     delivery.receivedAt,
     delivery.type,
     delivery.push === null ? null : JSON.stringify(delivery.push),
-    delivery.pushKey,
+    delivery.refKey,
     delivery.state,
     delivery.round,
     JSON.stringify(delivery.results),
+    textOf(delivery.status),
   );
 }
 
 /** Stores what became of a delivery. */
-export function updateDelivery(sql: SqlStorage, { id, state, round, results }: Delivery): void {
+export function updateDelivery(sql: SqlStorage, { id, state, round, results, status }: Delivery): void {
   sql.exec(
-    "UPDATE deliveries SET state = ?, round = ?, results = ? WHERE id = ?",
+    "UPDATE deliveries SET state = ?, round = ?, results = ?, status = ? WHERE id = ?",
     state,
     round,
     JSON.stringify(results),
+    textOf(status),
     id,
   );
+}
+
+function textOf(status: CommitStatus | null): string | null {
+  return status === null ? null : JSON.stringify(status);
+}
+
+/** Remembers that the answers about a delivery depend on a job, when anybody waits for one. */
+export function insertStatusJob(sql: SqlStorage, job: JobId, delivery: Delivery): void {
+  if (delivery.status === null && readCopies(sql, delivery).length === 0) return;
+  sql.exec("INSERT OR IGNORE INTO status_jobs (job, delivery) VALUES (?, ?)", job, delivery.id);
+}
+
+/** Forgets it, when nothing more is to be told. */
+export function deleteStatusJobs(sql: SqlStorage, delivery: string): void {
+  sql.exec("DELETE FROM status_jobs WHERE delivery = ?", delivery);
+}
+
+/** The deliveries whose answer depends on a job. */
+export function readDeliveriesOfJob(sql: SqlStorage, job: JobId): string[] {
+  return sql
+    .exec<{ delivery: string }>("SELECT delivery FROM status_jobs WHERE job = ?", job)
+    .toArray()
+    .map(({ delivery }) => delivery);
 }
 
 /** A delivery as people see it. */
@@ -135,6 +177,7 @@ export function deliveryView(delivery: Delivery): DeliveryView {
     after: push?.after ?? null,
     state: delivery.state,
     results: delivery.results.map(({ trigger, deployment, job, detail }) => ({ trigger, deployment, job, detail })),
+    ...(delivery.status === null ? {} : { status: statusView(delivery.status) }),
   };
 }
 
@@ -148,9 +191,10 @@ function deliveryOf(row: Row): Delivery {
     receivedAt: row.received_at,
     type: row.type,
     push: row.push === null ? null : (JSON.parse(row.push) as Push),
-    pushKey: row.push_key,
+    refKey: row.ref_key,
     state: row.state,
     round: row.round,
     results: JSON.parse(row.results) as DeliveryResult[],
+    status: row.status === null ? null : (JSON.parse(row.status) as CommitStatus),
   };
 }

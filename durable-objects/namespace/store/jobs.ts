@@ -47,6 +47,12 @@ export function saveJob(sql: SqlStorage, view: JobView): void {
   );
 }
 
+/** A job as it is listed, or null. */
+export function findJob(sql: SqlStorage, job: JobId): JobView | null {
+  const [row] = sql.exec<{ view: string }>("SELECT view FROM jobs WHERE id = ?", job).toArray();
+  return row === undefined ? null : (JSON.parse(row.view) as JobView);
+}
+
 /** The deployment of a job, or null while the job is not in the index. */
 export function findDeploymentOfJob(sql: SqlStorage, job: JobId): DeploymentId | null {
   const [row] = sql.exec<{ deployment: string }>("SELECT deployment FROM jobs WHERE id = ?", job).toArray();

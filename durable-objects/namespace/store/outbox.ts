@@ -6,21 +6,36 @@ export type OutboxRow = { number: number; kind: string; payload: string; attempt
 /** When the alarm sees to a new row, ms: the flush that follows every commit is nearly always earlier. */
 const HEAL_MS = 5_000;
 
-/** Adds a row for the next flush. */
-export function insertOutbox(sql: SqlStorage, kind: string, payload: unknown, now: Millis): void {
+/**
+ * Adds a row for the next flush. Rows of one `lane` are handed over one after the other, each when the one before it was answered. One that
+ * had used up its attempts gets new ones: it is in the way.
+ */
+export function insertOutbox(
+  sql: SqlStorage,
+  kind: string,
+  payload: unknown,
+  now: Millis,
+  lane: string | null = null,
+): void {
+  if (lane !== null)
+    sql.exec("UPDATE outbox SET attempts = 0 WHERE lane = ? AND attempts >= ?", lane, LIMITS.outboxAttempts);
   sql.exec(
-    "INSERT INTO outbox (kind, payload, attempts, due_at) VALUES (?, ?, 0, ?)",
+    "INSERT INTO outbox (kind, payload, attempts, due_at, lane) VALUES (?, ?, 0, ?, ?)",
     kind,
     JSON.stringify(payload),
     now + HEAL_MS,
+    lane,
   );
 }
 
-/** The rows that are new or due again, oldest first. */
+/** The rows that are new or due again, oldest first; of each lane the first alone. */
 export function readDueOutbox(sql: SqlStorage, now: Millis, limit: number): OutboxRow[] {
   return sql
     .exec<OutboxRow>(
-      "SELECT number, kind, payload, attempts FROM outbox WHERE attempts = 0 OR (due_at <= ? AND attempts < ?) ORDER BY number LIMIT ?",
+      `SELECT number, kind, payload, attempts FROM outbox AS row
+       WHERE (attempts = 0 OR (due_at <= ? AND attempts < ?))
+         AND NOT EXISTS (SELECT 1 FROM outbox AS older WHERE older.lane = row.lane AND older.number < row.number)
+       ORDER BY number LIMIT ?`,
       now,
       LIMITS.outboxAttempts,
       limit,

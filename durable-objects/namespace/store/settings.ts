@@ -1,7 +1,8 @@
-import type { TriggersBody, TrustPolicy } from "@plumule/protocol";
+import type { Hook, TriggersBody, TrustPolicy } from "@plumule/protocol";
+import { SHORT_SECRET, type StoredHook } from "../core/hooks.ts";
 
-/** Rules and hooks with their secrets; `version` is their ETag and 0 before the first were put. */
-export type StoredTriggers = TriggersBody & { version: number };
+/** Rules and hooks; `version` is their ETag and 0 before the first were put. */
+export type StoredTriggers = Omit<TriggersBody, "hooks"> & { version: number; hooks: readonly StoredHook[] };
 
 /** The trust policy that was put, or null while the default one stands. */
 export function readTrust(sql: SqlStorage): TrustPolicy | null {
@@ -17,7 +18,15 @@ export function saveTrust(sql: SqlStorage, policy: TrustPolicy): void {
 /** The rules and hooks that stand. */
 export function readTriggers(sql: SqlStorage): StoredTriggers {
   const body = readBody(sql, "triggers");
-  return body === null ? { version: 0, triggers: [], hooks: [] } : (JSON.parse(body) as StoredTriggers);
+  if (body === null) return { version: 0, triggers: [], hooks: [] };
+  const stored = JSON.parse(body) as Omit<StoredTriggers, "hooks"> & { hooks: (Hook & Partial<StoredHook>)[] };
+  return {
+    ...stored,
+    hooks: stored.hooks.map(({ secret, ...hook }) => ({
+      ...hook,
+      secrets: hook.secrets ?? (secret === undefined ? [] : [{ name: SHORT_SECRET, secret }]),
+    })),
+  };
 }
 
 /** Replaces rules and hooks. */

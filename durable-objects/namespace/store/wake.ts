@@ -3,11 +3,17 @@ import { LIMITS, type Millis } from "@plumule/protocol";
 /** How long what is to be forgotten may wait, ms: one wake-up an hour, and only of a namespace that something happened in. */
 export const SWEEP_MS = 3600_000;
 
-/** When the object has to wake: the next hand-over that is due, or the next sweep; null when there is neither. */
+/**
+ * When the object has to wake: the next hand-over that is due, or the next sweep; null when there is neither. A row behind another one of its
+ * lane is due when that one is gone: an alarm for it would fire again and again.
+ */
 export function nextWakeAt(sql: SqlStorage): Millis | null {
   const { at } = sql
     .exec<{ at: Millis | null }>(
-      "SELECT min(at) AS at FROM (SELECT min(due_at) AS at FROM outbox WHERE attempts < ? UNION ALL SELECT sweep_at FROM namespace)",
+      `SELECT min(at) AS at FROM (
+         SELECT min(due_at) AS at FROM outbox AS row WHERE attempts < ?
+           AND NOT EXISTS (SELECT 1 FROM outbox AS older WHERE older.lane = row.lane AND older.number < row.number)
+         UNION ALL SELECT sweep_at FROM namespace)`,
       LIMITS.outboxAttempts,
     )
     .one();

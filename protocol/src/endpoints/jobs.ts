@@ -18,6 +18,7 @@ import {
   jobViewSchema,
   runViewSchema,
 } from "../job.ts";
+import { wireEnvelopeSchema } from "../run.ts";
 import { submitBodySchema } from "../submit.ts";
 import { LIMITS } from "../limits.ts";
 import { pageOf } from "../namespace.ts";
@@ -52,7 +53,10 @@ export const cancelAnswerSchema = z
   .meta({ id: "CancelAnswer" });
 export type CancelAnswer = z.output<typeof cancelAnswerSchema>;
 
-export const approveBodySchema = z.strictObject({ commit: commitSchema.optional() }).meta({ id: "ApproveBody" });
+/** A stranger's job needs a signed `approval` (`signApproval`); any other held job the caller's word. */
+export const approveBodySchema = z
+  .strictObject({ commit: commitSchema.optional(), approval: wireEnvelopeSchema.optional() })
+  .meta({ id: "ApproveBody" });
 export const resolveBodySchema = z
   .strictObject({ outcome: z.enum(["succeeded", "failed", "cancelled"]), reason })
   .meta({ id: "ResolveBody" });
@@ -189,7 +193,7 @@ export const approveJob = endpoint({
   params: job,
   body: approveBodySchema,
   answers: { 200: jobViewSchema },
-  refusals: ["not-found", "wrong-state", "conflict"],
+  refusals: ["not-found", "wrong-state", "conflict", "forbidden", "bad-signature", "invalid-statement"],
 });
 export const resolveJob = endpoint({
   name: "resolveJob",

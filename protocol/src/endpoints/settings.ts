@@ -242,7 +242,15 @@ const hook = {
   bodyMedium: "octets",
   bodyLimitBytes: LIMITS.webhookBytes,
   answers: { 200: hookAnswer, 202: hookAnswer },
-  refusals: ["missing-header", "bad-signature", "timestamp-out-of-window", "idempotency-mismatch", "invalid-body"],
+  refusals: [
+    "missing-header",
+    "invalid-parameter",
+    "bad-signature",
+    "timestamp-out-of-window",
+    "idempotency-mismatch",
+    "invalid-json",
+    "invalid-body",
+  ],
 } as const;
 export const receiveHook = endpoint({ ...hook, name: "receiveHook", path: "/v1/:ns/hooks/radicle", params: ns });
 export const receiveNamedHook = endpoint({
@@ -270,5 +278,5 @@ export const redeliver = endpoint({
   access: "operate",
   params: ns.extend({ delivery: z.string().regex(/^[0-9a-f-]{36}$/) }),
   answers: { 202: deliveryViewSchema },
-  refusals: ["not-found"],
+  refusals: ["not-found", "wrong-state"],
 });
