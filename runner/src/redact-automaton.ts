@@ -7,6 +7,8 @@ export type Needle = { secret: number; bytes: Uint8Array };
  */
 export class Automaton {
   readonly #root = new Int32Array(256);
+  /** The states of two bytes, by both: here many needles part, and a chain of them would be long. */
+  readonly #pairs = new Int32Array(256 * 256);
   readonly #firstChild: Int32Array;
   readonly #nextSibling: Int32Array;
   readonly #byte: Uint8Array;
@@ -70,6 +72,7 @@ export class Automaton {
 
   #child(state: number, byte: number): number {
     if (state === 0) return this.#root[byte] ?? 0;
+    if (this.#depth[state] === 1) return this.#pairs[(this.#byte[state] ?? 0) * 256 + byte] ?? 0;
     let child = this.#firstChild[state] ?? 0;
     while (child !== 0 && this.#byte[child] !== byte) child = this.#nextSibling[child] ?? 0;
     return child;
@@ -91,6 +94,7 @@ export class Automaton {
     this.#depth[state] = this.depth(parent) + 1;
     if (parent === 0) this.#root[byte] = state;
     else {
+      if (this.#depth[parent] === 1) this.#pairs[(this.#byte[parent] ?? 0) * 256 + byte] = state;
       this.#nextSibling[state] = this.#firstChild[parent] ?? 0;
       this.#firstChild[parent] = state;
     }
