@@ -1,8 +1,6 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
-import { constants } from "node:fs";
-import { mkdir, open } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { Signer } from "@plumule/protocol";
+import { createPrivateFile, readPrivateFile } from "./private-file.ts";
 import { SshReader } from "./ssh-wire.ts";
 
 /** Why a key cannot be used; `detail` says what to do. An OpenSSH file with a passphrase still tells its public key, by which an agent is asked. */
@@ -16,26 +14,13 @@ export type KeyRefusal = {
 /** A signer from a key file, or why not. */
 export type KeyResult = { ok: true; signer: Signer } | KeyRefusal;
 
-/** A key file is a few hundred bytes; a longer one is something else. */
-const KEY_FILE_BYTES = 16 * 1024;
-
 /**
  * Makes a new Ed25519 key file: PKCS #8 in PEM (RFC 8410), which `openssl pkey -in` reads too, with mode 0600. Never overwrites.
  */
 export async function createKey(path: string): Promise<KeyResult> {
   const { privateKey } = generateKeyPairSync("ed25519");
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  const file = await open(path, "wx", 0o600).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "EEXIST") return null;
-    throw error;
-  });
-  if (file === null) return refuse("exists", `${path} exists; a key is never overwritten`);
-  try {
-    await file.writeFile(privateKey.export({ type: "pkcs8", format: "pem" }));
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  const made = await createPrivateFile(path, privateKey.export({ type: "pkcs8", format: "pem" }));
+  if (!made) return refuse("exists", `${path} exists; a key is never overwritten`);
   return { ok: true, signer: signerOf(privateKey) };
 }
 
@@ -44,22 +29,8 @@ export async function createKey(path: string): Promise<KeyResult> {
  * because whoever copied it can sign results in this runner's name.
  */
 export async function loadKey(path: string): Promise<KeyResult> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return null;
-    throw error;
-  });
-  if (file === null) return refuse("missing", `no key at ${path}`);
-  try {
-    // Of the open file, so that nobody can put another one in its place between the check and the reading.
-    const status = await file.stat();
-    if (!status.isFile() || status.size > KEY_FILE_BYTES) return refuse("format", `${path} is no key file`);
-    const mode = (status.mode & 0o777).toString(8);
-    if ((status.mode & 0o077) !== 0) return refuse("permissions", `${path} has mode ${mode}; run chmod 600 on it`);
-    if (![process.getuid?.(), 0].includes(status.uid)) return refuse("permissions", `${path} belongs to another user`);
-    return parseKey(await file.readFile("utf8"));
-  } finally {
-    await file.close();
-  }
+  const read = await readPrivateFile(path);
+  return read.ok ? parseKey(read.text) : read;
 }
 
 function parseKey(text: string): KeyResult {

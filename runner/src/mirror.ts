@@ -62,16 +62,56 @@ export async function mirrorCommit(
     if ("refused" in admitted) return failure("refused-url", admitted.refused);
     urls.push(admitted);
   }
-  // A repository has one object format, which the length of its ids tells.
   const format = source.commit.length === 64 ? "sha256" : "sha1";
-  const name = createHash("sha256").update(source.repository).digest("hex");
-  const mirror = join(options.mirrors, format === "sha256" ? `${name}-sha256` : name);
+  const mirror = mirrorOf(source, options);
   return inQueue(mirror, async () => {
     const created = await createMirror(mirror, format);
     if (!created.ok) return failure("git-failed", created.detail);
     if (await isPinned(mirror, source.commit)) return { ok: true, mirror, fetched: false };
     return fetchFrom(mirror, urls, source, options);
   });
+}
+
+/** A repository that was asked itself, and the names of its branches that lead to a commit. `holds`: any of its branches or tags does. */
+export type CommitPlace = { repository: string; holds: boolean; branches: string[] };
+
+/**
+ * Asks each place of a source, now, which of its own branches and tags lead to the commit. That a commit could be fetched from somewhere says
+ * less: hosts serve the commits of everybody's forks and patches. A place that cannot be asked is left out. Call it for a commit that is mirrored.
+ */
+export async function placesOf(source: CommitSource, options: FetchOptions): Promise<CommitPlace[]> {
+  const mirror = mirrorOf(source, options);
+  const found: CommitPlace[] = [];
+  for (const repository of [source.repository, ...(source.urls ?? [])]) {
+    const from = admitUrl(repository, options.policy);
+    if ("refused" in from) continue;
+    const root = `refs/asked/${createHash("sha256").update(repository).digest("hex")}`;
+    const patterns = ["heads", "tags"].map((kind) => `+refs/${kind}/*:${root}/${kind}/*`);
+    await inQueue(mirror, async () => {
+      if (!(await fetch(mirror, from, patterns, options, ["--prune"])).ok) return;
+      const args = ["for-each-ref", "--format=%(refname)", `--contains=${source.commit}`, root];
+      const refs = await runGit({ args, cwd: mirror, timeoutMs: LOCAL_TIMEOUT_MS });
+      if (!refs.ok) return;
+      const names = refs.stdout.split("\n").filter((name) => name !== "");
+      const heads = `${root}/heads/`;
+      const branches = names.filter((name) => name.startsWith(heads)).map((name) => name.slice(heads.length));
+      found.push({ repository, holds: names.length > 0, branches });
+    });
+  }
+  return found;
+}
+
+/** The text of a mirrored commit, or null. */
+export async function readCommit(source: CommitSource, options: FetchOptions): Promise<string | null> {
+  const args = ["cat-file", "commit", source.commit];
+  const read = await runGit({ args, cwd: mirrorOf(source, options), timeoutMs: LOCAL_TIMEOUT_MS });
+  return read.ok ? read.stdout : null;
+}
+
+/** A repository has one object format, which the length of its ids tells. */
+function mirrorOf({ repository, commit }: CommitSource, { mirrors }: FetchOptions): string {
+  const name = createHash("sha256").update(repository).digest("hex");
+  return join(mirrors, commit.length === 64 ? `${name}-sha256` : name);
 }
 
 async function inQueue<T>(key: string, work: () => Promise<T>): Promise<T> {

@@ -1,0 +1,124 @@
+import type { Assignment } from "@plumule/protocol";
+import type { FetchOptions } from "../mirror.ts";
+import { createRedactor, type RedactedStream, type Redactor } from "../redact.ts";
+import { gatherFacts } from "./facts.ts";
+import { type OpenedSecrets, removeSecretFiles, writeSecretFiles } from "./files.ts";
+import { openIdentity } from "./identity.ts";
+import { openSecrets, type OpenResult, SECRET_REFUSED } from "./open.ts";
+
+/** Where a runner has its age identity, and the folder in memory for opened secrets; null when it has none and may not use the disk. */
+export type SecretPlaces = { identity: string; folder: string | null };
+
+/** Variables that point at the opened secrets, for the part of a task that applies; or why there are none, for the job and for the owner. */
+export type Opened =
+  | { ok: true; env: Readonly<Record<string, string>> }
+  | { ok: false; elsewhere: boolean; detail: string; why: string };
+
+/** The secrets of one run: when they are there, where, and that nothing that the run says shows them. */
+export type RunSecrets = {
+  /** Opens them as files; nothing for a job that has none. Call `close` when the part of the task is over that needs them. */
+  open(): Promise<Opened>;
+  /** Removes the files. What they held is masked until the end of the run. */
+  close(): Promise<void>;
+  /** Log bytes, masked, to `append`. */
+  log(chunk: Uint8Array): void;
+  /** The last bytes that still waited. The log is over then. */
+  endLog(): void;
+  /** A value that leaves the run otherwise, masked. */
+  mask<T>(value: T): T;
+  /** How often each secret was masked; undefined for a run without secrets. */
+  counts(): Record<string, number> | undefined;
+};
+
+/** How long log bytes are held back that may be the beginning of a secret, ms. */
+const HOLD_MS = 1_000;
+
+/** Prepares the secrets of a run. Nothing is opened yet. */
+export function createRunSecrets({
+  assignment,
+  places,
+  fetch,
+  append,
+}: {
+  assignment: Omit<Assignment, "leaseToken">;
+  places: SecretPlaces;
+  fetch: FetchOptions;
+  append: (bytes: Uint8Array) => void;
+}): RunSecrets {
+  const { folder } = places;
+  const { deployment, spec, run } = assignment;
+  const log = createMaskedLog(append);
+  let redactor: Redactor | null = null;
+  let opened: OpenedSecrets | null = null;
+
+  /** Opened once for all steps of a run: its repository need not be asked again. */
+  const openOnce = async (): Promise<OpenResult> => {
+    if (opened !== null) return { ok: true, secrets: opened };
+    const key = await openIdentity(places.identity);
+    if ("refused" in key) return { ok: false, elsewhere: true, why: key.refused };
+    const facts = (): ReturnType<typeof gatherFacts> => gatherFacts(deployment, spec.source, fetch);
+    const result = await openSecrets(assignment, { identity: key.identity, facts, nowMs: Date.now() });
+    if (!result.ok) return result;
+    opened = result.secrets;
+    redactor = createRedactor(opened);
+    log.use(redactor.stream());
+    for (const name of redactor.tooShort)
+      log.write(Buffer.from(`[plumule] the secret ${name} is too short to be masked in this log\n`));
+    return result;
+  };
+  return {
+    async open() {
+      if (spec.secrets === undefined) return { ok: true, env: {} };
+      if (folder === null) return { ok: false, elsewhere: true, detail: SECRET_REFUSED, why: NO_MEMORY };
+      const result = await openOnce();
+      if (!result.ok) return { ...result, detail: SECRET_REFUSED };
+      const paths = await writeSecretFiles(folder, run, result.secrets);
+      return { ok: true, env: { PLUMULE_SECRETS: paths.folder, HERCULES_CI_SECRETS_JSON: paths.hercules } };
+    },
+    async close() {
+      if (folder !== null && spec.secrets !== undefined) await removeSecretFiles(folder, run);
+    },
+    log: (chunk) => log.write(chunk),
+    endLog: () => log.end(),
+    mask: (value) => redactor?.json(value) ?? value,
+    counts: () => (redactor === null ? undefined : Object.fromEntries(redactor.counts)),
+  };
+}
+
+const NO_MEMORY = "this machine has no file system in memory, and secrets may not go to its disk";
+
+/** A log that passes bytes on as they are until there are secrets to mask. Throws what `append` throws, if need be at the next call. */
+function createMaskedLog(append: (bytes: Uint8Array) => void): {
+  use(stream: RedactedStream): void;
+  write(bytes: Uint8Array): void;
+  end(): void;
+} {
+  let stream: RedactedStream | null = null;
+  let timer: NodeJS.Timeout | undefined;
+  let failure: { error: unknown } | null = null;
+  const pass = (bytes: Uint8Array): void => {
+    clearTimeout(timer);
+    if (failure !== null) throw failure.error;
+    if (bytes.length > 0) append(bytes);
+  };
+  const settle = (masked: RedactedStream): void => {
+    try {
+      pass(masked.settle());
+    } catch (error) {
+      failure = { error };
+    }
+  };
+  return {
+    use(next) {
+      stream = next;
+    },
+    write(bytes) {
+      if (stream === null) return pass(bytes);
+      pass(stream.push(bytes));
+      timer = setTimeout(settle, HOLD_MS, stream);
+    },
+    end() {
+      if (stream !== null) pass(stream.flush());
+    },
+  };
+}
