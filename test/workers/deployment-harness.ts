@@ -4,6 +4,7 @@ import {
   didKeyOf,
   draftJobResult,
   isRefusal,
+  PROTOCOL_VERSION,
   sha256Hex,
   signEnvelope,
   signerFromSeed,
@@ -87,7 +88,11 @@ export class Runner {
   }
 
   /** Polls; null when nothing came in time. */
-  async poll(waitMs = 5_000, requestKey: string = crypto.randomUUID()): Promise<Assignment | null> {
+  async poll(
+    waitMs = 5_000,
+    requestKey: string = crypto.randomUUID(),
+    protocol = PROTOCOL_VERSION,
+  ): Promise<Assignment | null> {
     const plain = {
       name: "king",
       systems: ["x86_64-linux"],
@@ -97,7 +102,7 @@ export class Runner {
       capacity: 4,
     };
     const offer: Offer = { ...plain, isolation: "process-group" };
-    const body = { requestKey, protocol: 1, pool: "default", offer, busy: 0, waitMs };
+    const body = { requestKey, protocol, pool: "default", offer, busy: 0, waitMs };
     return ok(await this.#house.pool.poll({ runner: this.id, body }));
   }
 

@@ -3,6 +3,7 @@ import { env, exports } from "cloudflare:workers";
 import {
   type Assignment,
   didKeyOf,
+  PROTOCOL_VERSION,
   type Problem,
   problemSchema,
   type Scope,
@@ -111,7 +112,7 @@ export async function newRunner({ at, tokens }: Tenant): Promise<Runner> {
 export function pollBody(waitMs = 5_000): Record<string, unknown> {
   const plain = { name: "king", systems: ["x86_64-linux"], features: [], labels: [], version: "1", capacity: 4 };
   const offer = { ...plain, isolation: "process-group" };
-  return { requestKey: crypto.randomUUID(), protocol: 1, pool: "default", offer, busy: 0, waitMs };
+  return { requestKey: crypto.randomUUID(), protocol: PROTOCOL_VERSION, pool: "default", offer, busy: 0, waitMs };
 }
 
 /** Takes the next job of the tenant and acknowledges it. */
