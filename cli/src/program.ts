@@ -17,6 +17,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   delete: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).deleteCommand() },
   runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
   key: { group: "Machines and keys:", load: async () => (await import("./commands/key.ts")).keyCommand() },
+  secret: { group: "Machines and keys:", load: async () => (await import("./commands/secret.ts")).secretCommand() },
   token: { group: "Machines and keys:", load: async () => (await import("./commands/token.ts")).tokenCommand() },
   member: { group: "Machines and keys:", load: async () => (await import("./commands/member.ts")).memberCommand() },
   login: { group: "You:", load: async () => (await import("./commands/login.ts")).loginCommand() },

@@ -6,23 +6,29 @@ import {
   PRIORITIES,
   rerunJob,
   type SubmitAnswer,
+  type SubmitBody,
   submitJob,
+  workSha256,
 } from "@plumule/protocol";
 import { Command, Option } from "commander";
 import { readCheckout } from "../checkout.ts";
 import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
-import { type Failure, isFailure } from "../failure.ts";
+import { type Failure, isFailure, misuse } from "../failure.ts";
 import { collect, collectPairs, wholeNumber } from "../flags.ts";
-import { isLocalUrl, type JobFlags, jobRequest } from "../job-request.ts";
+import { isLocalUrl, type JobFlags, type JobRequest, jobRequest } from "../job-request.ts";
 import { paintState, paint, printDone, shortId, type Terminal } from "../print.ts";
 import { resolveJob } from "../resolve.ts";
+import { chooseRunners, sealAll, sealedLine, unpinnedAdvice } from "../sealing.ts";
+import { readSecrets } from "../secret-input.ts";
 import { inLine } from "../terminal-text.ts";
+import { timeOf } from "../times.ts";
 import { watch } from "../watching.ts";
 
 type WaitFlags = { wait?: true; timeout?: number; idempotencyKey?: string };
-type SubmitFlags = JobFlags & WaitFlags & { dryRun?: true; ifRevision?: number };
+type SecretFlags = { secret?: string[]; runner?: string[]; secretUntil?: string };
+type SubmitFlags = JobFlags & WaitFlags & SecretFlags & { dryRun?: true; ifRevision?: number };
 
 /** `plumule submit`: puts a job into a deployment's lane. */
 export function submitCommand(): Command {
@@ -40,6 +46,14 @@ export function submitCommand(): Command {
     .option("--task <name>", "one task of the repository's task file")
     .option("-c, --config <file>", "JSON configuration of the job; - reads it from stdin")
     .option("--env <name=value>", "an environment variable; may be repeated", collectPairs)
+    .optionsGroup("With what secrets:")
+    .option(
+      "--secret <name=@file>",
+      "a file that the job's scripts find in $PLUMULE_SECRETS, sealed on this machine; NAME=- reads stdin, NAME alone is a stored one; may be repeated",
+      collect,
+    )
+    .option("--runner <key>", "a runner that may open them, by did:key or pinned name; may be repeated", collect)
+    .option("--secret-until <time>", "when they end: days such as 1d, or an RFC 3339 time")
     .optionsGroup("About what:")
     .option("--source <url>", "repository, as a rad: or https: URL")
     .option("--commit <commit>", "commit, by any name that git knows here")
@@ -79,7 +93,7 @@ function addWaitFlags(command: Command): Command {
 }
 
 async function submit(
-  { terminal, cwd, connect }: Context,
+  { terminal, cwd, env, connect }: Context,
   deployment: string | undefined,
   flags: SubmitFlags,
 ): Promise<ExitCode | Failure> {
@@ -88,16 +102,47 @@ async function submit(
   const around = { cwd, checkout: await readCheckout(cwd), isLocal: isLocalUrl(connection.place.url) };
   const request = await jobRequest(deployment, flags, around);
   if (isFailure(request)) return request;
-  for (const note of request.notes) terminal.note(`${paint.care("!")} ${note}`);
+  const secrets = await sealSecrets({ cwd, env, connection }, request, flags);
+  if (isFailure(secrets)) return secrets;
+  for (const note of [...request.notes, ...secrets.notes]) terminal.note(`${paint.care("!")} ${note}`);
   const headers = idempotent(flags);
   if (flags.ifRevision !== undefined) headers["if-match"] = `"r${flags.ifRevision}"`;
   const answer = await connection.ask(submitJob, {
     params: { ns: connection.ns, deployment: request.deployment },
     query: flags.dryRun === true ? { dryRun: "1" } : {},
-    body: request.body,
+    body: { ...request.body, ...secrets.body },
     headers,
   });
   return isFailure(answer) ? answer : afterSubmit(connection, terminal, answer.body, flags);
+}
+
+/** The secrets of a job, sealed for this very work, and what the submitter should know of who can open them. */
+async function sealSecrets(
+  { cwd, env, connection }: Pick<Context, "cwd" | "env"> & { connection: Connection },
+  { deployment, body }: JobRequest,
+  flags: SubmitFlags,
+): Promise<{ body: Pick<SubmitBody, "secrets">; notes: string[] } | Failure> {
+  const named = flags.runner ?? [];
+  if (flags.secret === undefined)
+    return named.length === 0
+      ? { body: {}, notes: [] }
+      : misuse("--runner says who may open secrets, and there are none", "Add --secret, or choose by --label.");
+  const inputs = await readSecrets(flags.secret, cwd);
+  if (isFailure(inputs)) return inputs;
+  const expiresAt = flags.secretUntil === undefined ? null : timeOf(flags.secretUntil, Date.now());
+  if (flags.secretUntil !== undefined && expiresAt === null)
+    return misuse(`${flags.secretUntil} is no time`, "Give days such as 1d, or a time such as 2027-01-31T00:00:00Z.");
+  const given = inputs.filter(({ value }) => value !== null).map(({ name }) => name);
+  const runners = given.length === 0 ? [] : await chooseRunners(connection, env, { named, requires: body.requires });
+  if (isFailure(runners)) return runners;
+  const namespace = connection.ns;
+  const work = await workSha256({ namespace, deployment, teardown: false, spec: body });
+  const binding = { namespace, workSha256: work, condition: { and: [] }, expiresAt };
+  const secrets = await sealAll(inputs, runners, binding);
+  if (isFailure(secrets)) return secrets;
+  const advice = unpinnedAdvice(runners, named);
+  const notes = given.length === 0 ? [] : [sealedLine(given, runners), ...(advice === null ? [] : [advice])];
+  return { body: { secrets }, notes };
 }
 
 /** `plumule rerun`: the same job once more. */

@@ -15,6 +15,7 @@ import { type Failure, isFailure, misuse } from "../failure.ts";
 import { collect } from "../flags.ts";
 import { ageOf, paint, printDone, tableLines } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
+import { timeOf } from "../times.ts";
 
 /** `plumule token`: what programs and people log in with. */
 export function tokenCommand(): Command {
@@ -111,11 +112,4 @@ async function end({ terminal, connect }: Context, which: string): Promise<ExitC
     answer: { id, revoked: true },
   });
   return EXIT.ok;
-}
-
-/** A time from `90d` or RFC 3339; null when it is neither. */
-export function timeOf(text: string, now: number): string | null {
-  const days = /^(\d{1,5})d$/.exec(text)?.[1];
-  const at = days === undefined ? Date.parse(text) : now + Number(days) * 86_400_000;
-  return Number.isNaN(at) || (days === undefined && !/^\d{4}-\d\d-\d\d/.test(text)) ? null : new Date(at).toISOString();
 }
