@@ -16,10 +16,10 @@ export type MortalRunner = {
   stop(): Promise<void>;
 };
 
-/** Starts and registers one. `folder` keeps its state; `mark` is in its environment. */
+/** Starts and registers one, which keeps its state in `folder`. */
 export async function startMortalRunner(
   client: Client,
-  { name, port, folder, seed, mark }: { name: string; port: number; folder: string; seed: string; mark: string },
+  { name, port, folder, seed }: { name: string; port: number; folder: string; seed: string },
 ): Promise<MortalRunner> {
   const proxy = await startProxy(port, randomOf(`${seed} network of ${name}`));
   const registration = await ask(client, createRegistration, { params: { ns: client.ns }, body: {} });
@@ -27,7 +27,7 @@ export async function startMortalRunner(
   const start = async (...more: string[]): Promise<CommandLine> => {
     const named = ["--url", proxy.url, "--namespace", client.ns, "--state", `${folder}/${name}`, "--name", name];
     const args = ["runner", "start", ...named, "--capacity", "3", "--nix-store", `${folder}/nix`, ...more];
-    const life = startCommand(args, { CHAOS_RUNNER: mark });
+    const life = startCommand(args);
     lives.push(life);
     await life.printed("polling");
     return life;

@@ -1,6 +1,7 @@
 // Breaks the real thing for as long as it is told to: `npm run chaos -- --minutes 10 --seed mine`. Rounds of a minute of faults, each from an
 // empty broker to rest, until both the time and the number of cuts are reached; the first round that finds something ends it.
 import { parseArgs } from "node:util";
+import { takeSignals } from "../../cli/src/dev/signals.ts";
 import { addCounts, type Counts, describeCounts } from "./counts.ts";
 import { describeFindings, runAndCheck } from "./run.ts";
 
@@ -20,6 +21,7 @@ const { values } = parseArgs({
 const seconds = (name: "storm" | "broker-kill" | "runner-kill" | "part"): number => Number(values[name]) * 1_000;
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
+const { leave } = takeSignals();
 const endsAt = Date.now() + Number(values.minutes) * 60_000;
 let total: Counts | null = null;
 for (let round = 1; Date.now() < endsAt || (total?.cuts ?? 0) < Number(values.cuts); round += 1) {
@@ -32,7 +34,7 @@ for (let round = 1; Date.now() < endsAt || (total?.cuts ?? 0) < Number(values.cu
     runnerKillEveryMs: seconds("runner-kill"),
     partMs: seconds("part"),
   };
-  const report = await runAndCheck(plan, say);
+  const report = await runAndCheck(plan, say, leave);
   say(`${plan.seed}: ${describeCounts(report.counts)}`);
   say(describeFindings(plan.seed, report));
   total = total === null ? report.counts : addCounts(total, report.counts);

@@ -16,8 +16,11 @@ import { type Random, randomOf } from "./random.ts";
 /** What people did to deployments, what they were told, and what each job that they wished for does. */
 export type People = { plans: Map<string, JobPlan>; submits: Submit[]; cancels: Cancel[] };
 
-/** Where a round's jobs leave evidence, and what is in the environment or the arguments of each of their processes. */
-export type Place = { evidence: string; mark: string };
+/**
+ * Where a round's jobs leave evidence, what is in the environment or the arguments of each of their processes, and whether nothing that they
+ * leave behind can get away from their runner.
+ */
+export type Place = { evidence: string; mark: string; contained: boolean };
 
 /** How long a client goes on asking for an answer after the faults have stopped, ms. */
 const PATIENCE_MS = 30_000;
@@ -65,7 +68,8 @@ type Scene = { deployment: string; place: Place; random: Random; over: AbortSign
 async function actOn(client: Client, people: People, scene: Scene): Promise<void> {
   const { deployment, place, random, over } = scene;
   for (let count = 1; !over.aborted; count += 1) {
-    const plan = planJob(`${deployment}.${count}`, random);
+    const planned = planJob(`${deployment}.${count}`, random);
+    const plan = { ...planned, daemons: planned.daemons && place.contained };
     people.plans.set(plan.key, plan);
     const how = drawHow(random);
     const submit = await insist(client, { deployment, key: plan.key, body: bodyOf(plan, place, how), over, random });

@@ -6,9 +6,10 @@ import {
   getJob,
   listRunners,
   parseCursor,
+  waitMs,
 } from "@plumule/protocol";
 import { readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { processesAbout } from "../support/command-line.ts";
 import { type MortalBroker, startMortalBroker } from "./broker.ts";
@@ -65,30 +66,44 @@ const LONG: JobPlan = {
   graceMs: 3_000,
 };
 
-/** Runs one round in `folder`, from an empty broker to its end, and answers all that was seen. Says on `say` what it does. */
-export async function runRound(plan: RoundPlan, folder: string, say: (line: string) => void): Promise<Outcome> {
+/**
+ * Runs one round in `folder`, from an empty broker to the end of everything that was started, and answers all that was seen. `leave` breaks it
+ * off; it rejects then, and when something cannot be started again. What runners said is in `runners.txt` in any case.
+ */
+export async function runRound(
+  plan: RoundPlan,
+  { folder, say, leave }: { folder: string; say: (line: string) => void; leave: AbortSignal },
+): Promise<Outcome> {
   const { seed } = plan;
-  const place: Place = { evidence: join(folder, "evidence"), mark: `chaos-${folder.split("/").at(-1)}` };
-  await writeFile(place.evidence, "");
+  const mark = basename(folder);
+  const evidence = join(folder, "evidence");
+  await writeFile(evidence, "");
   const broker = await startMortalBroker(join(folder, "broker"), ADMIN, randomOf(`${seed} port`));
-  const direct = await openNamespace(broker.url);
   const network = await startProxy(broker.port, randomOf(`${seed} network of people`));
-  const client: Client = { ...direct, url: network.url };
   const names = Array.from({ length: plan.runners }, (_, index) => `runner-${index + 1}`);
-  const runners = await Promise.all(
-    names.map((name) => startMortalRunner(direct, { name, port: broker.port, folder, seed, mark: place.mark })),
-  );
+  let starting: Promise<MortalRunner>[] = [];
+  let seen: Seen;
   try {
-    return await storm(plan, { place, broker, direct, client, network, runners }, say);
+    const direct = await openNamespace(broker.url);
+    starting = names.map((name) => startMortalRunner(direct, { name, port: broker.port, folder, seed }));
+    const runners = await Promise.all(starting);
+    const place: Place = { evidence, mark, contained: await isContained(direct) };
+    if (!place.contained) say(`${seed}: no job leaves a daemon, because the isolation of this machine would let it go`);
+    const client: Client = { ...direct, url: network.url };
+    seen = await storm(plan, { place, broker, direct, client, network, runners, leave }, say);
   } finally {
-    await Promise.all(runners.map((runner) => runner.stop()));
+    const started = (await Promise.allSettled(starting)).flatMap((one) =>
+      one.status === "fulfilled" ? [one.value] : [],
+    );
+    await Promise.all(started.map((runner) => runner.stop()));
     await network.close();
     await broker.stop();
-    await writeFile(
-      join(folder, "runners.txt"),
-      runners.map((runner) => `=== ${runner.name}\n${runner.said()}`).join("\n"),
-    );
+    const said = started.map((runner) => `=== ${runner.name}\n${runner.said()}`);
+    await writeFile(join(folder, "runners.txt"), said.join("\n"));
   }
+  const lines = parseEvidence(await readFile(evidence, "utf8"));
+  const history: History = { ...seen.history, evidence: lines, leftovers: await leftovers(mark) };
+  return { history, counts: { ...seen.counts, ...countSeen(history) } };
 }
 
 type Stage = {
@@ -99,11 +114,18 @@ type Stage = {
   client: Client;
   network: Proxy;
   runners: readonly MortalRunner[];
+  leave: AbortSignal;
 };
 
-async function storm(plan: RoundPlan, stage: Stage, say: (line: string) => void): Promise<Outcome> {
+/** What is seen before everything is stopped. */
+type Seen = {
+  history: Omit<History, "evidence" | "leftovers">;
+  counts: Omit<Counts, keyof ReturnType<typeof countSeen>>;
+};
+
+async function storm(plan: RoundPlan, stage: Stage, say: (line: string) => void): Promise<Seen> {
   const { seed, stormMs } = plan;
-  const { place, broker, direct, client, network, runners } = stage;
+  const { place, broker, direct, client, network, runners, leave } = stage;
   const people = createPeople();
   const lanes = Array.from({ length: plan.deployments }, (_, index) => `lane-${index + 1}`);
   const first = async (deployment: string, job: JobPlan): Promise<string> =>
@@ -131,34 +153,28 @@ async function storm(plan: RoundPlan, stage: Stage, say: (line: string) => void)
   const killing = killAround(plan, broker, victims, over.signal);
   const parted = holder?.proxy.part(plan.partMs);
   say(`${seed}: a storm of ${stormMs / 1000} s over ${plan.deployments} deployments and ${plan.runners} runners`);
-  await Promise.all([pause(stormMs), parted]);
+  await Promise.all([waitMs(stormMs, leave), parted]);
   over.abort();
   const kills = await killing;
   for (const proxy of proxies) proxy.calm();
   say(`${seed}: calm`);
   await acting;
-  await comeToRest(direct, all, watchers);
+  await comeToRest(direct, all, watchers, leave);
 
   await Promise.all(watchers.map((watcher) => watcher.stop()));
   const stored = await collect(direct, all, people.plans);
   deaf.stop();
-  const maxBytes = memory.stop();
-  await Promise.all(runners.map((runner) => runner.stop()));
-  await broker.stop();
-  const history: History = {
-    submits: people.submits,
-    cancels: people.cancels,
-    watches: watchers.map((watcher) => watcher.watch()),
-    logWatches: watchers.flatMap((watcher) => watcher.logs()),
-    ...stored,
-    evidence: parseEvidence(await readFile(place.evidence, "utf8")),
-    faults: client.faults,
-    leftovers: await leftovers(place.mark),
-    memory: { maxBytes, limitBytes: ENGINE_BYTES },
-  };
   return {
-    history,
-    counts: { ...kills, ...countSeen(history), ...countFaults(proxies), deafConnections: deaf.connections() },
+    history: {
+      submits: people.submits,
+      cancels: people.cancels,
+      watches: watchers.map((watcher) => watcher.watch()),
+      logWatches: watchers.flatMap((watcher) => watcher.logs()),
+      ...stored,
+      faults: client.faults,
+      memory: { maxBytes: memory.stop(), limitBytes: ENGINE_BYTES },
+    },
+    counts: { ...kills, ...countFaults(proxies), deafConnections: deaf.connections() },
   };
 }
 
@@ -178,6 +194,12 @@ async function openNamespace(url: string): Promise<Client> {
   await ask(admin, createNamespace, { params: {}, body: { id: ns } });
   const { token } = await ask(admin, createToken, { params: { ns }, body: { name: "chaos", scopes: ["admin"] } });
   return { ...admin, token };
+}
+
+/** Whether the runners' isolation holds everything that a job leaves behind, so that nothing of it outlives the job or the runner. */
+async function isContained(client: Client): Promise<boolean> {
+  const { items } = await ask(client, listRunners, { params: { ns: client.ns } });
+  return items.every(({ offer }) => offer !== null && ["userns", "bwrap", "container"].includes(offer.isolation));
 }
 
 /** The run of a job that has come to its end. */
@@ -203,7 +225,12 @@ async function holderOf(client: Client, job: string, runners: readonly MortalRun
 }
 
 /** Waits until no job has anything before it and every watcher has seen all; what takes too long is found by the check. */
-async function comeToRest(client: Client, deployments: readonly string[], watchers: readonly Watcher[]): Promise<void> {
+async function comeToRest(
+  client: Client,
+  deployments: readonly string[],
+  watchers: readonly Watcher[],
+  leave: AbortSignal,
+): Promise<void> {
   const heads = new Map<string, number>();
   const endsAt = Date.now() + REST_MS;
   const isAtRest = async (): Promise<boolean> => {
@@ -220,7 +247,10 @@ async function comeToRest(client: Client, deployments: readonly string[], watche
     );
   };
   // A deployment tells its namespace a quarter of a second later what happened.
-  while (!(await isAtRest()) && Date.now() < endsAt) await pause(1_000);
+  while (!(await isAtRest()) && Date.now() < endsAt) {
+    await waitMs(1_000, leave);
+    leave.throwIfAborted();
+  }
 }
 
 async function leftovers(mark: string): Promise<string[]> {

@@ -11,9 +11,15 @@ import { type RoundPlan, runRound } from "./round.ts";
 export type RoundReport = { findings: readonly Finding[]; counts: Counts; folder: string | null };
 
 /** Runs one round in a folder of its own, and checks its history. Nothing is kept of a round in which nothing was found. */
-export async function runAndCheck(plan: RoundPlan, say: (line: string) => void = () => {}): Promise<RoundReport> {
+export async function runAndCheck(
+  plan: RoundPlan,
+  say: (line: string) => void = () => {},
+  leave: AbortSignal = new AbortController().signal,
+): Promise<RoundReport> {
   const folder = await mkdtemp(join(tmpdir(), "plumule-chaos-"));
-  const { history, counts } = await runRound(plan, folder, say);
+  const { history, counts } = await runRound(plan, { folder, say, leave }).catch((cause: unknown) => {
+    throw new Error(`${plan.seed}: the round broke off; what there is of it is in ${folder}`, { cause });
+  });
   const findings = checkHistory(history);
   if (findings.length > 0) {
     await writeFile(join(folder, "history.json"), JSON.stringify({ plan, findings, counts, history }, null, 1));
