@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { setTimeout as pause } from "node:timers/promises";
+import { waitMs } from "@plumule/protocol";
 import type { Random } from "./random.ts";
 
 /** What was done to connections. */
@@ -15,7 +15,7 @@ export type Proxy = {
   /** From now on nothing happens to them any more. */
   calm(): void;
   /** Nothing passes for so long, and nobody is told; then all that was open is cut. */
-  part(ms: number): Promise<void>;
+  part(ms: number, leave: AbortSignal): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -64,10 +64,10 @@ export async function startProxy(target: number, random: Random): Promise<Proxy>
       stormy = false;
       for (const passage of open) passage.meet({ kind: "spared" });
     },
-    async part(ms) {
+    async part(ms, leave) {
       parted = true;
       for (const passage of open) passage.hold();
-      await pause(ms);
+      await waitMs(ms, leave);
       parted = false;
       cutAll();
     },

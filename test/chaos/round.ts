@@ -151,7 +151,7 @@ async function storm(plan: RoundPlan, stage: Stage, say: (line: string) => void)
   const memory = measureEngine(broker);
   const victims = runners.filter((runner) => runner !== holder);
   const killing = killAround(plan, broker, victims, over.signal);
-  const parted = holder?.proxy.part(plan.partMs);
+  const parted = holder?.proxy.part(plan.partMs, leave);
   say(`${seed}: a storm of ${stormMs / 1000} s over ${plan.deployments} deployments and ${plan.runners} runners`);
   await Promise.all([waitMs(stormMs, leave), parted]);
   over.abort();
