@@ -82,9 +82,9 @@ export async function startProxy(target: number, random: Random): Promise<Proxy>
 function drawFate(random: Random): Fate {
   const afterBytes = random.between(1, random.chance(0.7) ? CUT_BYTES.early : CUT_BYTES.late);
   const draw = random.unit();
-  if (draw < 0.06) return { kind: "page" };
-  if (draw < 0.7) return { kind: "cut", afterBytes };
-  if (draw < 0.8) return { kind: "stall", afterBytes, ms: random.between(STALL_MS.shortest, STALL_MS.longest) };
+  if (draw < 0.05) return { kind: "page" };
+  if (draw < 0.45) return { kind: "cut", afterBytes };
+  if (draw < 0.53) return { kind: "stall", afterBytes, ms: random.between(STALL_MS.shortest, STALL_MS.longest) };
   return { kind: "spared" };
 }
 

@@ -4,6 +4,7 @@ import {
   deploymentSource,
   getDeployment,
   getJob,
+  type IsolationLevel,
   listRunners,
   parseCursor,
   waitMs,
@@ -39,6 +40,7 @@ export type RoundPlan = KillPlan & {
 /** All that was seen of a round, and how often what happened. */
 export type Outcome = { history: History; counts: Counts };
 
+const CONTAINED = new Set<IsolationLevel>(["userns", "bwrap", "container"]);
 const ADMIN = "admin-token-of-the-chaos";
 /** Sockets that are never read; all that they ask for is DEAF_SOCKETS × 31 × the loud log, more than the engine may take. */
 const DEAF_SOCKETS = 6;
@@ -198,8 +200,13 @@ async function openNamespace(url: string): Promise<Client> {
 
 /** Whether the runners' isolation holds everything that a job leaves behind, so that nothing of it outlives the job or the runner. */
 async function isContained(client: Client): Promise<boolean> {
-  const { items } = await ask(client, listRunners, { params: { ns: client.ns } });
-  return items.every(({ offer }) => offer !== null && ["userns", "bwrap", "container"].includes(offer.isolation));
+  for (;;) {
+    const { items } = await ask(client, listRunners, { params: { ns: client.ns } });
+    const offers = items.flatMap(({ offer }) => (offer === null ? [] : [offer]));
+    // A runner says what it has to offer when it asks for work.
+    if (offers.length === items.length) return offers.every(({ isolation }) => CONTAINED.has(isolation));
+    await pause(50);
+  }
 }
 
 /** The run of a job that has come to its end. */
