@@ -211,6 +211,7 @@ export const runViewSchema = z
     exitCode: z.int().nullable(),
     reason: reasonSchema.nullable(),
     survivorsKilled: z.int().nullable(),
+    redactions: z.record(z.string(), z.int()).optional(),
     log: z.object({ state: z.enum(LOG_STATES), bytes: z.int(), sha256: sha256Schema.nullable() }),
     outputs: z.array(outputSchema),
     statementCount: z.int(),

@@ -19,7 +19,7 @@ import {
   reasonSchema,
   waitingSchema,
 } from "./job.ts";
-import { isolationSchema, submitBodySchema } from "./submit.ts";
+import { isolationSchema, secretNameSchema, submitBodySchema } from "./submit.ts";
 import { LIMITS } from "./limits.ts";
 
 const label = z.string().min(1).max(LIMITS.nameCharacters);
@@ -158,6 +158,8 @@ export const resultBodySchema = z
     finishedAt: timeSchema,
     isolation: isolationSchema.nullable(),
     survivorsKilled: z.int().min(0),
+    /** How often each secret was masked, by name; missing for a run that opened none. */
+    redactions: z.record(secretNameSchema, z.int().min(0)).optional(),
     log: z.strictObject({ bytes: z.int().min(0).max(LIMITS.logBytes), sha256: sha256Schema, truncated: z.boolean() }),
     logTail: z
       .strictObject({ offset: z.int().min(0), base64: z.base64().max(Math.ceil(LIMITS.logTailBytes / 3) * 4) })

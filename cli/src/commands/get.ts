@@ -93,6 +93,12 @@ export function jobLines({ job, spec, runs }: JobDetail, now: number): string[] 
   return [head, ...indent(details), ...runs.flatMap((run) => ["", ...runLines(run)])];
 }
 
+/** How often each secret was masked in the log and elsewhere; null for a run without secrets. */
+function maskedText(redactions: RunView["redactions"]): string | null {
+  const counts = Object.entries(redactions ?? {}).map(([name, count]) => `${inLine(name)} ${count}×`);
+  return counts.length === 0 ? null : counts.join(", ");
+}
+
 /** A run: where, how long, its log and its outputs. */
 export function runLines(run: RunView): string[] {
   const { log, outputs } = run;
@@ -117,6 +123,7 @@ export function runLines(run: RunView): string[] {
         ? null
         : `${run.survivorsKilled} processes that outlived the signal`,
     ],
+    ["masked", maskedText(run.redactions)],
     ["log", `${sizeOf(log.bytes)}${flagged}`],
     [
       "signed",

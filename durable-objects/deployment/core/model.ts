@@ -147,6 +147,8 @@ export type Run = {
   exitCode: number | null;
   reason: Reason | null;
   survivorsKilled: number | null;
+  /** How often each secret was masked; missing for a run without secrets. */
+  redactions?: Readonly<Record<string, number>>;
   log: RunView["log"];
   statementCount: number;
 };

@@ -22,6 +22,7 @@ export type Reported = LeaseProof & {
   reason: Reason | null;
   isolation: IsolationLevel | null;
   survivorsKilled: number;
+  redactions?: Readonly<Record<string, number>> | undefined;
   outputs: readonly BuildOutput[];
   statementCount: number;
   log: RunView["log"];
@@ -61,6 +62,7 @@ export function finish(state: State, input: Reported, moment: Moment): Decided<F
     reason: input.reason,
     isolation: input.isolation ?? run.isolation,
     survivorsKilled: input.survivorsKilled,
+    ...(input.redactions === undefined ? {} : { redactions: input.redactions }),
     log: input.log,
     statementCount: input.statementCount,
   };

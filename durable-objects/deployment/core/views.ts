@@ -105,6 +105,7 @@ export function runView(
     exitCode: run.exitCode,
     reason: run.reason,
     survivorsKilled: run.survivorsKilled,
+    ...(run.redactions === undefined ? {} : { redactions: run.redactions }),
     log: run.log.state === "open" ? { ...run.log, bytes: output?.bytes ?? 0 } : run.log,
     outputs: [...outputs],
     statementCount: run.statementCount,
