@@ -23,6 +23,7 @@ const VARIABLES = {
   labels: "list",
   isolation: "text",
   allowLocal: "switch",
+  untrusted: "switch",
   nixStore: "path",
   once: "switch",
 } as const;

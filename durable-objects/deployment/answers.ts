@@ -80,7 +80,13 @@ export class Answers {
     if (isRefusal(job)) return job;
     const spec = this.#store.spec(id);
     if (spec === null) return refuse("gone", `Job ${id} was removed by retention.`);
-    return { job: jobView(this.#state(), job, now), spec, runs: job.runs.map((run) => this.#viewRun({ job, run })) };
+    const approval = job.brief.stranger?.approved?.envelope;
+    return {
+      job: jobView(this.#state(), job, now),
+      spec,
+      runs: job.runs.map((run) => this.#viewRun({ job, run })),
+      ...(approval === undefined ? {} : { approval }),
+    };
   }
 
   run(id: RunId): RunView | Refusal {

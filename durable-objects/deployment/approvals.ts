@@ -1,11 +1,4 @@
-import {
-  type ErrorCode,
-  refuse,
-  type Refusal,
-  type RunnerId,
-  verifyApproval,
-  type WireEnvelope,
-} from "@plumule/protocol";
+import { type ErrorCode, refuse, type Refusal, type RunnerId, verifyApproval, type Envelope } from "@plumule/protocol";
 import type { Job, Lane } from "./core/model.ts";
 
 const CODES = {
@@ -16,7 +9,7 @@ const CODES = {
 
 /** Who approves this very job, or why the envelope does not count. */
 export async function checkApproval(
-  { envelope, audience }: { envelope: WireEnvelope; audience: string },
+  { envelope, audience }: { envelope: Envelope; audience: string },
   { namespace, deployment }: Lane,
   { id, brief, taskSha256 }: Job,
 ): Promise<RunnerId | Refusal> {

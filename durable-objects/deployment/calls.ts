@@ -5,6 +5,7 @@ import type {
   DeleteBody,
   DeploymentSnapshot,
   DeploymentView,
+  Envelope,
   Derivation,
   EventsPage,
   HeartbeatAnswer,
@@ -66,7 +67,7 @@ export type DeploymentCalls = {
     job: JobId;
     commit: string | null;
     /** Signed by a delegate, for this broker and namespace (`audience`). */
-    approval?: { envelope: WireEnvelope; audience: string };
+    approval?: { envelope: Envelope; audience: string };
   }): Promise<JobView | Refusal>;
   resolve(call: {
     actor: Actor;

@@ -45,6 +45,8 @@ export async function refuseResult(lane: Lane, job: Job, run: Run, body: ResultB
       "invalid-statement",
       `predicate-type: the first statement has to be a ${JOB_RESULT_PREDICATE_TYPE}`,
     );
+  if (claims.untrusted !== (job.brief.stranger !== undefined))
+    return refuseStatement("invalid-statement", "untrusted: the statement has to say whether the job was a stranger's");
   if (claims.result !== body.outcome)
     return refuseStatement("invalid-statement", `result: signed as ${claims.result}, sent as ${body.outcome}`);
   if (statement.predicate["exitCode"] !== body.exitCode)

@@ -50,6 +50,9 @@ export const strangerViewSchema = z.object({
 });
 export type StrangerView = z.output<typeof strangerViewSchema>;
 
+/** An approval as it travels: a DSSE envelope. */
+export const signedApprovalSchema = envelopeSchema.meta({ id: "SignedApproval" });
+
 /** The signed bytes start with it, so that an approval is no statement, session or push, and none of these is an approval. */
 export const APPROVAL_PAYLOAD_TYPE = "application/vnd.plumule.approval+json";
 

@@ -2,7 +2,7 @@ import { describeIssues } from "./dsse.ts";
 import { type JobResult, JOB_RESULT_PREDICATE_TYPE, jobResultSchema, type StatedOutput } from "./job-result.ts";
 import { type Provenance, PROVENANCE_PREDICATE_TYPE, provenanceSchema } from "./provenance.ts";
 import { accepted, refused, type Result } from "./result.ts";
-import { builderIdOf, type Statement, statementSchema } from "./statements.ts";
+import { builderIdOf, isUntrustedBuilder, type Statement, statementSchema } from "./statements.ts";
 
 /** What both kinds of statement say, in one shape to check against; `outputs` of a provenance are those of its attribute. */
 export type Claims = {
@@ -24,6 +24,8 @@ export type Claims = {
   runner: string;
   /** Null when nothing was run. */
   builderId: string | null;
+  /** The job was a stranger's: the builder id says so too. */
+  untrusted: boolean;
   log: { sha256: string; bytes: number };
   outputs: readonly StatedOutput[];
   startedAt: string;
@@ -74,7 +76,8 @@ function claimsOfJobResult({ subject, predicate }: JobResult): Claims {
     result: predicate.result,
     system: runner.system,
     runner: runner.did,
-    builderId: runner.isolation === null ? null : builderIdOf(runner.did, runner.isolation),
+    builderId: runner.isolation === null ? null : builderIdOf(runner.did, runner.isolation, runner.untrusted === true),
+    untrusted: runner.untrusted === true,
     log: predicate.log,
     outputs: predicate.outputs,
     startedAt: predicate.startedAt,
@@ -104,6 +107,7 @@ function claimsOfProvenance({ subject, predicate }: Provenance): Claims {
     system: internalParameters.system,
     runner,
     builderId: runDetails.builder.id,
+    untrusted: isUntrustedBuilder(runDetails.builder.id),
     log: { sha256: digest.sha256, bytes: annotations.bytes },
     outputs: subject.map(({ name, uri, digest: nar, annotations: { narSize } }) => ({
       name,

@@ -42,6 +42,8 @@ const runnerSchema = z.looseObject({
   isolation: statementWord.nullable(),
   system: statementWord,
   nix: statementWord.optional(),
+  /** The job was a stranger's. */
+  untrusted: z.boolean().optional(),
 });
 
 /**
@@ -94,7 +96,14 @@ export type JobResultInput = {
   configurationSha256: string | null;
   startedAt: string;
   finishedAt: string;
-  runner: { did: string; version: string; isolation: string | null; system: string; nix?: string | undefined };
+  runner: {
+    did: string;
+    version: string;
+    isolation: string | null;
+    system: string;
+    nix?: string | undefined;
+    untrusted?: boolean | undefined;
+  };
   log: { sha256: string; bytes: number; truncated: boolean };
   outputs: readonly OutputContent[];
   flakeLockSha256?: string | undefined;
@@ -132,6 +141,7 @@ export function draftJobResult(input: JobResultInput): Result<StatementDraft<Job
         isolation: runner.isolation,
         system: runner.system,
         ...(runner.nix === undefined ? {} : { nix: runner.nix }),
+        ...(runner.untrusted === true ? { untrusted: true } : {}),
       },
       log: { sha256: input.log.sha256, bytes: input.log.bytes, truncated: input.log.truncated },
       outputs: input.outputs.map(({ name, path, narHash, narSize }) => ({ name, path, narHash, narSize })),

@@ -8,7 +8,7 @@ import {
   sha256Schema,
   timeSchema,
 } from "./ids.ts";
-import { strangerViewSchema } from "./approval.ts";
+import { signedApprovalSchema, strangerViewSchema } from "./approval.ts";
 import { LIMITS } from "./limits.ts";
 import {
   interruptSchema,
@@ -221,7 +221,13 @@ export type RunView = z.output<typeof runViewSchema>;
 
 /** A job with what was asked for and all its runs. */
 export const jobDetailSchema = z
-  .object({ job: jobViewSchema, spec: submitBodySchema, runs: z.array(runViewSchema) })
+  .object({
+    job: jobViewSchema,
+    spec: submitBodySchema,
+    runs: z.array(runViewSchema),
+    /** The signed approval of a stranger's job (`verifyApproval`). */
+    approval: signedApprovalSchema.optional(),
+  })
   .meta({ id: "JobDetail" });
 export type JobDetail = z.output<typeof jobDetailSchema>;
 

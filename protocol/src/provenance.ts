@@ -100,7 +100,7 @@ export type ProvenanceInput = {
   epoch: number;
   system: string;
   sandbox: boolean;
-  runner: { did: string; version: string; isolation: string; nix: string };
+  runner: { did: string; version: string; isolation: string; nix: string; untrusted?: boolean | undefined };
   startedAt: string;
   finishedAt: string;
   log: { sha256: string; bytes: number; truncated: boolean };
@@ -146,7 +146,7 @@ export function draftProvenance(input: ProvenanceInput): Result<StatementDraft<P
       },
       runDetails: {
         builder: {
-          id: builderIdOf(runner.did, runner.isolation),
+          id: builderIdOf(runner.did, runner.isolation, runner.untrusted === true),
           version: { runner: runner.version, nix: runner.nix },
         },
         metadata: {

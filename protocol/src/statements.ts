@@ -77,8 +77,13 @@ export function draftStatement<S extends z.ZodType>(
 
 /**
  * The id of a runner as a builder. SLSA makes it the sole carrier of trust, so that each isolation is a builder of its own: trusting a
- * runner's `bwrap` builds does not trust what it ran without a sandbox.
+ * runner's `bwrap` builds does not trust what it ran without a sandbox, nor what it ran for strangers (`untrusted`).
  */
-export function builderIdOf(runner: string, isolation: string): string {
-  return `${runner}#${isolation}-v1`;
+export function builderIdOf(runner: string, isolation: string, untrusted: boolean): string {
+  return `${runner}#${untrusted ? "untrusted-" : ""}${isolation}-v1`;
+}
+
+/** True for the id of a builder that worked for a stranger. */
+export function isUntrustedBuilder(builderId: string): boolean {
+  return builderId.includes("#untrusted-");
 }

@@ -139,7 +139,8 @@ function firstStanding(claims: Claims, entry: TrustedSigner, revokedBefore: numb
   const finishedAt = Date.parse(claims.finishedAt);
   if ((entry.validAfter != null && finishedAt < Date.parse(entry.validAfter)) || isPast(entry.validBefore, finishedAt))
     return "outside-validity";
-  if (entry.builderIds !== undefined && (claims.builderId === null || !entry.builderIds.includes(claims.builderId)))
+  // What a runner did for a stranger counts only where the policy names that builder.
+  if (entry.builderIds === undefined ? claims.untrusted : !entry.builderIds.includes(claims.builderId ?? ""))
     return "wrong-builder";
   return claims.result === "succeeded" ? "counted" : "not-succeeded";
 }

@@ -29,6 +29,8 @@ export const runnerConfigSchema = z.strictObject({
   isolation: isolationSchema.optional(),
   /** Lets jobs name repositories by `file:` URLs: for development, where broker and runner are one machine. */
   allowLocal: z.boolean().default(false),
+  /** Takes approved jobs of strangers. They run as this user, so that they can read what it can: for machines that hold nothing else. */
+  untrusted: z.boolean().default(false),
   /** A folder for a Nix store of the runner's own, instead of the system's. */
   nixStore: z.string().startsWith("/").optional(),
   /** Where programs of jobs are looked for; by default the runner's own PATH. */

@@ -211,6 +211,7 @@ async function work(
   const context: TaskContext = {
     machine,
     workspace: made.workspace,
+    untrusted: assignment.untrusted === true,
     commit: spec.source?.commit ?? null,
     env: env.env,
     reporter,

@@ -1,4 +1,4 @@
-import type { Offer, Signer } from "@plumule/protocol";
+import { type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
 import { jobEnvironment } from "./environment.ts";
 import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
 import { privateStore, probeNix } from "./nix/probe.ts";
@@ -40,7 +40,14 @@ export async function probeMachine(
   if (!env.ok) return { refused: `${env.name}: ${env.detail}` };
   const nix = await findNix({ cwd: config.state, env: env.env, run: probeRun(isolation) });
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
-  const features = [...new Set([...("version" in nix ? ["nix"] : []), ...config.features])];
+  const features = [
+    ...new Set([
+      ...("version" in nix ? ["nix"] : []),
+      ...(config.untrusted ? [UNTRUSTED_FEATURE] : []),
+      // The word is a promise of this runner, not a label that somebody may give it.
+      ...config.features.filter((feature) => feature !== UNTRUSTED_FEATURE),
+    ]),
+  ];
   const offer: Offer = {
     name: config.name,
     systems,

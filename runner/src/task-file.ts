@@ -69,6 +69,19 @@ export async function readRepositorySteps(
   return pick("flake.nix", [{ name: "flake", task: { kind: "flake" } }], wanted);
 }
 
+/** All that a step may say which a stranger wrote: what to run, never with what rights. */
+const STRANGERS_FIELDS: readonly string[] = ["kind", "script", "develop", "packages", "installables"];
+
+/**
+ * Why a step is not run for a stranger, or null. The file at the commit is theirs: it says what is built and tested, which was approved
+ * with the commit. Secrets, effects, locks, isolation, pool and time come from the rule and the runner alone.
+ */
+export function strangersFault({ name, task }: Step): string | null {
+  if (task.kind === "effect") return `${name}: an effect is not run for a stranger.`;
+  const field = Object.keys(task).find((one) => !STRANGERS_FIELDS.includes(one));
+  return field === undefined ? null : `${name}: \`${field}\` is not given to the commit of a stranger.`;
+}
+
 function taskOf(job: z.output<typeof jobSchema>): Step["task"] {
   if ("build" in job)
     return { kind: "nix-build", installables: typeof job.build === "string" ? [job.build] : job.build };

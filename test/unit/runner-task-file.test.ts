@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readRepositorySteps } from "../../runner/src/task-file.ts";
+import { readRepositorySteps, type Step, strangersFault } from "../../runner/src/task-file.ts";
 
 let checkout: string;
 beforeEach(async () => {
@@ -84,5 +84,25 @@ describe("the work that a repository describes", () => {
 
   it("is nothing when there is no file at all: a green job that ran nothing would be a lie", async () => {
     expect(await readRepositorySteps(checkout, undefined)).toMatchObject({ refused: "nothing-to-do" });
+  });
+});
+
+describe("a step that a stranger wrote", () => {
+  it.each<[string, Step["task"]]>([
+    ["a script", { kind: "shell", script: "make", develop: "." }],
+    ["a script with packages", { kind: "shell", script: "make", packages: ["nixpkgs#gnumake"] }],
+    ["a build", { kind: "nix-build", installables: [".#a"] }],
+    ["whatever the flake offers", { kind: "flake" }],
+  ])("may be %s", (_, task) => {
+    expect(strangersFault({ name: "x", task })).toBeNull();
+  });
+
+  it.each<[string, Step["task"]]>([
+    ["effect", { kind: "effect", installable: ".#deploy" }],
+    ...["secrets", "locks", "isolation", "timeouts", "pool", "requires", "anything"].map(
+      (field): [string, Step["task"]] => [field, { kind: "shell", script: "make", [field]: "x" } as Step["task"]],
+    ),
+  ])("may not ask for %s", (field, task) => {
+    expect(strangersFault({ name: "x", task })).toContain(field);
   });
 });

@@ -107,6 +107,7 @@ export function said({ key, nar = narHash, changes = {}, sha256 }: Said): Signed
     system: "x86_64-linux",
     runner: signer,
     builderId: `${signer}#bwrap-v1`,
+    untrusted: false,
     log: { sha256: "b".repeat(64), bytes: 10 },
     outputs: [{ name: "out", path: "/nix/store/x", narHash: nar, narSize: 120 }],
     startedAt: "2026-11-20T10:00:00.000Z",

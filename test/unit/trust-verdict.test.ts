@@ -43,6 +43,21 @@ describe("a verdict", () => {
     expect(decision.votes.map((vote) => vote.group)).toEqual([0, 0]);
   });
 
+  test("counts what was built for a stranger only where the policy names that builder", async () => {
+    const vote = await verifyStatement(
+      await signedJobResult(await signerNumber(1), {
+        runner: { did: dids[0]!, version: "1", isolation: "bwrap", system: "x86_64-linux", untrusted: true },
+      }),
+      { signers: [dids[0]!] },
+    );
+    if (!vote.ok) throw new Error(JSON.stringify(vote.checks));
+    expect(vote.claims.builderId).toBe(`${dids[0]}#untrusted-bwrap-v1`);
+    const one = policy({ k: 1 });
+    expect(standings(decide(one, MAIN, [vote], NOW))).toEqual(["wrong-builder"]);
+    const signers = one.signers.map((signer) => ({ ...signer, builderIds: [vote.claims.builderId!] }));
+    expect(standings(decide({ ...one, signers }, MAIN, [vote], NOW))).toEqual(["counted"]);
+  });
+
   test("gives one vote to a key, however often it signs", () => {
     const again = [
       said({ key: 0 }),

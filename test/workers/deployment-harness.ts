@@ -134,7 +134,7 @@ export class Runner {
   async resultOf(
     assignment: Assignment,
     outcome: Outcome = "succeeded",
-    { log = "", inline = true, outputs = [] as Output[] } = {},
+    { log = "", inline = true, outputs = [] as Output[], untrusted = assignment.untrusted } = {},
   ): Promise<ResultBody> {
     const { spec } = assignment;
     const bytes = utf8(log);
@@ -156,7 +156,7 @@ export class Runner {
       configurationSha256: assignment.configurationSha256,
       startedAt: finishedAt,
       finishedAt,
-      runner: { did: this.id, version: "1", isolation: "process-group", system: "x86_64-linux" },
+      runner: { did: this.id, version: "1", isolation: "process-group", system: "x86_64-linux", untrusted },
       log: signedLog,
       outputs,
     });

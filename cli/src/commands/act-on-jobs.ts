@@ -5,16 +5,22 @@ import {
   cancelDeployment,
   cancelJob,
   deleteDeployment,
+  didKeyOf,
+  type Envelope,
   type JobView,
   resolveJob as resolveUnknown,
+  sha256Hex,
+  signApproval,
+  utf8,
 } from "@plumule/protocol";
 import { Argument, Command } from "commander";
 import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
+import { findPersonKey, KEY_FLAG, type KeyFlags } from "../person-key.ts";
 import { paintState, printDone, printFailure, shortId } from "../print.ts";
-import { resolveJob, resolveTarget } from "../resolve.ts";
+import { type FoundJob, resolveJob, resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
 
 type ReasonFlags = { reason?: string };
@@ -120,22 +126,50 @@ async function remove(
   return EXIT.ok;
 }
 
+type ApproveFlags = KeyFlags & { commit?: string };
+
 /** `plumule approve`: lets a held job start. */
 export function approveCommand(): Command {
   return new Command("approve")
     .summary("let a held job start")
+    .description(
+      "Lets a held job start. The job of a stranger (neither a delegate of the repository nor named by the rule) needs the signature of a delegate: it is made here, for this job, commit and task alone.",
+    )
     .argument("[id]", "job; by default the job of HEAD")
     .option("--commit <commit>", "only if the job is about this commit")
+    .option(...KEY_FLAG)
     .action(
-      act(async (context: Context, id: string | undefined, { commit }: { commit?: string }) =>
-        actOnJob(context, id, "approved", (connection, { id: job }) =>
-          connection.ask(approveJob, {
-            params: { ns: connection.ns, job },
-            body: commit === undefined ? {} : { commit },
-          }),
-        ),
+      act(async (context: Context, id: string | undefined, flags: ApproveFlags) =>
+        actOnJob(context, id, "approved", async (connection, found) => {
+          const approval = await signFor(context, connection, found, flags);
+          if (isFailure(approval)) return approval;
+          const { commit } = flags;
+          return connection.ask(approveJob, {
+            params: { ns: connection.ns, job: found.job.id },
+            body: { ...(commit === undefined ? {} : { commit }), ...(approval === null ? {} : { approval }) },
+          });
+        }),
       ),
     );
+}
+
+/** The approval of a stranger's job, signed; null for a job that needs none. What is signed is what the broker shows, and said aloud. */
+async function signFor(
+  { terminal, env, cwd }: Context,
+  { place, ns }: Connection,
+  { job, spec }: FoundJob,
+  flags: ApproveFlags,
+): Promise<Envelope | null | Failure> {
+  if (job.stranger === undefined || job.source === null) return null;
+  const signer = await findPersonKey(flags, { env, cwd });
+  if (isFailure(signer)) return signer;
+  const { commit, repository } = job.source;
+  terminal.note(
+    `approving commit ${commit} of ${inLine(repository)} by ${inLine(job.stranger.author ?? "nobody who is named")}, as ${didKeyOf(signer.publicKey)}`,
+  );
+  const taskSha256 = await sha256Hex(utf8(JSON.stringify(spec.task)));
+  const audience = `${place.url}/v1/${ns}`;
+  return signApproval({ audience, namespace: ns, deployment: job.deployment, job: job.id, commit, taskSha256 }, signer);
 }
 
 /** `plumule resolve`: says how a job ended of which nobody knows. */
@@ -147,8 +181,8 @@ export function resolveCommand(): Command {
     .option("--reason <text>", "how you know")
     .action(
       act(async (context: Context, id: string, outcome: "succeeded" | "failed" | "cancelled", flags: ReasonFlags) =>
-        actOnJob(context, id, "resolved", (connection, { id: job }) =>
-          connection.ask(resolveUnknown, { params: { ns: connection.ns, job }, body: { outcome, ...flags } }),
+        actOnJob(context, id, "resolved", (connection, { job }) =>
+          connection.ask(resolveUnknown, { params: { ns: connection.ns, job: job.id }, body: { outcome, ...flags } }),
         ),
       ),
     );
@@ -158,13 +192,13 @@ async function actOnJob(
   { terminal, cwd, connect }: Context,
   id: string | undefined,
   done: string,
-  ask: (connection: Connection, job: JobView) => Promise<{ body: JobView } | Failure>,
+  ask: (connection: Connection, found: FoundJob) => Promise<{ body: JobView } | Failure>,
 ): Promise<ExitCode | Failure> {
   const connection = await connect();
   if (isFailure(connection)) return connection;
   const found = await resolveJob(connection, id, cwd);
   if (isFailure(found)) return found;
-  const answer = await ask(connection, found.job);
+  const answer = await ask(connection, found);
   if (isFailure(answer)) return answer;
   const job = answer.body;
   const line = `job ${shortId(job.id)} ${done}, now ${paintState(job.state)}`;

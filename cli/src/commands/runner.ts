@@ -22,6 +22,7 @@ type StartFlags = {
   label?: string[];
   isolation?: string;
   allowLocal?: true;
+  untrusted?: true;
   nixStore?: string;
   once?: true;
 };
@@ -68,6 +69,7 @@ function startCommand(): Command {
       ]),
     )
     .option("--allow-local", "let jobs name repositories of this machine by file: URLs")
+    .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
     .option("--nix-store <folder>", "a Nix store of the runner's own")
     .option("--once", "leave after one run")
     .action(act(start));

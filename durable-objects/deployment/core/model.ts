@@ -18,7 +18,7 @@ import {
   type SubmitBody,
   type Task,
   type Waiting,
-  type WireEnvelope,
+  type Envelope,
 } from "@plumule/protocol";
 import type { Actor, Stranger } from "../calls.ts";
 
@@ -73,7 +73,7 @@ export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets
 };
 
 /** Who let a stranger's job start, with the envelope that says so. */
-export type ApprovedBy = { approver: RunnerId; at: Millis; envelope: WireEnvelope };
+export type ApprovedBy = { approver: RunnerId; at: Millis; envelope: Envelope };
 
 /** A message to a pool that is sent until it was answered. */
 export type Outgoing = { number: number; dueAt: Millis; tryCount: number };

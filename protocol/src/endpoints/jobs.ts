@@ -18,7 +18,7 @@ import {
   jobViewSchema,
   runViewSchema,
 } from "../job.ts";
-import { wireEnvelopeSchema } from "../run.ts";
+import { signedApprovalSchema } from "../approval.ts";
 import { submitBodySchema } from "../submit.ts";
 import { LIMITS } from "../limits.ts";
 import { pageOf } from "../namespace.ts";
@@ -55,7 +55,7 @@ export type CancelAnswer = z.output<typeof cancelAnswerSchema>;
 
 /** A stranger's job needs a signed `approval` (`signApproval`); any other held job the caller's word. */
 export const approveBodySchema = z
-  .strictObject({ commit: commitSchema.optional(), approval: wireEnvelopeSchema.optional() })
+  .strictObject({ commit: commitSchema.optional(), approval: signedApprovalSchema.optional() })
   .meta({ id: "ApproveBody" });
 export const resolveBodySchema = z
   .strictObject({ outcome: z.enum(["succeeded", "failed", "cancelled"]), reason })

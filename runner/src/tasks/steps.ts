@@ -1,5 +1,5 @@
 import type { Task } from "@plumule/protocol";
-import { readRepositorySteps, type Step } from "../task-file.ts";
+import { readRepositorySteps, strangersFault, type Step } from "../task-file.ts";
 import { runNixBuild } from "./nix-build.ts";
 import { runShell } from "./shell.ts";
 import { ended, type TaskContext, type TaskEnd } from "./task.ts";
@@ -23,7 +23,9 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
   return { outcome: "succeeded", exitCode: 0, reason: null, targets };
 }
 
-async function runStep(context: TaskContext, { task }: Step): Promise<TaskEnd> {
+async function runStep(context: TaskContext, { name, task }: Step): Promise<TaskEnd> {
+  const fault = context.untrusted ? strangersFault({ name, task }) : null;
+  if (fault !== null) return ended("failed", null, { code: "task-invalid", detail: fault });
   switch (task.kind) {
     case "shell":
       return runShell(context, task);

@@ -9,6 +9,8 @@ import type { Workspace } from "../workspace.ts";
 export type TaskContext = {
   machine: Machine;
   workspace: Workspace;
+  /** The job is an approved one of a stranger. */
+  untrusted: boolean;
   /** The commit that is checked out; null for a job without a source. */
   commit: string | null;
   env: Readonly<Record<string, string>>;
