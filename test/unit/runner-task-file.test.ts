@@ -100,7 +100,7 @@ describe("a step that a stranger wrote", () => {
   it.each<[string, Step["task"]]>([
     ["effect", { kind: "effect", installable: ".#deploy" }],
     ...["secrets", "locks", "isolation", "timeouts", "pool", "requires", "anything"].map(
-      (field): [string, Step["task"]] => [field, { kind: "shell", script: "make", [field]: "x" } as Step["task"]],
+      (field): [string, Step["task"]] => [field, { kind: "shell", script: "make", [field]: "x" }],
     ),
   ])("may not ask for %s", (field, task) => {
     expect(strangersFault({ name: "x", task })).toContain(field);
