@@ -1,10 +1,15 @@
 import { execFileSync } from "node:child_process";
+import { randomBytes, randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, request } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import * as protocol from "@plumule/protocol";
 import * as runner from "@plumule/runner";
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { makeRepository } from "../support/broker.ts";
 import { type CommandLine, processesAbout, startCommand } from "../support/command-line.ts";
 import { openPeer, type Peer } from "../support/peer.ts";
@@ -35,6 +40,31 @@ async function startRunner(
   const running = await peer.startRunner(await releasedRunner(release), folder, options);
   started.push(running);
   return running;
+}
+
+/** Sends a push that a rule of the namespace answers with a held job in the deployment `pushed`. */
+async function push({ ns, client }: Peer): Promise<void> {
+  const signer = await protocol.signerFromSeed(randomBytes(32));
+  const rule = { name: "ci", refs: ["refs/heads/**"], deployment: "pushed", ...shell("true"), hold: true };
+  const hooks = [{ id: "seed", keys: [protocol.didKeyOf(signer.publicKey)] }];
+  const headers = { "if-match": '"v0"' };
+  const put = await protocol.call(client, protocol.putTriggers, {
+    params: { ns },
+    body: { triggers: [rule], hooks },
+    headers,
+  });
+  expect(put).toMatchObject({ ok: true });
+  const place = { audience: `${client.baseUrl}/v1/${ns}`, repository: "rad:z2hCUNw2T1qU31LyGy7VPEiS7BkxW" };
+  const [before, after] = ["a".repeat(40), "b".repeat(40)];
+  const body = protocol.utf8(JSON.stringify({ type: "push", ...place, ref: "refs/heads/main", before, after }));
+  const timestampSeconds = Math.floor(Date.now() / 1000);
+  const signed = await protocol.signWebhook({ id: randomUUID(), timestampSeconds, body, signer });
+  const answer = await fetch(`${client.baseUrl}/v1/${ns}/hooks/radicle`, {
+    method: "POST",
+    headers: { ...signed, "content-type": "application/json" },
+    body,
+  });
+  expect([answer.status, await answer.text()]).toEqual([202, expect.any(String)]);
 }
 
 const sequencesOf = (events: readonly protocol.Event[]): number[] => events.map(({ sequence }) => Number(sequence));
@@ -105,13 +135,33 @@ describe.each(RELEASES)("a broker of today with a runner and a command line of %
         body.includes('"protocol":') ? { ...init, body: body.replace(/"protocol":\d+/, '"protocol":0') } : init,
       );
     };
-    const told = "the oldest that is served is 1. Update plumule on this machine";
+    const advice = "the oldest that is served is 1. Update plumule on this machine";
     const asThen = await peer.startRunner(await releasedRunner(release), folder, {}, older);
     expect(await asThen.done).toBe(77);
-    expect(asThen.said.join("\n")).toContain(told);
+    expect(asThen.said.join("\n")).toContain(advice);
     const asNow = await peer.startRunner(runner, folder, {}, older);
     expect(await asNow.done).toBe(7);
-    expect(asNow.said.join("\n")).toContain(told);
+    expect(asNow.said.join("\n")).toContain(advice);
+
+    // And as a person starts it, with a proxy in between that makes it older than it is.
+    const proxy = createServer((asked, answer) => {
+      const { method = "GET", headers } = asked;
+      const through = request(`${peer.client.baseUrl}${asked.url ?? ""}`, { method, headers });
+      through.on("response", (told) => told.pipe(answer.writeHead(told.statusCode ?? 500, told.headers)));
+      void text(asked).then((body) => through.end(body.replace(/"protocol":\d/, '"protocol":0')));
+    }).listen(0, "127.0.0.1");
+    onTestFinished(() => void proxy.close());
+    await once(proxy, "listening");
+    const state = join(folder, asNow.id.slice(-8));
+    const { port } = proxy.address() as AddressInfo;
+    const flags = ["--url", `http://127.0.0.1:${port}`, "--namespace", peer.ns, "--state", state];
+    const command = startCommand(["runner", "start", ...flags, "--registration", await peer.registration()], {
+      HOME: folder,
+    });
+    expect([await command.done, command.err()]).toEqual([
+      76,
+      expect.stringContaining("Update plumule on this machine"),
+    ]);
   });
 });
 
@@ -132,7 +182,7 @@ describe(`code of ${LAST} and of today at once, as while a deploy goes round`, (
   afterAll(() => workers?.stop());
 
   it.concurrent.each(Object.keys(casts))(
-    "%s serves jobs by both ways, a cancel, a replacement and a list",
+    "%s serves jobs by both ways, a cancel, a replacement, a push and a list",
     async (name) => {
       const peer = await openPeer(workers.urls[slug(name)] ?? "", await releasedProtocol(LAST));
       // Nobody is there yet: these go through the backlog.
@@ -152,9 +202,17 @@ describe(`code of ${LAST} and of today at once, as while a deploy goes round`, (
       expect((await peer.job(slow.id)).job).toMatchObject({ state: "superseded", supersededBy: next.id });
       const events = await peer.events("first");
       expect(sequencesOf(events)).toEqual(upTo(events.length));
+      await push(peer);
+      const newest = async (): Promise<protocol.JobView | undefined> => {
+        const query = { deployment: "pushed" };
+        const found = await protocol.call(peer.client, protocol.listJobs, { params: { ns: peer.ns }, query });
+        return found.ok ? found.answer.body.items[0] : undefined;
+      };
+      const pushed = (await vi.waitUntil(newest, { timeout: 10_000, interval: 100 })).id;
+      expect((await peer.job(pushed)).job).toMatchObject({ deployment: "pushed", state: "held" });
       const listed = await protocol.call(peer.client, protocol.listJobs, { params: { ns: peer.ns }, query: {} });
       expect(listed.ok && listed.answer.body.items.map(({ id }) => id).toSorted()).toEqual(
-        [queued.id, dropped.id, slow.id, next.id].toSorted(),
+        [queued.id, dropped.id, slow.id, next.id, pushed].toSorted(),
       );
     },
   );

@@ -17,6 +17,8 @@ export type Peer = {
   cancel(job: string): Promise<void>;
   /** Every event of a deployment. */
   events(deployment: string): Promise<protocol.Event[]>;
+  /** A token with which one runner may register. */
+  registration(): Promise<string>;
   /** Starts a runner of some code in this process, with its state below `folder`. */
   startRunner(
     code: typeof runner,
@@ -68,16 +70,17 @@ export async function openPeer(baseUrl: string, of: typeof protocol): Promise<Pe
       const answer = await of.call(client, of.getDeploymentEvents, { params: { ns, deployment } });
       return (must(answer) as protocol.EventsPage).events;
     },
+    async registration() {
+      const answer = await of.call(client, of.createRegistration, { params, body: {} });
+      return (must(answer) as { token: string }).token;
+    },
     async startRunner(code, folder, options = {}, fetched = fetch) {
-      const registration = must(await of.call(client, of.createRegistration, { params, body: {} })) as {
-        token: string;
-      };
       const name = options.name ?? `runner-${randomUUID().slice(0, 8)}`;
       const said: string[] = [];
       const state = join(folder, name);
       const nixStore = join(folder, "nix");
       const started = await code.startRunner(
-        { url: baseUrl, namespace: ns, state, name, registration: registration.token, nixStore, ...options },
+        { url: baseUrl, namespace: ns, state, name, registration: await peer.registration(), nixStore, ...options },
         { fetch: fetched, say: (line) => said.push(line) },
       );
       if ("refused" in started) throw new Error(started.refused);
