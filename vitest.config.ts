@@ -1,5 +1,6 @@
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { startGarden } from "./test/support/garden.ts";
 
 export default defineConfig({
   test: {
@@ -10,7 +11,7 @@ export default defineConfig({
         plugins: [
           cloudflareTest({
             wrangler: { configPath: "./wrangler.toml" },
-            miniflare: { bindings: { ADMIN_TOKEN: "the-admin-token-of-the-tests" } },
+            miniflare: { bindings: { ADMIN_TOKEN: "the-admin-token-of-the-tests" }, outboundService: startGarden() },
           }),
         ],
         test: { name: "workers", include: ["test/workers/**/*.test.ts"], isolate: false, maxWorkers: 1 },

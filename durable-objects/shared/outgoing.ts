@@ -71,6 +71,9 @@ export function createOutgoing(deps: { fetch: typeof fetch; now: () => Millis })
       const until = failures.get(host)?.until ?? 0;
       if (until > deps.now())
         return { ok: false, code: "resting", detail: `${host} failed ${FAILURES} times in a row`, until };
+      // Not `AbortSignal.timeout`: its timer would keep the object in memory after the answer.
+      const abort = new AbortController();
+      const timer = setTimeout(() => abort.abort(), ANSWER_MS);
       try {
         const answer = await deps.fetch(url, {
           method: "POST",
@@ -78,7 +81,7 @@ export function createOutgoing(deps: { fetch: typeof fetch; now: () => Millis })
           body,
           // A redirect would lead to an address that nobody has checked: 3xx is an answer like any other.
           redirect: "manual",
-          signal: AbortSignal.timeout(ANSWER_MS),
+          signal: abort.signal,
         });
         await answer.body?.cancel();
         if (answer.status >= 500 || answer.status === 429) failed(host);
@@ -87,6 +90,8 @@ export function createOutgoing(deps: { fetch: typeof fetch; now: () => Millis })
       } catch (error) {
         failed(host);
         return { ok: false, code: "unreachable", detail: `${host} cannot be reached (${nameOf(error)})` };
+      } finally {
+        clearTimeout(timer);
       }
     },
   };

@@ -1,4 +1,5 @@
 import { createHmac } from "node:crypto";
+import { Webhook } from "standardwebhooks";
 import { beforeAll, describe, expect, test } from "vitest";
 import { parseBase64, toBase64, utf8 } from "../../protocol/src/bytes.ts";
 import { type Signer, verifySignature } from "../../protocol/src/ed25519.ts";
@@ -183,6 +184,61 @@ describe("a webhook by Standard Webhooks", () => {
     await expect(signWebhook({ id: "a", timestampSeconds: SECONDS * 1000, body: BODY, signer: alice })).rejects.toThrow(
       RangeError,
     );
+  });
+});
+
+describe("beside the reference implementation of Standard Webhooks", () => {
+  const reference = new Webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+  const nowSeconds = Math.floor(Date.now() / 1000);
+  const current = (): Partial<WebhookTrust> => ({ nowMs: Date.now() });
+
+  test("what we sign it verifies, and what it signs we verify", async () => {
+    const ours = await signWebhook({ id: "msg_1", timestampSeconds: nowSeconds, body: BODY, secret: SECRET });
+    expect(reference.verify('{"test": 2432232314}', ours)).toEqual({ test: 2432232314 });
+    const theirs = {
+      "webhook-id": "msg_2",
+      "webhook-timestamp": String(nowSeconds),
+      "webhook-signature": reference.sign("msg_2", new Date(nowSeconds * 1000), '{"test": 2432232314}'),
+    };
+    expect(await check(theirs, BODY, current())).toMatchObject({ ok: true, scheme: "v1" });
+  });
+
+  test("both find the right one of several signatures, also behind one of Ed25519", async () => {
+    const hmac = await signWebhook({ id: "m", timestampSeconds: nowSeconds, body: BODY, secret: SECRET });
+    const key = await signWebhook({ id: "m", timestampSeconds: nowSeconds, body: BODY, signer: alice });
+    const both = { ...hmac, "webhook-signature": `${key["webhook-signature"]} ${hmac["webhook-signature"]}` };
+    expect(reference.verify('{"test": 2432232314}', both)).toEqual({ test: 2432232314 });
+    expect(await check(both, BODY, current())).toMatchObject({ ok: true, scheme: "v1a" });
+  });
+
+  test("both refuse a changed body and a time out of the window", async () => {
+    for (const [body, seconds] of [
+      ['{"test": 2432232315}', nowSeconds],
+      ['{"test": 2432232314}', nowSeconds - 301],
+    ] as const) {
+      const headers = await signWebhook({ id: "m", timestampSeconds: seconds, body: BODY, secret: SECRET });
+      expect(() => reference.verify(body, headers)).toThrow();
+      expect(await check(headers, utf8(body), current())).toMatchObject({ ok: false });
+    }
+  });
+
+  // What it reads more loosely than its specification allows, and we do not.
+  test("it takes a time with letters behind it, and an id with a dot; we do not", async () => {
+    const text = '{"test": 2432232314}';
+    const letters = {
+      "webhook-id": "m",
+      "webhook-timestamp": `${nowSeconds}abc`,
+      "webhook-signature": reference.sign("m", new Date(nowSeconds * 1000), text),
+    };
+    expect(reference.verify(text, letters)).toBeDefined();
+    expect(await check(letters, BODY, current())).toMatchObject({ code: "bad-timestamp" });
+    const dotted = {
+      "webhook-id": "a.1",
+      "webhook-timestamp": String(nowSeconds),
+      "webhook-signature": reference.sign("a.1", new Date(nowSeconds * 1000), text),
+    };
+    expect(reference.verify(text, dotted)).toBeDefined();
+    expect(await check(dotted, BODY, current())).toMatchObject({ code: "bad-id" });
   });
 });
 

@@ -3,7 +3,7 @@ import { build } from "esbuild";
 /** What `wrangler.toml` says of the Worker, for an engine that does not read it. A test compares the two. */
 export const WORKER = {
   compatibilityDate: "2026-11-01",
-  compatibilityFlags: ["enable_request_signal"],
+  compatibilityFlags: ["enable_request_signal", "global_fetch_strictly_public"],
   objects: { DEPLOYMENT: "Deployment", POOL: "Pool", NAMESPACE: "Namespace" },
   notFoundHandling: "single-page-application",
   /** Paths that the Worker answers; the page has the others. */
