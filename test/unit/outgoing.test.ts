@@ -79,7 +79,7 @@ describe("a call to an outside host", () => {
     answer = 200;
     calls = [];
     server = createServer((request, response) => {
-      calls.push(`${request.method} ${request.url} ${request.headers["x-signed"]}`);
+      calls.push(`${request.method} ${request.url} ${String(request.headers["x-signed"])}`);
       if (answer === "hang up") request.socket.destroy();
       else response.writeHead(answer, answer === 302 ? { location: "/internal" } : {}).end("secret of the inside");
     });
@@ -87,7 +87,8 @@ describe("a call to an outside host", () => {
     const { port } = server.address() as AddressInfo;
     // The name leads to the server of this test, as a name server would.
     out = createOutgoing({
-      fetch: (to, init) => fetch(`http://127.0.0.1:${port}${new URL(String(to)).pathname}`, init),
+      fetch: (to, init) =>
+        fetch(`http://127.0.0.1:${port}${new URL(to instanceof Request ? to.url : to).pathname}`, init),
       now: () => now,
     });
   });
