@@ -86,6 +86,7 @@ export class Answers {
       spec,
       runs: job.runs.map((run) => this.#viewRun({ job, run })),
       ...(approval === undefined ? {} : { approval }),
+      ...(job.quorum === undefined ? {} : { verdict: job.quorum.verdict }),
     };
   }
 
@@ -94,11 +95,12 @@ export class Answers {
     return isRefusal(found) ? found : this.#viewRun(found);
   }
 
-  /** The graph of the job's newest run that has one. */
+  /** The graph of the job's newest run that has one; of several replicas, the one that is shown. */
   derivations(id: JobId): { nodes: Derivation[]; edges: [string, string][] } | Refusal {
     const job = this.find(id);
     if (isRefusal(job)) return job;
-    const run = job.runs.findLast(({ derivationCharacters }) => derivationCharacters > 0);
+    const shown = job.quorum === undefined ? job.runs.toReversed() : job.runs;
+    const run = shown.find(({ derivationCharacters }) => derivationCharacters > 0);
     return foldDerivations(run === undefined ? [] : this.#bytes.batches(run.epoch));
   }
 

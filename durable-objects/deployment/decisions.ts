@@ -128,9 +128,11 @@ export class Decisions {
     { stranger, ...origin }: Pick<Submission, "teardown" | "rerunOf"> & { stranger: Stranger | null },
     dryRun: boolean,
   ): Promise<SubmitAnswer | Refusal> {
-    const { dispatcher, ledger, pools, requests } = this.#parts;
+    const { ballots, dispatcher, ledger, pools, requests } = this.#parts;
     const fault = secretsFault(spec);
     if (fault !== null) return fault;
+    const basis = spec.quorum === undefined ? null : await ballots.basis([]);
+    if (isRefusal(basis)) return basis;
     const digests = await digestsOf(spec);
     const first = ledger.moment(asked.actor);
     const submission: Submission = {
@@ -141,6 +143,7 @@ export class Decisions {
       ...origin,
       ifMatch: asked.guard.ifMatch,
       lease: null,
+      basis,
     };
     const known = dryRun ? null : requests.recall<SubmitAnswer>(asked, first.now);
     if (known !== null) return known;

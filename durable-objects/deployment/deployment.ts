@@ -200,8 +200,8 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   override async alarm(): Promise<void> {
     const { dispatcher, ledger, publisher } = this.#parts;
     ledger.alarmFired();
-    const { now, output } = ledger.moment(BROKER);
-    const due = timers(ledger.state(), output).filter(({ at }) => at <= now);
+    const { now, outputs } = ledger.moment(BROKER);
+    const due = timers(ledger.state(), outputs).filter(({ at }) => at <= now);
     const steps = [
       ...due.map((timer) => () => this.#fire(timer)),
       () => this.#sweep(),

@@ -3,7 +3,7 @@ import type { EventLog } from "../shared/event-log.ts";
 import { transact } from "../shared/transact.ts";
 import type { Actor } from "./calls.ts";
 import { brokenRule } from "./core/invariants.ts";
-import { liveRun, type Moment, occupant, type Output, type State } from "./core/model.ts";
+import { liveRuns, type Moment, occupant, type Output, type Outputs, type State } from "./core/model.ts";
 import { nextWake } from "./core/timers.ts";
 import type { Decided } from "./core/work.ts";
 import type { RunBytes } from "./run-bytes.ts";
@@ -69,15 +69,9 @@ export function createLedger({
   let state = loaded;
   let alarmAt: Millis | null = null;
 
-  const outputOf = (of: State): Output | null => {
-    const job = occupant(of.jobs);
-    const run = job === null ? null : liveRun(job);
-    return run === null ? null : bytes.output(run.epoch);
-  };
-
   /** Alarms are late on purpose: one that is set earlier than needed stays, because setting it costs a row, and it sets the right one when it fires. */
   const armed = (next: State, more: boolean, notBefore: Millis): Millis | null => {
-    const wake = nextWake(next, outputOf(next), publishAt(more));
+    const wake = nextWake(next, outputsOf(next, bytes), publishAt(more));
     const at = now();
     if (wake === null || (alarmAt !== null && alarmAt <= Math.max(wake, at) && alarmAt > at - OVERDUE_MS))
       return alarmAt;
@@ -90,7 +84,7 @@ export function createLedger({
     state: () => state,
     moment(actor) {
       if (alarmAt === null || alarmAt <= now() - OVERDUE_MS) alarmAt = armed(state, false, 0);
-      return { now: now(), actor, output: outputOf(state) };
+      return { now: now(), actor, outputs: outputsOf(state, bytes) };
     },
     commit(decided, moment, { body, rows } = {}) {
       const { events: drafts } = decided;
@@ -126,4 +120,15 @@ export function createLedger({
       alarmAt = armed(state, false, notBefore);
     },
   };
+}
+
+/** What the live runs have logged: one look per run, and none while nothing runs. */
+function outputsOf({ jobs }: State, bytes: RunBytes): Outputs | null {
+  const job = occupant(jobs);
+  if (job === null) return null;
+  const outputs = liveRuns(job).flatMap(({ epoch }): [number, Output][] => {
+    const output = bytes.output(epoch);
+    return output === null ? [] : [[epoch, output]];
+  });
+  return new Map(outputs);
 }

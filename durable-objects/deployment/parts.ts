@@ -6,6 +6,7 @@ import { migrate } from "../shared/migrate.ts";
 import { namespaceObject, poolObject } from "../shared/names.ts";
 import { createWatchers, type Watchers } from "../shared/watchers.ts";
 import { Answers } from "./answers.ts";
+import { type Ballots, createBallots } from "./ballots.ts";
 import { createDispatcher, type Dispatcher } from "./dispatcher.ts";
 import { createHeldHeartbeats, type HeldHeartbeats } from "./held-heartbeats.ts";
 import { createLedger, isPublished, type Ledger } from "./ledger.ts";
@@ -23,6 +24,7 @@ export type Parts = {
   log: EventLog;
   ledger: Ledger;
   answers: Answers;
+  ballots: Ballots;
   requests: Requests;
   history: History;
   watchers: Watchers;
@@ -81,6 +83,12 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     committed,
   });
   const answers = new Answers({ store, bytes, log, state: () => ledger.state() });
+  const ballots = createBallots({
+    namespace,
+    answers,
+    store,
+    trustBasis: (call) => namespaceCalls.trustBasis(call),
+  });
   const history = createHistory(log);
   const held = createHeldHeartbeats();
   const watchers = createWatchers({
@@ -101,6 +109,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     log,
     ledger,
     answers,
+    ballots,
     requests: createRequests(store),
     history,
     watchers,

@@ -1,4 +1,5 @@
 import {
+  attemptOfRun,
   isRefusal,
   jobOfRun,
   refuse,
@@ -13,9 +14,10 @@ import { assignmentOf } from "./bodies.ts";
 import type { DeploymentCalls } from "./calls.ts";
 import { type Beat, claim, heartbeat, type LeaseProof, liveLease } from "./core/lease.ts";
 import { differingBytes, placeBytes } from "./core/log.ts";
-import type { Moment } from "./core/model.ts";
+import { liveRuns, type Moment } from "./core/model.ts";
 import { flushProgress, PROGRESS_MS, report } from "./core/report.ts";
-import { finish } from "./core/result.ts";
+import { isReplicated } from "./core/replicas.ts";
+import { type Ballot, finish } from "./core/result.ts";
 import { BROKER } from "./ledger.ts";
 import type { Parts } from "./parts.ts";
 import { digestToken, mintLease } from "./pools.ts";
@@ -69,7 +71,8 @@ export class Runs {
     if (isRefusal(reported)) return reported;
     const { number, batch } = reported.answer;
     ledger.commit(reported, moment, batch === null ? {} : { rows: () => bytes.addBatch(batch) });
-    if (ledger.state().jobs.some((job) => job.runs.at(-1)?.progressUntold === true)) this.#flushSoon();
+    if (ledger.state().jobs.some((job) => liveRuns(job).some(({ progressUntold }) => progressUntold)))
+      this.#flushSoon();
     return { number };
   }
 
@@ -97,7 +100,7 @@ export class Runs {
   }
 
   async result({ run: id, leaseToken, body }: CallOf<"result">): Promise<ResultAnswer | Refusal> {
-    const { answers, bytes, ledger } = this.#parts;
+    const { answers, ballots, bytes, ledger } = this.#parts;
     const [leaseSha256, bodySha256] = await Promise.all([digestToken(leaseToken), digestOfResult(body)]);
     const found = answers.findRun(id);
     if (isRefusal(found)) return found;
@@ -106,13 +109,17 @@ export class Runs {
       return refuse("stale-lease", `The token or the epoch is not that of run ${id}.`);
     const settled = this.#known(run.epoch, bodySha256) ?? (await refuseResult(ledger.state().lane, job, run, body));
     if (settled !== null) return settled;
-    let sealed = await sealRun(bytes, run, body);
-    // Bytes that came while the digest was made belong to the log too.
-    while ((bytes.output(run.epoch)?.bytes ?? 0) !== sealed.size) sealed = await sealRun(bytes, run, body);
-    return (
-      this.#known(run.epoch, bodySha256) ??
-      this.#finish({ run: id, leaseSha256, epoch: run.epoch }, body, bodySha256, sealed)
-    );
+    for (;;) {
+      const ballot = isReplicated(job) ? await ballots.draw(id, body) : null;
+      if (isRefusal(ballot)) return ballot;
+      const sealed = await sealRun(bytes, run, body);
+      // Bytes that came while the digest was made belong to the log too, and votes that came while others were read to the ballot.
+      if ((bytes.output(run.epoch)?.bytes ?? 0) !== sealed.size || !ballots.isWhole(id, ballot)) continue;
+      return (
+        this.#known(run.epoch, bodySha256) ??
+        this.#finish({ run: id, leaseSha256, epoch: run.epoch }, { ...body, ballot }, bodySha256, sealed)
+      );
+    }
   }
 
   /** The answer that this run's result got before; another result than that is refused. Null when there was none. */
@@ -125,7 +132,7 @@ export class Runs {
   /** Ends the run with a result that was verified. Without its lease the result is kept, so that the runner can stop sending it, and changes nothing. */
   #finish(
     proof: LeaseProof,
-    body: ResultBody,
+    body: ResultBody & { ballot: Ballot | null },
     bodySha256: string,
     { log, size, rest }: Sealed,
   ): ResultAnswer | Refusal {
@@ -157,7 +164,7 @@ export class Runs {
   #moment(run: RunId): Moment {
     const { ledger } = this.#parts;
     const job = ledger.state().jobs.find(({ id }) => id === jobOfRun(run));
-    return ledger.moment(job?.runs.at(-1)?.runner ?? BROKER);
+    return ledger.moment(job?.runs.at(attemptOfRun(run) - 1)?.runner ?? BROKER);
   }
 
   /** Tells progress that came too soon after the last, once it may be told. */

@@ -26,6 +26,7 @@ import type {
   TokenView,
   TriggersBody,
   TriggersView,
+  TrustBasis,
   TrustPolicy,
   WireEnvelope,
   WsTicket,
@@ -123,6 +124,8 @@ export type NamespaceCalls = {
   // Settings; `ifMatch` null means the header was missing
   getTrust(): Promise<TrustPolicy | Refusal>;
   putTrust(call: { actor: Actor; policy: TrustPolicy; ifMatch: string | null }): Promise<TrustPolicy | Refusal>;
+  /** From a Deployment: whom this namespace trusts now, and which of the given runners, where nobody put a policy. */
+  trustBasis(call: { runners: RunnerId[] }): Promise<TrustBasis>;
   getTriggers(): Promise<TriggersView | Refusal>;
   putTriggers(call: { actor: Actor; body: TriggersBody; ifMatch: string | null }): Promise<TriggersView | Refusal>;
 

@@ -200,6 +200,11 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     return this.#parts?.settings.putTrust(call) ?? notOpen();
   }
 
+  async trustBasis(call: Call<"trustBasis">): Answer<"trustBasis"> {
+    if (this.#parts === null) throw new Error("a deployment asked a namespace that is not open");
+    return this.#parts.settings.trustBasis(call);
+  }
+
   async getTriggers(): Answer<"getTriggers"> {
     return this.#parts?.settings.getTriggers() ?? notOpen();
   }

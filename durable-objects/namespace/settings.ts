@@ -2,23 +2,28 @@ import {
   acceptPolicy,
   defaultPolicy,
   isRefusal,
+  formatTime,
   refuse,
   type Refusal,
+  type RunnerId,
   type TriggersBody,
   type TriggersView,
   TRUST_LIMITS,
+  type TrustBasis,
   type TrustPolicy,
 } from "@plumule/protocol";
 import type { NamespaceContext } from "./context.ts";
 import { hookView, takeHooks } from "./core/hooks.ts";
 import { checkIfMatch, checkTriggers } from "./core/settings.ts";
 import { readTriggers, readTrust, saveTriggers, saveTrust, type StoredTriggers } from "./store/settings.ts";
-import { readRunnerKeys } from "./store/runners.ts";
+import { findRunner, readRunnerKeys } from "./store/runners.ts";
 
 /** Trust policy, trigger rules and hooks. */
 export type Settings = {
   getTrust(): TrustPolicy;
   putTrust(call: { actor: string; policy: TrustPolicy; ifMatch: string | null }): TrustPolicy | Refusal;
+  /** Whom the namespace trusts now, for votes of these runners (none: for a job that has no votes yet). */
+  trustBasis(call: { runners: readonly RunnerId[] }): TrustBasis;
   getTriggers(): TriggersView;
   putTriggers(call: { actor: string; body: TriggersBody; ifMatch: string | null }): TriggersView | Refusal;
 };
@@ -43,6 +48,21 @@ export function createSettings(context: NamespaceContext): Settings {
         emit({ type: "trust.changed", subject: "trust", data: { policy } });
       });
       return policy;
+    },
+
+    trustBasis({ runners }) {
+      const at = formatTime(Date.now());
+      const put = readTrust(sql);
+      if (put === null) {
+        const asked = runners.filter((runner) => findRunner(sql, runner)?.revokedAt === null);
+        const policy = defaultPolicy(runners.length === 0 ? readRunnerKeys(sql, TRUST_LIMITS.policySigners) : asked);
+        return { at, policy, isDefault: true, revoked: [] };
+      }
+      const revoked = put.signers.flatMap(({ key }) => {
+        const revokedAt = findRunner(sql, key)?.revokedAt ?? null;
+        return revokedAt === null ? [] : [{ key, at: formatTime(revokedAt) }];
+      });
+      return { at, policy: put, isDefault: false, revoked };
     },
 
     getTriggers: () => triggersView(readTriggers(sql)),

@@ -15,9 +15,10 @@ import type {
 
 /**
  * What a job needs of a runner: what its submitter requires, and the least version of the wire in which the job can be said. Tickets and
- * runners that were stored before versions were kept have none, and count as the first. `runners`: only these, because its secrets are sealed to them.
+ * runners that were stored before versions were kept have none, and count as the first. `runners`: only these, because its secrets are sealed to them, or because a
+ * quorum counts no other votes. `except`: none of these, because they have a part in its quorum already.
  */
-export type Needs = Requires & { protocol?: number; runners?: readonly RunnerId[] };
+export type Needs = Requires & { protocol?: number; runners?: readonly RunnerId[]; except?: readonly RunnerId[] };
 
 /** What a runner offers, with the version of the wire that it speaks. */
 export type Ability = Offer & { protocol?: number };

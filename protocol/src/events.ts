@@ -8,6 +8,7 @@ import {
   progressSchema,
   runViewSchema,
 } from "./job.ts";
+import { verdictViewSchema } from "./verdict-view.ts";
 
 /**
  * The types of events. Additive only: a reader ignores types that it does not know.
@@ -30,6 +31,9 @@ export const EVENT_TYPES = [
   "job.superseded",
   "job.skipped",
   "job.unknown",
+  "job.verdict",
+  "run.assigned",
+  "run.running",
   "run.lost",
   "run.finished",
   "derivation.changed",
@@ -56,6 +60,7 @@ export const eventDataSchema = z.looseObject({
   phase: phaseSchema.optional(),
   progress: progressSchema.optional(),
   derivations: z.array(derivationSchema).optional(),
+  verdict: verdictViewSchema.optional(),
 });
 export type EventData = z.output<typeof eventDataSchema>;
 

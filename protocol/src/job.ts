@@ -19,6 +19,7 @@ import {
   sourceSchema,
   submitBodySchema,
 } from "./submit.ts";
+import { verdictViewSchema } from "./verdict-view.ts";
 
 export const JOB_STATES = [
   "held",
@@ -100,6 +101,8 @@ export const reasonSchema = z
     code: z.enum(REASON_CODES),
     detail: z.string().max(LIMITS.textCharacters),
     derivation: z.string().max(300).optional(),
+    /** With a quorum: what its votes came to, where the code alone does not say it. */
+    verdict: z.string().max(32).optional(),
   })
   .meta({ id: "Reason" });
 export type Reason = z.output<typeof reasonSchema>;
@@ -142,6 +145,22 @@ export const progressSchema = z
   .meta({ id: "Progress" });
 export type Progress = z.output<typeof progressSchema>;
 
+/** How far a quorum is: its runs that live, its votes, how many of them agree of how many that are needed, and what they come to so far. */
+export const quorumViewSchema = z
+  .object({
+    replicas: z.int(),
+    agree: z.int(),
+    distinct: z.enum(["key", "operator"]),
+    liveCount: z.int(),
+    voteCount: z.int(),
+    openCount: z.int(),
+    agreeing: z.int(),
+    needed: z.int(),
+    verdict: z.string(),
+  })
+  .meta({ id: "QuorumView" });
+export type QuorumView = z.output<typeof quorumViewSchema>;
+
 /** A job as lists, events and answers show it. Events carry it whole, so a reader's reducer is an assignment. */
 export const jobViewSchema = z
   .object({
@@ -173,6 +192,7 @@ export const jobViewSchema = z
     progress: progressSchema.nullable(),
     /** There for a job of somebody who is neither delegate nor named by a rule. */
     stranger: strangerViewSchema.optional(),
+    quorum: quorumViewSchema.optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;
@@ -219,7 +239,7 @@ export const runViewSchema = z
   .meta({ id: "Run" });
 export type RunView = z.output<typeof runViewSchema>;
 
-/** A job with what was asked for and all its runs. */
+/** A job with what was asked for, all its runs, and what their statements come to where that was decided. */
 export const jobDetailSchema = z
   .object({
     job: jobViewSchema,
@@ -227,6 +247,7 @@ export const jobDetailSchema = z
     runs: z.array(runViewSchema),
     /** The signed approval of a stranger's job (`verifyApproval`). */
     approval: signedApprovalSchema.optional(),
+    verdict: verdictViewSchema.nullable().optional(),
   })
   .meta({ id: "JobDetail" });
 export type JobDetail = z.output<typeof jobDetailSchema>;

@@ -70,6 +70,12 @@ export const LIMITS = {
   /** Runs that an infrastructure failure may cost before the job fails. */
   attempts: 3,
   attemptsMax: 10,
+  /** Replicas of a quorum: each is a whole run, and more than a handful of independent operators is rare. */
+  quorumReplicas: 7,
+  /** Replicas added because votes differed. Two settle every split that one liar can make; more would let liars spend other people's machines. */
+  quorumTieBreaks: 2,
+  /** Outputs that a verdict lists as different; further ones are counted. */
+  verdictOutputs: 32,
   /** Longest debounce, ms. */
   debounceMaxMs: 3600_000,
   /** Jobs of one deployment that are not final: a lane that is longer is a lane that nobody drains. */

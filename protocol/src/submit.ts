@@ -138,6 +138,20 @@ export function runnersAble(secrets: readonly JobSecret[]): RunnerId[] | null {
 }
 
 /**
+ * The same work by several runners: `replicas` of them, each with another key, or with `distinct: "operator"` of another operator of the trust
+ * policy; `agree` of their results have to be the same, output by output.
+ */
+export const quorumSchema = z
+  .strictObject({
+    replicas: z.int().min(1).max(LIMITS.quorumReplicas),
+    agree: z.int().min(1).max(LIMITS.quorumReplicas),
+    distinct: z.enum(["key", "operator"]).optional(),
+  })
+  .refine(({ replicas, agree }) => agree <= replicas, { path: ["agree"], message: "more than there are replicas" })
+  .meta({ id: "Quorum" });
+export type Quorum = z.output<typeof quorumSchema>;
+
+/**
  * The body of a submit. Only `task` is required. Scripts find `configuration`, any JSON, in the file that `$PLUMULE_CONFIGURATION` names, and
  * `type` in `$PLUMULE_TYPE`; builds of installables are pure and see neither.
  */
@@ -170,6 +184,7 @@ export const submitBodySchema = z
         `at most ${LIMITS.environmentCount} variables`,
       )
       .optional(),
+    quorum: quorumSchema.optional(),
     secrets: z
       .array(jobSecretSchema)
       .min(1)
@@ -190,6 +205,10 @@ export const submitBodySchema = z
   .refine((body) => body.task.kind !== "repository" || body.source !== undefined, {
     path: ["source"],
     message: "a repository task needs a source",
+  })
+  .refine(({ task, quorum }) => quorum === undefined || task.kind !== "effect", {
+    path: ["quorum"],
+    message: "an effect changes the world once; it cannot be repeated to compare",
   })
   .refine(({ secrets = [] }) => runnersAble(secrets)?.length !== 0, {
     path: ["secrets"],

@@ -97,12 +97,15 @@ export function acceptPolicy(
   return accepted(next);
 }
 
-/** The policy of a namespace that was told nothing else: any one of its own runners is believed, for every ref. */
+/**
+ * The policy of a namespace that was told nothing else: any one of its own runners is believed, for every ref. Nobody has said who answers for
+ * which machine, so each key stands for itself.
+ */
 export function defaultPolicy(runners: readonly string[]): TrustPolicy {
   return {
     version: 1,
     expires: null,
-    signers: runners.map((key) => ({ key, operator: "namespace" })),
+    signers: runners.map((key) => ({ key, operator: key })),
     rules: [{ ref: "*", require: { k: 1, compare: "result" }, onDivergence: "warn" }],
   };
 }

@@ -9,24 +9,7 @@ import {
   type TrustRule,
   votesNeeded,
 } from "./trust.ts";
-
-/**
- * What a policy says of the statements about one job or commit. `pending`: no trusted key has spoken yet; `insufficient`: some have, but
- * fewer agree than are needed; `diverged`: trusted keys say different things about the same inputs; `revoked`: it would be agreed, had
- * no key been revoked; `expired`: the policy is out of date and says nothing.
- */
-export type Verdict = "pending" | "agreed" | "diverged" | "insufficient" | "expired" | "revoked";
-
-/** How a statement of a trusted key counts, or why it does not. */
-export type Standing =
-  | "counted"
-  | "not-succeeded"
-  | "not-comparable"
-  | "equivocated"
-  | "operator-divided"
-  | "outside-validity"
-  | "wrong-builder"
-  | "revoked";
+import type { Standing, Verdict } from "./verdict-view.ts";
 
 /** A row of the matrix. `group` is the place of its content in `groups`, where it was compared. */
 export type Vote = {

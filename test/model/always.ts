@@ -69,7 +69,7 @@ function checkJob(core: Core, state: State, job: Job): void {
   const ended = job.runs.slice(0, isOccupying(job) ? -1 : undefined).every(({ finishedAt }) => finishedAt !== null);
   always(ended, "P1 only the newest run of a job is live", job.id);
   const kinds = new Set(
-    core.timers(state, moment().output).flatMap((timer) => (timer.job === job.id ? [timer.kind] : [])),
+    core.timers(state, moment().outputs).flatMap((timer) => (timer.job === job.id ? [timer.kind] : [])),
   );
   const wanted = isOccupying(job)
     ? (["lease", ...(job.state === "running" ? (["run", "silence"] as const) : [])] as const)

@@ -129,7 +129,7 @@ export function jobIndex(job: JobId): number {
 
 /** A moment in the model. `now` is later than `NOW` only for a timer. */
 export function moment(now = NOW): Moment {
-  return { now, actor: "model", output: null };
+  return { now, actor: "model", outputs: null };
 }
 
 /** A new lease for a poll; its token is as unique as the epoch after which it was made. */

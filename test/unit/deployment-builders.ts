@@ -1,4 +1,17 @@
-import { isRefusal, type JobId, type Outcome, type Phase, type Refusal, type SubmitBody } from "@plumule/protocol";
+import {
+  defaultPolicy,
+  isRefusal,
+  JOB_RESULT_PREDICATE_TYPE,
+  jobOfRun,
+  type Claims,
+  type JobId,
+  type Outcome,
+  type Phase,
+  type Refusal,
+  type SignedClaims,
+  type SubmitBody,
+  type TrustBasis,
+} from "@plumule/protocol";
 import { briefOf } from "#durable-objects/deployment/bodies.ts";
 import { approve, cancel } from "#durable-objects/deployment/core/cancel.ts";
 import { claim, heartbeat, type LeaseProof } from "#durable-objects/deployment/core/lease.ts";
@@ -11,10 +24,12 @@ import type { Decided } from "#durable-objects/deployment/core/work.ts";
 export const START = Date.UTC(2026, 0, 1);
 export const KING = `did:key:z6Mk${"k".repeat(44)}`;
 export const QUEEN = `did:key:z6Mk${"q".repeat(44)}`;
+export const ROOK = `did:key:z6Mk${"r".repeat(44)}`;
+export const PAWN = `did:key:z6Mk${"p".repeat(44)}`;
 export const EMPTY = emptyState("garden", "web");
 
 export function at(now: number, actor = "token:test"): Moment {
-  return { now, actor, output: null };
+  return { now, actor, outputs: null };
 }
 
 /** The decision, or a failed test that shows the refusal. */
@@ -22,6 +37,14 @@ export function decided<T>(answer: Decided<T> | Refusal): Decided<T> {
   if (isRefusal(answer)) throw new Error(`${answer.refused}: ${answer.detail}`);
   return answer;
 }
+
+/** Nobody has put a policy: each of four runners stands for itself. */
+export const BY_DEFAULT: TrustBasis = {
+  at: new Date(START).toISOString(),
+  policy: defaultPolicy([KING, QUEEN, ROOK, PAWN]),
+  isDefault: true,
+  revoked: [],
+};
 
 let seed = 0;
 /** A submission of a body, with a random part that is different every time. */
@@ -35,7 +58,18 @@ export function submission(
   new DataView(random.buffer).setUint32(4, seed);
   const brief = briefOf({ task: { kind: "shell", script: "true" }, ...body });
   const digests = { taskSha256: "a".repeat(64), configurationSha256: null };
-  return { receivedAt, random, brief, ...digests, rerunOf: null, teardown: false, ifMatch: null, lease: null, ...over };
+  return {
+    receivedAt,
+    random,
+    brief,
+    ...digests,
+    rerunOf: null,
+    teardown: false,
+    ifMatch: null,
+    lease: null,
+    basis: body.quorum === undefined ? null : BY_DEFAULT,
+    ...over,
+  };
 }
 
 export function submitted(
@@ -86,6 +120,52 @@ export function resultOf(proof: LeaseProof, outcome: Outcome, over: Partial<Repo
     events: null,
   };
   return { ...proof, outcome, ...rest, ...over };
+}
+
+const votesSaid = new Map<string, SignedClaims>();
+
+/** A result as `resultOf`, with the ballot that a quorum needs: what the job's earlier votes said, and that this run built these bytes. */
+export function voteOf(
+  state: State,
+  proof: LeaseProof,
+  outcome: Outcome = "succeeded",
+  { nar = "a", basis = BY_DEFAULT, claims = {} }: { nar?: string; basis?: TrustBasis; claims?: Partial<Claims> } = {},
+  over: Partial<Reported> = {},
+): Reported {
+  const job = state.jobs.find(({ id }) => id === jobOfRun(proof.run));
+  const run = job?.runs.find(({ id }) => id === proof.run);
+  if (job?.quorum === undefined || run === undefined) return resultOf(proof, outcome, over);
+  votesSaid.set(run.id, {
+    signer: run.runner,
+    sha256: `${run.id} ${nar}`,
+    claims: {
+      predicateType: JOB_RESULT_PREDICATE_TYPE,
+      namespace: "garden",
+      deployment: "web",
+      job: job.id,
+      run: run.id,
+      epoch: run.epoch,
+      commit: null,
+      taskSha256: job.taskSha256,
+      configurationSha256: null,
+      flakeLockSha256: null,
+      result: outcome,
+      system: "x86_64-linux",
+      runner: run.runner,
+      builderId: `${run.runner}#bwrap-v1`,
+      log: { sha256: "b".repeat(64), bytes: 10 },
+      outputs:
+        outcome === "succeeded"
+          ? [{ name: "out", path: "/nix/store/x-out", narHash: nar.repeat(64), narSize: 120 }]
+          : [],
+      startedAt: new Date(START).toISOString(),
+      finishedAt: new Date(START + 1_000).toISOString(),
+      ...claims,
+    },
+  });
+  const heard = [...job.runs.filter(({ vote }) => vote !== undefined), run];
+  const statements = heard.flatMap(({ id }) => votesSaid.get(id) ?? []);
+  return resultOf(proof, outcome, { ballot: { basis, statements }, ...over });
 }
 
 /** The live states a job can be in, told apart by what they answer to inputs. */

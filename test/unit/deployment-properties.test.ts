@@ -10,9 +10,10 @@ import {
 } from "@plumule/protocol";
 import fc from "fast-check";
 import { expect, it } from "vitest";
+import { brokenRule } from "#durable-objects/deployment/core/invariants.ts";
 import { isEdge, EDGES } from "#durable-objects/deployment/core/edges.ts";
 import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
-import { isOccupying, type State } from "#durable-objects/deployment/core/model.ts";
+import { isOccupying, liveRuns, type State } from "#durable-objects/deployment/core/model.ts";
 import { dispatches } from "#durable-objects/deployment/core/tickets.ts";
 import { fire, nextWake, timers } from "#durable-objects/deployment/core/timers.ts";
 import type { Change } from "#durable-objects/deployment/core/work.ts";
@@ -26,19 +27,21 @@ import {
   heartbeat,
   KING,
   lease,
+  PAWN,
   QUEEN,
   report,
-  resultOf,
+  ROOK,
   START,
   submission,
   submit,
+  voteOf,
 } from "./deployment-builders.ts";
 
 type Step =
   | { do: "submit"; body: Partial<SubmitBody> }
   | { do: "claim"; runner: string }
   | { do: "heartbeat" | "apply"; lease: number }
-  | { do: "result"; lease: number; outcome: Outcome }
+  | { do: "result"; lease: number; outcome: Outcome; nar: string }
   | { do: "cancel"; job: number; force: boolean }
   | { do: "approve"; job: number }
   | { do: "wait"; ms: number };
@@ -58,14 +61,30 @@ const body: fc.Arbitrary<Partial<SubmitBody>> = fc.record(
   },
   { requiredKeys: [] },
 );
+const quorum = fc.constantFrom({ replicas: 2, agree: 2 }, { replicas: 3, agree: 2 }, { replicas: 3, agree: 1 });
 const small = fc.nat({ max: 30 });
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ do: fc.constant("submit" as const), body }) },
-  { weight: 4, arbitrary: fc.record({ do: fc.constant("claim" as const), runner: fc.constantFrom(KING, QUEEN) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("submit" as const),
+      body: fc.tuple(body, quorum).map(([plain, votes]) => ({ ...plain, quorum: votes })),
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({ do: fc.constant("claim" as const), runner: fc.constantFrom(KING, QUEEN, ROOK, PAWN) }),
+  },
   { weight: 4, arbitrary: fc.record({ do: fc.constantFrom("heartbeat" as const, "apply" as const), lease: small }) },
   {
     weight: 3,
-    arbitrary: fc.record({ do: fc.constant("result" as const), lease: small, outcome: fc.constantFrom(...OUTCOMES) }),
+    arbitrary: fc.record({
+      do: fc.constant("result" as const),
+      lease: small,
+      outcome: fc.constantFrom(...OUTCOMES, "succeeded" as const),
+      nar: fc.constantFrom("a", "a", "b"),
+    }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("cancel" as const), job: small, force: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("approve" as const), job: small }) },
@@ -86,12 +105,13 @@ class Walk {
 
   take(answer: Change | Refusal): void {
     if (isRefusal(answer)) return;
+    expect(brokenRule(this.state, answer, this.now)).toBeNull();
     expect(answer.state.lane.epoch).toBeGreaterThanOrEqual(this.state.lane.epoch);
     this.state = answer.state;
     for (const { type, data } of answer.events) {
       if (!type.startsWith("job.") || data.job === undefined) continue;
       const state = type.slice(4) as JobState;
-      if (["phase", "progress", "waiting"].includes(state)) continue;
+      if (["phase", "progress", "waiting", "verdict"].includes(state)) continue;
       const states = this.seen.get(data.job.id) ?? [];
       const from = states.at(-1) ?? null;
       expect(
@@ -142,7 +162,7 @@ class Walk {
   write(index: number, how: (proof: LeaseProof) => Change | Refusal): void {
     const held = this.leases[index % Math.max(1, this.leases.length)];
     if (held === undefined) return;
-    const live = this.state.jobs.some((job) => isOccupying(job) && job.runs.at(-1)?.epoch === held.proof.epoch);
+    const live = this.state.jobs.some((job) => liveRuns(job).some(({ epoch }) => epoch === held.proof.epoch));
     const answer = how(held.proof);
     if (!live) expect(answer, "P5").toMatchObject({ refused: "stale-lease" });
     this.take(answer);
@@ -179,7 +199,9 @@ class Walk {
           ),
         );
       case "result":
-        return this.write(one.lease, (proof) => finish(this.state, resultOf(proof, one.outcome), at(this.now)));
+        return this.write(one.lease, (proof) =>
+          finish(this.state, voteOf(this.state, proof, one.outcome, { nar: one.nar }), at(this.now)),
+        );
       case "cancel":
         return this.take(cancel(this.state, { job: job(one.job), force: one.force, why, ifMatch: null }, at(this.now)));
       case "approve":
@@ -214,7 +236,7 @@ it("starts jobs in the order of their submission, whatever happens in between", 
         walk.run(one);
         const head = walk.state.jobs.find(({ ticket }) => ticket !== null);
         const queued = walk.state.jobs.filter(({ state }) => state === "queued");
-        if (head !== undefined) expect(head.id).toBe(queued[0]?.id);
+        if (head !== undefined && !isOccupying(head)) expect(head.id).toBe(queued[0]?.id);
         expect(walk.state.jobs.map(({ id }) => id)).toEqual(walk.state.jobs.map(({ id }) => id).toSorted());
       }
     }),
@@ -223,14 +245,14 @@ it("starts jobs in the order of their submission, whatever happens in between", 
 });
 
 it("reaches every edge of the state machine", () => {
-  const reached = new Set<string>();
-  const walks = fc.sample(fc.array(step, { minLength: 30, maxLength: 80 }), { numRuns: 800, seed: 7 });
+  const missing = new Set(EDGES.filter(({ cause }) => cause !== "resolved").map(({ from, to }) => `${from} ${to}`));
+  const walks = fc.sample(fc.array(step, { minLength: 30, maxLength: 80 }), { numRuns: 1_000, seed: 11 });
   for (const steps of walks) {
+    if (missing.size === 0) break;
     const walk = new Walk();
     for (const one of steps) walk.run(one);
     for (const states of walk.seen.values())
-      states.forEach((state, index) => reached.add(`${states[index - 1] ?? null} ${state}`));
+      states.forEach((state, index) => missing.delete(`${states[index - 1] ?? null} ${state}`));
   }
-  const wanted = new Set(EDGES.filter(({ cause }) => cause !== "resolved").map(({ from, to }) => `${from} ${to}`));
-  expect([...wanted].filter((edge) => !reached.has(edge))).toEqual([]);
+  expect([...missing]).toEqual([]);
 });

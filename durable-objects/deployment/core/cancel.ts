@@ -1,7 +1,8 @@
 import { LIMITS, refuse, type Command, type Interrupt, type JobId, type Reason, type Refusal } from "@plumule/protocol";
 import type { Cause } from "./edges.ts";
 import { revoke } from "./lease.ts";
-import { type ApprovedBy, type Ending, type Job, type Moment, type State, timeoutsOf } from "./model.ts";
+import { type ApprovedBy, type Ending, type Job, liveRuns, type Moment, type State, timeoutsOf } from "./model.ts";
+import { stopReplicas } from "./quorum.ts";
 import { checkRevision } from "./revision.ts";
 import { type Decided, reason, Work } from "./work.ts";
 
@@ -29,10 +30,13 @@ export function interrupt(work: Work, job: Job, { cause, state, how, why, supers
     return true;
   }
   work.nextEpoch();
-  work.move(job, cause, "cancelling", {
-    ...stopping(work, job, state, why, timeoutsOf(job.brief).graceMs, false),
-    supersededBy,
-  });
+  const left = stopReplicas(work, job, why);
+  if (liveRuns(left).length === 0) work.move(left, cause, state, { reason: why, supersededBy });
+  else
+    work.move(left, cause, "cancelling", {
+      ...stopping(work, left, state, why, timeoutsOf(job.brief).graceMs, false),
+      supersededBy,
+    });
   return true;
 }
 

@@ -14,7 +14,8 @@ export type Cause =
   | "acknowledgement expired"
   | "lease expired"
   | "queue expired"
-  | "timed out";
+  | "timed out"
+  | "concluded";
 
 /** One edge of the state machine; `from` is null for a job that is being made. */
 export type Edge = { from: JobState | null; cause: Cause; to: JobState };
@@ -41,7 +42,11 @@ export const EDGES: readonly Edge[] = [
     ["running", "queued", "failed", "unknown"],
     ["cancelling", "cancelled", "superseded", "failed", "unknown"],
   ]),
-  ...edges("timed out", [["running", "cancelling"]]),
+  ...edges("timed out", [["running", "cancelling", "failed"]]),
+  ...edges("concluded", [
+    ["running", "succeeded", "failed", "skipped"],
+    ["assigned", "failed"],
+  ]),
   ...edges("queue expired", [
     ["held", "failed"],
     ["queued", "failed"],
@@ -50,13 +55,13 @@ export const EDGES: readonly Edge[] = [
     ["held", "cancelled"],
     ["queued", "cancelled"],
     ["assigned", "cancelled"],
-    ["running", "cancelling"],
+    ["running", "cancelling", "cancelled"],
   ]),
   ...edges("replaced", [
     ["held", "superseded"],
     ["queued", "superseded"],
     ["assigned", "superseded"],
-    ["running", "cancelling"],
+    ["running", "cancelling", "superseded"],
   ]),
   ...edges("resolved", [["unknown", "succeeded", "failed", "cancelled"]]),
 ];

@@ -1,5 +1,6 @@
 import type { JobId, Millis } from "@plumule/protocol";
-import { attemptsOf, isOccupying, type Job, type Lane, type Run, type State } from "./model.ts";
+import { isOccupying, type Job, type Lane, liveRuns, type Run, runLimitOf, type State } from "./model.ts";
+import { isReplicated, openCount, votes } from "./replicas.ts";
 import { offerable } from "./tickets.ts";
 import { timersOf } from "./timers.ts";
 import { isFinal } from "./views.ts";
@@ -53,6 +54,13 @@ function brokenEnd(before: Lane, was: Job | null, job: Job): string | null {
     return `P6 final states absorb: job ${job.id} is ${job.state} again`;
   if (was?.state === "cancelling" && job.state !== was.ending?.state && !["cancelling", "unknown"].includes(job.state))
     return `P4 what is being stopped is stopped: job ${job.id} becomes ${job.state}`;
+  if (
+    was?.quorum?.conclusion != null &&
+    isFinal(job) &&
+    !ENDS_OF_SETTLED.has(job.state) &&
+    job.state !== was.quorum.conclusion.state
+  )
+    return `P6 a settled quorum stays settled: job ${job.id} becomes ${job.state}`;
   if ((job.state === "cancelling") !== (job.ending !== null))
     return `P15 a stop has a deadline: job ${job.id} is ${job.state}, its ending is ${job.ending?.state ?? "open"}`;
   return null;
@@ -65,23 +73,46 @@ function brokenRuns(before: State, { lane, jobs }: State, was: Job | null, job: 
   if (
     job.runs.length < runsBefore ||
     job.runs.length > runsBefore + 1 ||
-    (isGranted && job.runs.length > attemptsOf(job.brief))
+    (isGranted && job.runs.length > runLimitOf(job))
   )
     return `P6 attempts are counted: job ${job.id} has ${job.runs.length} runs, had ${runsBefore}`;
   if (isGranted && run !== undefined && run.epoch <= before.lane.epoch)
     return `P5 every grant has a higher epoch: run ${run.id} has ${run.epoch} after ${before.lane.epoch}`;
   if (run !== undefined && run.epoch > lane.epoch)
     return `P5 no lease is ahead of its lane: run ${run.id} has ${run.epoch}, the lane ${lane.epoch}`;
-  if (!isGranted && run !== undefined && !isSameLease(was?.runs.at(-1) ?? run, run))
-    return `P5 a lease stays what it was: run ${run.id} has another token or epoch`;
-  if (isOccupying(job) !== (run !== undefined && run.finishedAt === null))
+  const changed = job.runs.find((one, index) => !isSameLease(was?.runs[index] ?? one, one));
+  if (changed !== undefined) return `P5 a lease stays what it was: run ${changed.id} has another token or epoch`;
+  return brokenLeases(job) ?? brokenOccupation(was, job, jobs);
+}
+
+/** One lease, or with a quorum as many as it has replicas, of different runners; a quorum that lacks replicas may wait without any. */
+function brokenLeases(job: Job): string | null {
+  const live = liveRuns(job);
+  const waits = isOccupying(job) && openCount(job) > 0;
+  if (isOccupying(job) ? live.length === 0 && !waits : live.length > 0)
     return `P1 a lease lives as long as its job has the lane: job ${job.id} is ${job.state}`;
+  const parts = [...live, ...votes(job)];
+  const most = (job.brief.quorum?.replicas ?? 1) + (job.quorum?.tieBreakCount ?? 0);
+  if (live.length > 1 && (!isReplicated(job) || parts.length > most))
+    return `P1 a job has one lease, or one per replica: job ${job.id} has ${live.length}`;
+  const runners = new Set(
+    job.runs.filter((run) => run.finishedAt === null || run.vote !== undefined).map(({ runner }) => runner),
+  );
+  return runners.size === new Set([...live, ...votes(job)]).size
+    ? null
+    : `P10 each replica is another runner's: job ${job.id} has ${runners.size} of them`;
+}
+
+function brokenOccupation(was: Job | null, job: Job, jobs: readonly Job[]): string | null {
   const other =
     isOccupying(job) && (was === null || !isOccupying(was))
       ? jobs.find((one) => one !== job && isOccupying(one))
       : undefined;
   return other === undefined ? null : `P1 one job has the lane: jobs ${other.id} and ${job.id} have it`;
 }
+
+/** What a person may still make of a job whose quorum is settled while its last replicas stop. */
+const ENDS_OF_SETTLED: ReadonlySet<string> = new Set(["cancelled", "superseded"]);
 
 function isSameLease(a: Run, b: Run): boolean {
   return a.id === b.id && a.epoch === b.epoch && a.leaseSha256 === b.leaseSha256 && a.runner === b.runner;

@@ -16,14 +16,17 @@ import {
   backoffMs,
   type Job,
   type LeaseOffer,
-  liveRun,
+  liveRuns,
+  lossCount,
   type Moment,
   type Run,
   type State,
   timeoutsOf,
 } from "./model.ts";
+import { endStopped, replaceReplica, stopReplicas } from "./quorum.ts";
+import { isReplicated, isStopping, mayTake, votes } from "./replicas.ts";
+import { endRun, tellRun, withRun } from "./run-records.ts";
 import { offerable, withdraw } from "./tickets.ts";
-import { runView } from "./views.ts";
 import { type Decided, reason, Work } from "./work.ts";
 
 /** A job with the run that holds its lease. */
@@ -40,11 +43,17 @@ export function claim(
 ): Decided<Leased | null> {
   const work = new Work(state, moment);
   const job = work.find(input.job);
-  const live = job === undefined ? null : liveRun(job);
-  if (job?.state === "assigned" && live?.requestKey === input.lease.requestKey && live.runner === input.lease.runner)
-    return work.done({ job, run: live });
+  const { requestKey, runner } = input.lease;
+  const known = job === undefined ? [] : liveRuns(job);
+  const given = known.find((run) => run.state === "assigned" && run.requestKey === requestKey && run.runner === runner);
+  if (job !== undefined && given !== undefined) return work.done({ job, run: given });
   if (job === undefined || offerable(work.jobs, work.now)?.id !== job.id || job.ticket?.number !== input.ticket)
     return work.done(null);
+  if (!mayTake(job, runner)) {
+    // Its pool knew no better, or the policy has changed. The pool drops the ticket now, so another one follows, but not at once.
+    work.put({ ...job, ticket: null, ready: { at: work.now + backoffMs(1), reason: "backoff" } });
+    return work.done(null);
+  }
   return work.done(grant(work, { ...job, ticket: null }, input.lease));
 }
 
@@ -59,6 +68,7 @@ export function grantReserved(
   // A ticket that may have reached the pool is left to its claim.
   if (job?.id !== input.job || job.ticket === null || job.ticket.placed || job.ticket.tryCount > 0)
     return work.done(null);
+  if (!mayTake(job, input.lease.runner)) return work.done(null);
   return work.done(grant(work, { ...job, ticket: null }, input.lease));
 }
 
@@ -91,13 +101,12 @@ export function grant(work: Work, job: Job, lease: LeaseOffer): Leased {
     log: { state: "open", bytes: 0, sha256: null },
     statementCount: 0,
   };
-  const assigned = work.move(job, "granted", "assigned", {
-    phase: "assigned",
-    ready: null,
-    waiting: null,
-    runs: [...job.runs, run],
-  });
-  return { job: assigned, run };
+  const changes = { ready: null, waiting: null, runs: [...job.runs, run] };
+  if (job.state === "queued")
+    return { job: work.move(job, "granted", "assigned", { phase: "assigned", ...changes }), run };
+  const joined = work.put({ ...job, ...changes, queueUntil: work.now + timeoutsOf(job.brief).queueMs });
+  tellRun(work, "run.assigned", joined, run);
+  return { job: joined, run };
 }
 
 /** What a runner shows with every write: the run, the digest of its token, and the epoch that it was given. */
@@ -106,16 +115,10 @@ export type LeaseProof = { run: RunId; leaseSha256: string; epoch: number };
 /** The job and run that a write may touch, or `stale-lease`: another token, another epoch, or a lease that has ended (P5). */
 export function provenLease(jobs: readonly Job[], proof: LeaseProof): Leased | Refusal {
   for (const job of jobs) {
-    const run = liveRun(job);
-    if (run !== null && run.id === proof.run && run.leaseSha256 === proof.leaseSha256 && run.epoch === proof.epoch)
-      return { job, run };
+    const run = liveRuns(job).find(({ id }) => id === proof.run);
+    if (run?.leaseSha256 === proof.leaseSha256 && run.epoch === proof.epoch) return { job, run };
   }
   return refuse("stale-lease", `Run ${proof.run} has no live lease with this token and epoch ${proof.epoch}.`);
-}
-
-/** Replaces a job's live run. */
-export function withRun(job: Job, run: Run): Job {
-  return { ...job, runs: [...job.runs.slice(0, -1), run] };
 }
 
 /** What the holder of a lease is told: when it ends, and a command that is newer than the last one seen. */
@@ -145,14 +148,15 @@ export function heartbeat(
   const leased = provenLease(work.jobs, input);
   if ("refused" in leased) return leased;
   const { job, run } = acknowledge(work, leased);
-  const leaseUntil = Math.min(work.now + LIMITS.leaseMs, job.ending?.until ?? Number.POSITIVE_INFINITY);
+  const until = job.ending?.until ?? job.quorum?.conclusion?.until ?? Number.POSITIVE_INFINITY;
+  const leaseUntil = Math.min(work.now + LIMITS.leaseMs, until);
   work.put(withRun(job, { ...run, leaseUntil, isolation: input.isolation ?? run.isolation }));
-  return work.done({ first: leased.job.state === "assigned" });
+  return work.done({ first: leased.run.state === "assigned" });
 }
 
 /** Makes an assigned run a running one; a running one stays as it is. */
 export function acknowledge(work: Work, { job, run }: Leased): Leased {
-  if (job.state !== "assigned") return { job, run };
+  if (run.state !== "assigned") return { job, run };
   const running: Run = {
     ...run,
     state: "running",
@@ -161,7 +165,12 @@ export function acknowledge(work: Work, { job, run }: Leased): Leased {
     undelivered: null,
     leaseUntil: work.now + LIMITS.leaseMs,
   };
-  const started = work.move(withRun(job, running), "acknowledged", "running", {
+  const acknowledged = withRun(job, running);
+  if (job.state !== "assigned") {
+    tellRun(work, "run.running", work.put(acknowledged), running);
+    return { job: acknowledged, run: running };
+  }
+  const started = work.move(acknowledged, "acknowledged", "running", {
     phase: "setup",
     startedAt: job.startedAt ?? work.now,
   });
@@ -173,45 +182,46 @@ export function acknowledge(work: Work, { job, run }: Leased): Leased {
  * the new epoch refuses it.
  */
 export function revoke(work: Work, job: Job, why: Reason): Job {
-  const run = liveRun(job);
-  if (run === null) return withdraw(work, job);
+  const live = liveRuns(job);
+  if (live.length === 0) return withdraw(work, job);
   work.nextEpoch();
-  return withRun(job, endRun(work, run, "cancelled", why));
+  return stopReplicas(work, job, why);
 }
 
 /**
  * The lease has ended without a result. A run that was not acknowledged, or had not begun to apply, is tried again elsewhere; one that
  * may have changed the world is `unknown` and left to a person; a job that was being stopped is stopped.
  */
-export function expire(work: Work, job: Job): void {
-  const run = liveRun(job);
-  if (run === null) return;
-  const unacknowledged = job.state === "assigned";
+export function expire(work: Work, job: Job, run: Run): void {
+  const unacknowledged = run.state === "assigned";
   const why = unacknowledged
     ? reason("not-acknowledged", `The runner did not acknowledge run ${run.id} in time.`)
     : reason("runner-lost", `The lease of run ${run.id} ended without a result.`);
   work.nextEpoch();
-  const lost = withRun(job, endRun(work, run, "lost", why));
-  tellRun(work, "run.lost", lost);
+  const ended = endRun(work, run, "lost", why);
+  const lost = work.put(withRun(job, ended));
+  tellRun(work, "run.lost", lost, ended);
   if (job.phase === "applying") work.move(lost, "lease expired", "unknown", { reason: why });
-  else if (job.ending !== null) work.move(lost, "lease expired", job.ending.state, { reason: job.ending.reason });
-  else retryElsewhere(work, lost, unacknowledged ? "acknowledgement expired" : "lease expired", why);
+  else if (isStopping(job)) endStopped(work, lost, "lease expired");
+  else retryElsewhere(work, lost, run, job.state === "assigned" ? "acknowledgement expired" : "lease expired", why);
 }
 
 /** Puts a job back into the queue after an infrastructure failure, away from the runner that it met, or fails it when its attempts are used up. */
-export function retryElsewhere(work: Work, job: Job, cause: Cause, why: Reason): void {
-  const runner = job.runs.at(-1)?.runner;
-  requeue(
-    work,
-    { ...job, avoid: runner === undefined || job.avoid.includes(runner) ? job.avoid : [...job.avoid, runner] },
-    cause,
-    why,
-  );
+export function retryElsewhere(work: Work, job: Job, { runner }: Run, cause: Cause, why: Reason): void {
+  requeue(work, { ...job, avoid: job.avoid.includes(runner) ? job.avoid : [...job.avoid, runner] }, cause, why);
 }
 
-/** Puts a job back into the queue with a backoff, or fails it when its attempts are used up. */
+/**
+ * Puts a job back into the queue with a backoff, or fails it when its attempts are used up. A job of several replicas stays where it is as long
+ * as others are alive or have voted.
+ */
 export function requeue(work: Work, job: Job, cause: Cause, why: Reason): void {
-  if (job.runs.length >= attemptsOf(job.brief)) {
+  if (isReplicated(job) && (liveRuns(job).length > 0 || votes(job).length > 0)) {
+    replaceReplica(work, job, why);
+    return;
+  }
+  const losses = lossCount(job);
+  if (losses >= attemptsOf(job.brief)) {
     work.move(job, cause, "failed", { reason: why });
     return;
   }
@@ -221,31 +231,6 @@ export function requeue(work: Work, job: Job, cause: Cause, why: Reason): void {
     progress: null,
     queuedAt: work.now,
     queueUntil: work.now + timeoutsOf(job.brief).queueMs,
-    ready: { at: work.now + backoffMs(job.runs.length), reason: "backoff" },
+    ready: { at: work.now + backoffMs(losses), reason: "backoff" },
   });
-}
-
-/** Ends a run that brought no result: its log is what arrived. */
-export function endRun(work: Work, run: Run, state: "cancelled" | "lost", why: Reason): Run {
-  const { output } = work.moment;
-  return {
-    ...run,
-    state,
-    phase: null,
-    undelivered: null,
-    finishedAt: work.now,
-    reason: why,
-    log: { state: "truncated", bytes: output?.bytes ?? 0, sha256: null },
-  };
-}
-
-/** Tells the end of a job's last run. */
-export function tellRun(
-  work: Work,
-  type: "run.lost" | "run.finished",
-  job: Job,
-  outputs: Parameters<typeof runView>[4] = [],
-): void {
-  const run = job.runs.at(-1);
-  if (run !== undefined) work.tell(type, job, { run: runView(work.lane, job, run, null, outputs) });
 }

@@ -17,6 +17,8 @@ import {
   type RunView,
   type SubmitBody,
   type Task,
+  type TrustBasis,
+  type VerdictView,
   type Waiting,
   type Envelope,
 } from "@plumule/protocol";
@@ -56,9 +58,12 @@ export type Lane = {
 /** The bounded part of the truth that decisions see: the lane, and its jobs that are not final, in the order of their submission. */
 export type State = { readonly lane: Lane; readonly jobs: readonly Job[] };
 
-/** When and by whom. `output` is what the live run has logged: bytes, and when the last of them came. */
-export type Moment = { now: Millis; actor: Actor; output: Output | null };
+/** When and by whom, and what the live runs have logged; null where nobody looked. */
+export type Moment = { now: Millis; actor: Actor; outputs: Outputs | null };
+/** What a run has logged: bytes, and when the last of them came. */
 export type Output = { bytes: number; at: Millis };
+/** What runs have logged, by epoch; a run without a byte is not in it. */
+export type Outputs = ReadonlyMap<number, Output>;
 
 /**
  * A submit body without its bulk: what decisions and views need. The whole body is stored beside it. `protocol` is the version of the wire that a
@@ -103,7 +108,7 @@ export type Job = {
   ready: { at: Millis; reason: "debounce" | "backoff" } | null;
   /** When the burst began that this job's debounce waits for. */
   burstAt: Millis | null;
-  /** All its runs, oldest first; the last one is live while the job is assigned, running or cancelling. */
+  /** All its runs, oldest first. The last one is live while the job is assigned, running or cancelling; with a quorum up to as many as there are replicas, or none. */
   runs: readonly Run[];
   /** Runners that lost or refused it. */
   avoid: readonly RunnerId[];
@@ -116,6 +121,22 @@ export type Job = {
   rerunOf: JobId | null;
   ending: Ending | null;
   command: Command | null;
+  /** Only where several runners have to agree. */
+  quorum?: QuorumRecord;
+};
+
+/** What is known of a job's quorum. A persisted contract like `Lane`. */
+export type QuorumRecord = {
+  /** Whose votes count, as the namespace said when the job came and with each vote since. */
+  basis: TrustBasis;
+  /** Replicas added because votes differed. */
+  tieBreakCount: number;
+  /** Nobody came in time for a replica that is missing, or too many were lost: no more are asked for. */
+  closed: boolean;
+  /** What the votes came to last; null before the first. */
+  verdict: VerdictView | null;
+  /** How the job ends as soon as its last replica has stopped, and when their leases end at the latest (P15); null while it is open. */
+  conclusion: { state: "succeeded" | "failed" | "skipped"; reason: Reason | null; until: Millis } | null;
 };
 
 /** A run. A persisted contract like `Lane`. */
@@ -151,7 +172,10 @@ export type Run = {
   redactions?: Readonly<Record<string, number>>;
   log: RunView["log"];
   statementCount: number;
+  /** As what its result counts in a quorum; missing for a run that said nothing about the job. */
+  vote?: Vote;
 };
+export type Vote = "succeeded" | "failed" | "skipped";
 
 /** A lease that may be given: who asks, and the token with its digest, made outside because this folder draws no randomness. */
 export type LeaseOffer = { runner: RunnerId; requestKey: string; leaseToken: string; leaseSha256: string };
@@ -178,9 +202,21 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
   return { lane, jobs: [] };
 }
 
-/** The run that holds the lease, or null. */
+/** The run that holds the lease, or null; of several the newest. */
 export function liveRun(job: Job): Run | null {
-  return isOccupying(job) ? (job.runs.at(-1) ?? null) : null;
+  return liveRuns(job).at(-1) ?? null;
+}
+
+/** The runs that hold leases: more than one only with a quorum. */
+export function liveRuns(job: Job): Run[] {
+  return job.runs.filter(({ finishedAt }) => finishedAt === null);
+}
+
+/** The run that stands for the job where only one can be shown: the newest, or with a quorum the oldest that was not lost. */
+export function leadRun(job: Job): Run | null {
+  const lead =
+    job.quorum === undefined ? undefined : job.runs.find((run) => run.finishedAt === null || run.vote !== undefined);
+  return lead ?? job.runs.at(-1) ?? null;
 }
 
 /** True for a job that has the lane to itself (P1). */
@@ -214,6 +250,17 @@ export function timeoutsOf(brief: Brief): {
 /** Runs that infrastructure failures may cost the job. */
 export function attemptsOf(brief: Brief): number {
   return brief.retry?.attempts ?? LIMITS.attempts;
+}
+
+/** Runs that the job may have in all. */
+export function runLimitOf({ brief, quorum }: Job): number {
+  const spare = quorum === undefined ? 0 : (brief.quorum?.replicas ?? 1) + quorum.tieBreakCount - 1;
+  return attemptsOf(brief) + spare;
+}
+
+/** Runs that are over and said nothing about the job: what its attempts are counted by. */
+export function lossCount({ runs }: Job): number {
+  return runs.filter(({ finishedAt, vote }) => finishedAt !== null && vote === undefined).length;
 }
 
 /** The pool whose runners may take the job. */

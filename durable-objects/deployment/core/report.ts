@@ -1,6 +1,8 @@
 import { LIMITS, refuse, type Derivation, type Phase, type Refusal, type RunnerEvent } from "@plumule/protocol";
-import { acknowledge, type Leased, type LeaseProof, provenLease, withRun } from "./lease.ts";
-import type { Job, Moment, Run, State } from "./model.ts";
+import { acknowledge, type Leased, type LeaseProof, provenLease } from "./lease.ts";
+import { type Job, leadRun, liveRuns, type Moment, type Run, type State } from "./model.ts";
+import { isReplicated } from "./replicas.ts";
+import { withRun } from "./run-records.ts";
 import { type Decided, Work } from "./work.ts";
 
 /** Progress of one run is told at most this often; newer progress replaces what was not told yet. */
@@ -45,8 +47,8 @@ export function report(
 export function flushProgress(state: State, moment: Moment): Decided<null> {
   const work = new Work(state, moment);
   for (const job of work.jobs) {
-    const run = job.runs.at(-1);
-    if (run?.progressUntold === true) tellProgress(work, job, run);
+    const run = liveRuns(job).find(({ progressUntold }) => progressUntold);
+    if (run !== undefined) tellProgress(work, job, run);
   }
   return work.done(null);
 }
@@ -85,17 +87,19 @@ export function apply(
   { job, run }: Leased,
   { number, events }: { number: number; events: readonly RunnerEvent[] },
 ): Applied | Refusal {
+  // Of several replicas one is shown; the others would make the same things start over and over.
+  const isLead = leadRun(job)?.id === run.id;
   let phase: Phase | null = run.phase;
   let { progress } = job;
   const changes: Change[] = [];
   for (const event of events) {
     switch (event.type) {
       case "phase":
-        // How an effect ended is not known before the result, so a run that has begun to apply is treated as applying until then.
-        if (phase !== "applying") phase = event.phase;
+        // A job of several replicas never applies: its results are compared. How an effect ended is not known before the result, so a run that has begun to apply is treated as applying until then.
+        if (phase !== "applying" && !(isReplicated(job) && event.phase === "applying")) phase = event.phase;
         break;
       case "progress":
-        progress = event.progress;
+        if (isLead) progress = event.progress;
         break;
       case "plan":
         changes.push({ derivations: event.derivations, edges: event.edges });
@@ -120,13 +124,13 @@ export function apply(
     derivationCharacters: offset + text.length,
     progressUntold: run.progressUntold || progress !== job.progress,
   };
-  const changed = work.put(withRun({ ...job, phase, progress }, next));
+  const changed = work.put(withRun({ ...job, phase: isLead ? phase : job.phase, progress }, next));
   return {
     job: changed,
     run: next,
     batch: text === "" ? null : { epoch: run.epoch, offset, text },
-    derivations: changes.flatMap((change) => change.derivations),
-    phase: phase !== run.phase,
+    derivations: isLead ? changes.flatMap((change) => change.derivations) : [],
+    phase: isLead && phase !== run.phase,
   };
 }
 

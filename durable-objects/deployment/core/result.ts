@@ -1,17 +1,23 @@
-import type {
-  IsolationLevel,
-  JobState,
-  Outcome,
-  Output as BuildOutput,
-  Reason,
-  Refusal,
-  RunnerEvent,
-  RunState,
-  RunView,
+import {
+  decideQuorum,
+  type IsolationLevel,
+  type JobState,
+  type Outcome,
+  type Output as BuildOutput,
+  type Reason,
+  type Refusal,
+  type RunnerEvent,
+  type RunState,
+  type RunView,
+  type SignedClaims,
+  type TrustBasis,
 } from "@plumule/protocol";
-import { acknowledge, type LeaseProof, provenLease, requeue, retryElsewhere, tellRun, withRun } from "./lease.ts";
-import type { Job, Moment, Run, State } from "./model.ts";
+import { acknowledge, type LeaseProof, provenLease, requeue, retryElsewhere } from "./lease.ts";
+import { attemptsOf, type Job, lossCount, type Moment, type Run, type State, type Vote } from "./model.ts";
+import { countVotes, endStopped } from "./quorum.ts";
+import { isReplicated, isStopping, refOf } from "./replicas.ts";
 import { apply, type DerivationBatch, tellDerivations } from "./report.ts";
+import { tellRun, withRun } from "./run-records.ts";
 import { outputsForEvent } from "./views.ts";
 import { type Decided, reason, Work } from "./work.ts";
 
@@ -27,7 +33,12 @@ export type Reported = LeaseProof & {
   statementCount: number;
   log: RunView["log"];
   events: { number: number; events: readonly RunnerEvent[] } | null;
+  /** With a quorum: whose votes count, and every statement that is one, this result's among them. */
+  ballot?: Ballot | null;
 };
+
+/** The votes of a quorum, verified, with the policy that they count by. */
+export type Ballot = { basis: TrustBasis; statements: readonly SignedClaims[] };
 
 /** What a result came to: the state of the job after it, and what is to be kept of its events. */
 export type Finished = { state: JobState; batch: DerivationBatch | null };
@@ -65,10 +76,11 @@ export function finish(state: State, input: Reported, moment: Moment): Decided<F
     ...(input.redactions === undefined ? {} : { redactions: input.redactions }),
     log: input.log,
     statementCount: input.statementCount,
+    ...voteOf(job, input),
   };
   const done = work.put(withRun(job, ended));
-  tellRun(work, "run.finished", done, outputsForEvent(input.outputs));
-  conclude(work, done, input);
+  tellRun(work, "run.finished", done, ended, outputsForEvent(input.outputs));
+  conclude(work, done, ended, input);
   return work.done({ state: work.stateOf(job.id), batch: applied?.batch ?? null });
 }
 
@@ -77,13 +89,32 @@ export function finish(state: State, input: Reported, moment: Moment): Decided<F
  * unknown. A runner that refused the job or was stopped itself says nothing about the job: it is tried elsewhere, unless it had begun to
  * apply.
  */
-function conclude(work: Work, job: Job, { outcome, reason: why }: Reported): void {
-  const saysNothing = outcome === "refused" || (outcome === "cancelled" && why?.code === "runner-stopped");
-  if (outcome === "unknown" || (saysNothing && job.phase === "applying"))
+function conclude(work: Work, job: Job, run: Run, input: Reported): void {
+  const { outcome, reason: why, ballot } = input;
+  const nothing = saysNothing(input);
+  if (!isReplicated(job) && (outcome === "unknown" || (nothing && job.phase === "applying")))
     work.move(job, "reported", "unknown", { reason: why });
-  else if (job.ending !== null) work.move(job, "reported", job.ending.state, { reason: job.ending.reason });
-  else if (saysNothing) retryElsewhere(work, job, "refused", why ?? reason("refused", "The runner refused the job."));
+  else if (isStopping(job)) endStopped(work, job, "reported");
+  else if (ballot != null && run.vote !== undefined) {
+    const { basis, statements } = ballot;
+    const { brief } = job;
+    if (brief.quorum === undefined) return;
+    countVotes(work, job, { basis, verdict: decideQuorum(basis, refOf(brief), brief.quorum, statements, work.now) });
+  } else if (nothing || outcome === "refused" || isReplicated(job))
+    retryElsewhere(work, job, run, "refused", why ?? reason("refused", "The runner refused the job."));
   else if (outcome === "failed" && job.brief.retry?.onFailure === true)
     requeue(work, job, "reported", why ?? reason("exit-code", "The job failed."));
   else work.move(job, "reported", outcome, { reason: why });
+}
+
+function saysNothing({ outcome, reason: why }: Pick<Reported, "outcome" | "reason">): boolean {
+  return outcome === "refused" || (outcome === "cancelled" && why?.code === "runner-stopped");
+}
+
+/** What a result counts as in the job's quorum, if it has one. */
+export function voteOf(job: Job, { outcome }: Pick<Reported, "outcome">): { vote?: Vote } {
+  if (!isReplicated(job)) return {};
+  if (outcome === "failed" && job.brief.retry?.onFailure === true && lossCount(job) + 1 < attemptsOf(job.brief))
+    return {};
+  return outcome === "succeeded" || outcome === "failed" || outcome === "skipped" ? { vote: outcome } : {};
 }

@@ -8,6 +8,7 @@ import {
   type Mode,
   type Reason,
   type Refusal,
+  type TrustBasis,
 } from "@plumule/protocol";
 import type { Ticket as PoolTicket } from "../../pool/calls.ts";
 import type { Actor } from "../calls.ts";
@@ -23,6 +24,8 @@ import {
   type State,
   timeoutsOf,
 } from "./model.ts";
+import { newQuorum, quorumFault } from "./quorum.ts";
+import { mayTake } from "./replicas.ts";
 import { checkRevision } from "./revision.ts";
 import { offerable, poolTicket } from "./tickets.ts";
 import { waitingOf } from "./views.ts";
@@ -40,6 +43,8 @@ export type Submission = {
   teardown: boolean;
   ifMatch: string | null;
   lease: (LeaseOffer & { job: JobId }) | null;
+  /** Whom the namespace trusts, for a job with a quorum. */
+  basis?: TrustBasis | null;
 };
 
 /**
@@ -65,6 +70,8 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
     });
   const mismatch = checkRevision(state, input.ifMatch);
   if (mismatch !== null) return mismatch;
+  const fault = input.basis == null ? null : quorumFault(brief, input.basis);
+  if (fault !== null) return fault;
   const leaving = state.jobs.find((job) => job.teardown);
   if (lane.removing || leaving !== undefined)
     return refuse(
@@ -109,7 +116,10 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
     brief.hold === true ? "held" : "queued",
   );
   const head = offerable(work.jobs, moment.now)?.id === job.id ? job : null;
-  const granted = head !== null && input.lease?.job === id ? grant(work, head, input.lease) : null;
+  const granted =
+    head !== null && input.lease?.job === id && mayTake(head, input.lease.runner)
+      ? grant(work, head, input.lease)
+      : null;
   const offer =
     head === null || granted !== null
       ? null
@@ -201,6 +211,7 @@ function newJob(
     rerunOf: input.rerunOf,
     ending: null,
     command: null,
+    ...newQuorum(input.brief, input.basis ?? null),
   };
 }
 

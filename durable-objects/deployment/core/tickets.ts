@@ -1,6 +1,7 @@
 import type { JobId, Millis, PoolName } from "@plumule/protocol";
 import type { Ticket as PoolTicket } from "../../pool/calls.ts";
 import { type Drop, type Job, occupant, poolOf, type State } from "./model.ts";
+import { openCount, takersOf } from "./replicas.ts";
 import type { Work } from "./work.ts";
 
 /**
@@ -14,16 +15,20 @@ export type Dispatch =
 /** When the alarm sends what a broken instance did not, ms after its commit. */
 const HEAL_MS = 5_000;
 
-/** The job that may be given to a runner now: the first in the queue, when the lane is free and nothing holds it back. */
+/**
+ * The job that may be given to a runner now: the first in the queue, when the lane is free and nothing holds it back; or the one that has the lane,
+ * while its quorum lacks replicas.
+ */
 export function offerable(jobs: readonly Job[], now: Millis): Job | null {
-  if (occupant(jobs) !== null) return null;
-  const head = jobs.find((job) => job.state === "queued");
+  const busy = occupant(jobs);
+  const head = busy === null ? jobs.find((job) => job.state === "queued") : openCount(busy) > 0 ? busy : undefined;
   return head === undefined || (head.ready !== null && head.ready.at > now) ? null : head;
 }
 
 /** The ticket that offers a job, as its pool stores it. */
 export function poolTicket(deployment: string, job: Job, number: number): PoolTicket {
-  const { requires = {}, protocol, runners, priority = "normal" } = job.brief;
+  const { requires = {}, protocol, priority = "normal" } = job.brief;
+  const { runners, except } = takersOf(job);
   return {
     deployment,
     job: job.id,
@@ -32,7 +37,8 @@ export function poolTicket(deployment: string, job: Job, number: number): PoolTi
     needs: {
       ...requires,
       ...(protocol === undefined ? {} : { protocol }),
-      ...(runners === undefined ? {} : { runners }),
+      ...(runners === null ? {} : { runners }),
+      ...(except.length === 0 ? {} : { except }),
     },
     queuedAt: job.queuedAt,
     avoid: job.avoid,

@@ -1,43 +1,47 @@
-import type { JobId, Millis } from "@plumule/protocol";
+import type { JobId, Millis, RunId } from "@plumule/protocol";
 import { expire } from "./lease.ts";
 import { interrupt } from "./cancel.ts";
-import { type Job, liveRun, type Moment, type Output, type State, timeoutsOf } from "./model.ts";
+import { type Job, liveRuns, type Moment, type Outputs, type Run, type State, timeoutsOf } from "./model.ts";
+import { closeQuorum } from "./quorum.ts";
+import { openCount } from "./replicas.ts";
 import { dispatches, withdraw } from "./tickets.ts";
 import { type Decided, reason, Work } from "./work.ts";
 
-/** Something that becomes due for a job. `dispatch`, `sweep` and publishing are the shell's; they have no timer here. */
-export type Timer = { at: Millis; job: JobId; kind: "queue" | "ready" | "lease" | "run" | "silence" };
+/** Something that becomes due for a job, or for one run of it. `dispatch`, `sweep` and publishing are the shell's; they have no timer here. */
+export type Timer = { at: Millis; job: JobId; kind: "queue" | "ready" | "lease" | "run" | "silence"; run?: RunId };
 
 /** Every timer of every job that is not final. Each has at least one (P13). */
-export function timers({ jobs }: State, output: Output | null): Timer[] {
-  return jobs.flatMap((job) => timersOf(job, output));
+export function timers({ jobs }: State, outputs: Outputs | null): Timer[] {
+  return jobs.flatMap((job) => timersOf(job, outputs));
 }
 
 /** The timers of one job. */
-export function timersOf(job: Job, output: Output | null): Timer[] {
-  const run = liveRun(job);
-  if (run === null) {
-    const queue: Timer = { at: job.queueUntil, job: job.id, kind: "queue" };
-    return job.state === "queued" && job.ready !== null
-      ? [queue, { at: job.ready.at, job: job.id, kind: "ready" }]
-      : [queue];
-  }
-  const lease: Timer = { at: run.leaseUntil, job: job.id, kind: "lease" };
-  if (job.state !== "running" || run.startedAt === null) return [lease];
+export function timersOf(job: Job, outputs: Outputs | null): Timer[] {
+  const live = liveRuns(job);
+  const waits = job.state === "held" || job.state === "queued" || openCount(job) > 0;
+  const timed: Timer[] = [];
+  if (waits) timed.push({ at: job.queueUntil, job: job.id, kind: "queue" });
+  if (waits && job.state !== "held" && job.ready !== null) timed.push({ at: job.ready.at, job: job.id, kind: "ready" });
+  return [...timed, ...live.flatMap((run) => timersOfRun(job, run, outputs))];
+}
+
+function timersOfRun(job: Job, run: Run, outputs: Outputs | null): Timer[] {
+  const lease: Timer = { at: run.leaseUntil, job: job.id, kind: "lease", run: run.id };
+  if (job.state !== "running" || run.startedAt === null || job.quorum?.conclusion != null) return [lease];
   const { runMs, silenceMs } = timeoutsOf(job.brief);
-  const heardAt = Math.max(run.startedAt, run.reportedAt ?? 0, output?.at ?? 0);
+  const heardAt = Math.max(run.startedAt, run.reportedAt ?? 0, outputs?.get(run.epoch)?.at ?? 0);
   return [
     lease,
-    { at: run.startedAt + runMs, job: job.id, kind: "run" },
-    { at: heardAt + silenceMs, job: job.id, kind: "silence" },
+    { at: run.startedAt + runMs, job: job.id, kind: "run", run: run.id },
+    { at: heardAt + silenceMs, job: job.id, kind: "silence", run: run.id },
   ];
 }
 
 /**
  * When the object has to wake up next, or null. `publishAt` is when events have to be told to the namespace, null when none are left.
  */
-export function nextWake(state: State, output: Output | null, publishAt: Millis | null): Millis | null {
-  const due = [...timers(state, output), ...dispatches(state).map(({ dueAt }) => ({ at: dueAt }))].map(({ at }) => at);
+export function nextWake(state: State, outputs: Outputs | null, publishAt: Millis | null): Millis | null {
+  const due = [...timers(state, outputs), ...dispatches(state).map(({ dueAt }) => ({ at: dueAt }))].map(({ at }) => at);
   if (publishAt !== null) due.push(publishAt);
   if (state.lane.sweepAt !== null) due.push(state.lane.sweepAt);
   return due.length === 0 ? null : Math.min(...due);
@@ -47,23 +51,18 @@ export function nextWake(state: State, output: Output | null, publishAt: Millis 
 export function fire(state: State, timer: Timer, moment: Moment): Decided<null> {
   const work = new Work(state, moment);
   const job = work.find(timer.job);
-  const current = job === undefined ? [] : timersOf(job, moment.output);
-  if (job === undefined || !current.some(({ kind, at }) => kind === timer.kind && at <= work.now))
-    return work.done(null);
+  const current = job === undefined ? [] : timersOf(job, moment.outputs);
+  const due = current.find(({ kind, at, run }) => kind === timer.kind && at <= work.now && (timer.run ?? run) === run);
+  if (job === undefined || due === undefined) return work.done(null);
   switch (timer.kind) {
     case "queue":
-      work.move(withdraw(work, job), "queue expired", "failed", {
-        reason: reason(
-          "queue-timeout",
-          `The job waited for ${timeoutsOf(job.brief).queueMs} ms without being started.`,
-        ),
-      });
+      queueExpired(work, job);
       break;
     case "ready":
       work.put({ ...job, ready: null });
       break;
     case "lease":
-      expire(work, job);
+      for (const run of liveRuns(job)) if (run.id === due.run) expire(work, job, run);
       break;
     case "run":
       stop(work, job, "run-timeout", `The run took longer than ${timeoutsOf(job.brief).runMs} ms.`);
@@ -73,6 +72,14 @@ export function fire(state: State, timer: Timer, moment: Moment): Decided<null> 
       break;
   }
   return work.done(null);
+}
+
+function queueExpired(work: Work, job: Job): void {
+  const waited = `${timeoutsOf(job.brief).queueMs} ms`;
+  const why = reason("queue-timeout", `The job waited for ${waited} without being started.`);
+  if (job.state === "held" || job.state === "queued")
+    work.move(withdraw(work, job), "queue expired", "failed", { reason: why });
+  else closeQuorum(work, job, reason("queue-timeout", `No further runner came for the quorum within ${waited}.`));
 }
 
 function stop(work: Work, job: Job, code: "run-timeout" | "silence-timeout", detail: string): void {

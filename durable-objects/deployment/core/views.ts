@@ -11,7 +11,8 @@ import {
   type StrangerView,
   type Waiting,
 } from "@plumule/protocol";
-import { isOccupying, type Job, type Lane, type Output, occupant, type Run, type State } from "./model.ts";
+import { isOccupying, type Job, type Lane, leadRun, type Output, occupant, type Run, type State } from "./model.ts";
+import { openCount, quorumView } from "./replicas.ts";
 
 /** What is live and what is going on: a teardown outranks work, work outranks what is live. */
 function deploymentState({ lane, jobs }: State): DeploymentState {
@@ -40,7 +41,7 @@ export function deploymentView(state: State): DeploymentView {
 /** A job as answers and events show it. */
 export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
   const { brief } = job;
-  const run = job.runs.at(-1);
+  const run = leadRun(job);
   return {
     id: job.id,
     namespace: lane.namespace,
@@ -68,6 +69,7 @@ export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
     rerunOf: job.rerunOf,
     waiting: waitingOf(jobs, job, now),
     progress: job.progress,
+    ...quorumView(job),
     ...(brief.stranger === undefined ? {} : { stranger: strangerView(brief.stranger) }),
   };
 }
@@ -117,6 +119,8 @@ export function runView(
  * reason is what its pool last said. `position` counts the jobs before it that are not final.
  */
 export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting | null {
+  const open = openCount(job);
+  if (isOccupying(job) && open > 0) return waitingReplicas(job, open, now);
   if (job.state !== "held" && job.state !== "queued") return null;
   const ahead = jobs.filter((other) => other.id < job.id && other.state !== "held");
   const waiting = { needs: job.brief.requires ?? null, nearest: null, position: ahead.length, etaMs: null };
@@ -146,6 +150,21 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
 function whyHeld({ brief: { stranger, source } }: Job): string {
   if (stranger === undefined) return "A person has to approve this job.";
   return `${stranger.why}: a delegate has to approve commit ${source?.commit.slice(0, 7) ?? "none"} with a Radicle key.`;
+}
+
+/** Why a job that has begun lacks replicas: how many, and what its pool says of the runners that could be next. */
+function waitingReplicas(job: Job, open: number, now: Millis): Waiting {
+  const needs = `Needs ${open} more different runner${open === 1 ? "" : "s"}.`;
+  const waiting = { needs: job.brief.requires ?? null, nearest: null, position: 0, etaMs: null };
+  if (job.ready !== null && job.ready.at > now)
+    return {
+      ...waiting,
+      reason: "backoff",
+      etaMs: job.ready.at - now,
+      detail: `${needs} Waiting before the next attempt.`,
+    };
+  if (job.waiting !== null) return { ...job.waiting, detail: `${needs} ${job.waiting.detail}` };
+  return { ...waiting, reason: "no-runner", detail: `${needs} Being offered to the runners of its pool.` };
 }
 
 /** Characters of outputs that an event carries; a longer list is read from the run. */

@@ -21,7 +21,12 @@ export function outlookOf(needs: Needs, candidates: Iterable<Candidate>): Outloo
   const outlook: Outlook = { fitting: 0, drained: null, nearest: null };
   for (const candidate of candidates) {
     const near: Near = { candidate, lacks: lacks(needs, candidate.offer) };
-    if (!admits(needs, candidate.id)) near.lacks.push("a key that the job names");
+    if (!admits(needs, candidate.id))
+      near.lacks.push(
+        needs.except?.includes(candidate.id) === true
+          ? "a part in the quorum that is not taken yet"
+          : "a key that the job names",
+      );
     if (!candidate.online) near.lacks.push(`a connection (last seen ${formatTime(candidate.seenAt)})`);
     const able = near.lacks.length === 0;
     if (candidate.drained) near.lacks.push("leave to work (drained)");
@@ -44,7 +49,7 @@ function nearer(a: Near | null, b: Near): Near {
 /** Why a ticket waits, for programs and, in one sentence with the next step, for people. `position`: how many tickets go first. */
 export function explain(needs: Needs, position: number, outlook: Outlook, pool: PoolName): Waiting {
   // What was asked for: the version of the wire follows from it, and readers of version 1 know no such field.
-  const { protocol: _protocol, runners: _runners, ...required } = needs;
+  const { protocol: _protocol, runners: _runners, except: _except, ...required } = needs;
   const base = { needs: required, position, etaMs: null };
   const { fitting, drained, nearest } = outlook;
   if (fitting > 0) {
@@ -72,6 +77,7 @@ function absence(needs: Needs, pool: PoolName): string {
   const [first, ...rest] = wanted;
   if (first === undefined && needs.runners !== undefined)
     return `None of the ${needs.runners.length === 1 ? "1 runner" : `${needs.runners.length} runners`} that the job names is online in pool ${pool}.`;
+  if (first === undefined && needs.except !== undefined) return `No other runner is online in pool ${pool}.`;
   if (first === undefined) return `No runner is online in pool ${pool}.`;
   return `No runner offers ${first}${rest.length === 0 ? "" : ` with ${rest.join(", ")}`}.`;
 }

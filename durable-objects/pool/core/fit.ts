@@ -39,9 +39,9 @@ export function fits(needs: Needs, offer: Ability): boolean {
   );
 }
 
-/** False for a runner whose key a job's needs do not name, though they name some: its secrets are sealed to others. */
+/** False for a runner whose key a job's needs do not name, though they name some, and for one that has a part in its quorum already. */
 export function admits(needs: Needs, runner: RunnerId): boolean {
-  return needs.runners?.includes(runner) ?? true;
+  return needs.except?.includes(runner) !== true && (needs.runners?.includes(runner) ?? true);
 }
 
 const sorted = (names: readonly string[] | undefined): string[] => [...new Set(names)].sort();
@@ -51,7 +51,7 @@ const sorted = (names: readonly string[] | undefined): string[] => [...new Set(n
  * speaks for all that are alike: an event costs kinds of tickets times kinds of runners, never tickets times polls.
  */
 export function signatureOf(
-  wants: Pick<Needs, "systems" | "features" | "labels" | "isolation" | "protocol" | "runners">,
+  wants: Pick<Needs, "systems" | "features" | "labels" | "isolation" | "protocol" | "runners" | "except">,
 ): string {
   return JSON.stringify([
     sorted(wants.systems),
@@ -59,6 +59,8 @@ export function signatureOf(
     sorted(wants.labels),
     wants.isolation ?? ISOLATION_LEVELS[0],
     spoken(wants),
-    ...(wants.runners === undefined ? [] : [sorted(wants.runners)]),
+    ...(wants.runners === undefined && wants.except === undefined
+      ? []
+      : [wants.runners === undefined ? null : sorted(wants.runners), sorted(wants.except)]),
   ]);
 }
