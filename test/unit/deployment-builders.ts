@@ -153,6 +153,7 @@ export function voteOf(
       system: "x86_64-linux",
       runner: run.runner,
       builderId: `${run.runner}#bwrap-v1`,
+      untrusted: false,
       log: { sha256: "b".repeat(64), bytes: 10 },
       outputs:
         outcome === "succeeded"
