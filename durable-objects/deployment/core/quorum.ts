@@ -35,8 +35,8 @@ export function newQuorum(brief: Brief, basis: TrustBasis | null): { quorum?: Qu
 }
 
 /** Why the quorum of a job could never be reached under a policy, or null. */
-export function quorumFault(brief: Brief, basis: TrustBasis): Refusal | null {
-  if (brief.quorum === undefined) return null;
+export function quorumFault(brief: Brief, basis: TrustBasis | null): Refusal | null {
+  if (brief.quorum === undefined || basis === null) return null;
   const { replicas } = brief.quorum;
   const policy = quorumPolicy(basis, refOf(brief), brief.quorum);
   const needed = policy.rules[0]?.require.k ?? 0;

@@ -68,9 +68,7 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
     return refuse("gone", `Deployment ${lane.deployment} was removed.`, {
       next: "Choose another name: that of a removed deployment is not used again.",
     });
-  const mismatch = checkRevision(state, input.ifMatch);
-  if (mismatch !== null) return mismatch;
-  const fault = input.basis == null ? null : quorumFault(brief, input.basis);
+  const fault = checkRevision(state, input.ifMatch) ?? quorumFault(brief, input.basis ?? null);
   if (fault !== null) return fault;
   const leaving = state.jobs.find((job) => job.teardown);
   if (lane.removing || leaving !== undefined)
