@@ -153,6 +153,16 @@ describe("beginning a run", () => {
     expect(bench.done.at(-1)).toEqual({ do: "heartbeat", run: RUN, first: true, seenCommand: 0 });
   });
 
+  it.each([
+    ["before its supervisor is ready", [accepted(), accepted(cancel(1)), READY]],
+    ["with the first heartbeat", [READY, accepted(cancel(1))]],
+  ])("never happens when the run is told to stop %s", (_, inputs) => {
+    const bench = new Bench().tell(...ASSIGNED, ...inputs);
+    expect(bench.look()).not.toContain("begin");
+    expect(bench.memory.runs).toMatchObject([{ stage: "ended" }]);
+    expect(bench.disk.spool).toEqual([RUN]);
+  });
+
   it("gives the run back when its supervisor ends before it", () => {
     const bench = new Bench().tell(...ASSIGNED, READY, { type: "supervisor ended", run: RUN, seen: false });
     expect(bench.done.at(-1)).toEqual({ do: "spool", run: RUN, end: "not-begun" });

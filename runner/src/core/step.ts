@@ -136,6 +136,8 @@ function hold(
 ): Decided {
   const isNew = command !== null && command.number > run.seenCommand;
   const held: LiveRun = { ...run, lease: "held", seenCommand: isNew ? command.number : run.seenCommand };
+  // There is nobody to tell yet, and whoever comes would not hear of it: the broker says it once.
+  if (isNew && held.stage === "waiting") return conclude(memory, held, "given-back");
   const renew: Effect = { do: "renew", run: run.run, untilMs };
   const graceMs = command === null || command.force ? 0 : command.graceMs;
   const order: Effect[] = isNew
