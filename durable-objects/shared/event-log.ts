@@ -48,6 +48,11 @@ const ROW_CHARACTERS = 600_000;
 /** Characters of one page, unless the caller says less, so that a page of large events does not fill the memory. */
 const PAGE_CHARACTERS = 256 * 1024;
 
+/** The sequences of as many new events after the newest stored one: there is no other place where a number is given out (P3). */
+export function sequencesAfter(head: number, count: number): string[] {
+  return Array.from({ length: count }, (_, index) => formatSequence(head + index + 1));
+}
+
 /** Opens the event log of an object whose migrations have run. `source` is the stream's name in its events. */
 export function createEventLog(storage: DurableObjectStorage, source: string): EventLog {
   const { sql } = storage;
@@ -66,6 +71,7 @@ export function createEventLog(storage: DurableObjectStorage, source: string): E
 
     append(drafts, actor, now, newId) {
       const before = head();
+      const sequences = sequencesAfter(before, drafts.length);
       const time = formatTime(now);
       const events = drafts.map((draft, index): Event => ({
         specversion: "1.0",
@@ -74,7 +80,7 @@ export function createEventLog(storage: DurableObjectStorage, source: string): E
         type: draft.type,
         subject: draft.subject,
         time: draft.time ?? time,
-        sequence: formatSequence(before + index + 1),
+        sequence: sequences[index] ?? "",
         actor: draft.actor ?? actor,
         datacontenttype: "application/json",
         data: draft.data,

@@ -1,8 +1,9 @@
 import { isFinalJobState, type JobState } from "@plumule/protocol";
 import { isEdge, EDGES } from "#durable-objects/deployment/core/edges.ts";
 import { brokenRule } from "#durable-objects/deployment/core/invariants.ts";
-import { isOccupying, type Job, type State } from "#durable-objects/deployment/core/model.ts";
+import { isOccupying, type Job, liveRun, type State } from "#durable-objects/deployment/core/model.ts";
 import { dispatches } from "#durable-objects/deployment/core/tickets.ts";
+import { sequencesAfter } from "#durable-objects/shared/event-log.ts";
 import type { Change } from "#durable-objects/deployment/core/work.ts";
 import type { Core } from "./core.ts";
 import { jobId, jobIndex, moment, NOW, rebase, type Told, type World } from "./world.ts";
@@ -24,8 +25,12 @@ export function always(holds: boolean, property: string, seen: string): void {
 const NOTHING_TOLD: Told = { state: null, finalCount: 0, stopped: false, unseen: false };
 const JOB_EVENTS = new Set(["phase", "progress", "waiting"]);
 
-/** Commits a decision: what it tells is checked against the past, what it leaves behind against the rules. */
-export function commit(core: Core, world: World, change: Change): World {
+/**
+ * Commits a decision: what it tells is checked against the past, what it leaves behind against the rules. `remembered`: the head of the event
+ * log when the call began that decided.
+ */
+export function commit(core: Core, world: World, change: Change, remembered = world.head): World {
+  if (change.state.lane === world.state.lane && change.jobs.length === 0 && change.events.length === 0) return world;
   const [rule = "", ...seen] = brokenRule(world.state, change, NOW)?.split(": ") ?? [];
   always(rule === "", rule, `${seen.join(": ")} (refused before its commit)`);
   const told = [...world.told];
@@ -41,7 +46,12 @@ export function commit(core: Core, world: World, change: Change): World {
     grantedEpoch = run?.epoch ?? grantedEpoch;
   }
   checkState(core, change.state);
-  return { ...world, state: rebase(change.state), before: world.state, told, grantedEpoch };
+  const sequences = sequencesAfter(core.storage.head(world.head, remembered), change.events.length);
+  sequences.forEach((sequence, index) =>
+    always(Number(sequence) === world.head + index + 1, "P3 sequences have no gap and no repeat", sequence),
+  );
+  const head = world.head + sequences.length;
+  return { ...world, state: rebase(change.state), before: world.state, told, grantedEpoch, head };
 }
 
 function tell(told: Told, state: JobState, job: string): Told {
@@ -92,17 +102,31 @@ export function checkWorld(world: World): void {
       always(one.finalCount === 1, "P2 a job that was accepted is live or told its end", `job ${index}`);
     else always(one.state === job.state, "P6 every change of state is told", `${one.state}, is ${job.state}`);
   });
-  const working = world.runners.filter(({ run }) => run !== null && run.working && !run.fenced);
-  always(working.length <= 1, "P1 one runner works for a deployment", working.map(({ id }) => id).join(" and "));
-  for (const runner of world.runners)
-    always(
-      runner.run === null || runner.run.lease.runner === runner.id,
-      "lease: an assignment reaches the runner that it was granted to",
-      runner.id,
-    );
+  checkRunners(world);
   for (const { id, ticket } of world.state.jobs) {
     if (ticket?.placed !== true) continue;
     const stored = world.pool.tickets.some(({ job, number }) => job === id && number === ticket.number);
     always(stored, "P13 a ticket that counts as placed is in its pool", `job ${jobIndex(id)}`);
   }
+}
+
+/** Who works, and what their machines know of it. */
+function checkRunners({ runners, state }: World): void {
+  const held = new Set(state.jobs.flatMap((job) => liveRun(job)?.epoch ?? []));
+  let workingCount = 0;
+  for (const { id, disk, memory, processes, leases } of runners) {
+    for (const { runner } of leases)
+      always(runner === id, "lease: an assignment reaches the runner that it was granted to", id);
+    for (const { run, pid, state: doing, ordered } of processes) {
+      if (doing !== "working") continue;
+      workingCount += 1;
+      const epoch = leases.find((lease) => lease.run === run)?.epoch ?? 0;
+      always(held.has(epoch), "P1 who works holds the lease", `${id} works at epoch ${epoch}`);
+      const record = disk.runs.find((one) => one.run === run && one.state === "running");
+      always(record?.supervisor?.pid === pid, "P15 whoever comes after a crash finds what works", `${id}: ${run}`);
+      const live = memory?.runs.find((one) => one.run === run);
+      always(live === undefined || live.seenCommand === 0 || ordered, "P15 what was told to stop is stopping", run);
+    }
+  }
+  always(workingCount <= 1, "P1 one runner works for a deployment", `${workingCount} work`);
 }

@@ -3,7 +3,9 @@ import type { Dispatch } from "#durable-objects/deployment/core/tickets.ts";
 import type { Timer } from "#durable-objects/deployment/core/timers.ts";
 import { always, commit } from "./always.ts";
 import type { Core } from "./core.ts";
+import { submitSteps, withoutCalls } from "./people-steps.ts";
 import { PoolStep } from "./pool.ts";
+import { fence } from "./runner-steps.ts";
 import type { Scope } from "./scopes.ts";
 import { jobNamed, leaseOf, named, type Step, withPool } from "./step.ts";
 import { type Call, leaseOffer, moment, type PollModel, rebase, type World } from "./world.ts";
@@ -11,34 +13,23 @@ import { type Call, leaseOffer, moment, type PollModel, rebase, type World } fro
 /** Everything that the deployment, its pool and their calls may do next. */
 export function brokerSteps(core: Core, scope: Scope, world: World): Step[] {
   return [
-    ...core.timers(world.state, null).map((timer) => timerStep(core, world, timer)),
+    ...core.timers(world.state, null).map((timer) => timerStep(core, scope, world, timer)),
     ...core.dispatches(world.state).flatMap((one) => sendSteps(core, scope, world, one)),
-    ...world.calls.flatMap((call) => callSteps(core, world, call)),
+    ...world.calls.flatMap((call) => callSteps(core, scope, world, call)),
     ...poolSteps(core, world),
     ...evictions(core, world),
   ];
 }
 
-function timerStep(core: Core, world: World, timer: Timer): Step {
+function timerStep(core: Core, scope: Scope, world: World, timer: Timer): Step {
   return {
     label: `timer ${timer.kind} of ${jobNamed(timer.job)}`,
     take: () => {
-      const after = commit(core, world, core.fire(world.state, timer, moment(timer.at)));
-      return timer.kind === "lease" && core.runner.fencesItself ? fence(after, world, timer.job) : after;
+      const epoch = world.state.jobs.find(({ id }) => id === timer.job)?.runs.at(-1)?.epoch ?? 0;
+      const before = timer.kind === "lease" ? fence(core, scope, world, epoch) : world;
+      return commit(core, before, core.fire(world.state, timer, moment(timer.at)));
     },
   };
-}
-
-/** The lease of a run is over, so it was over for its runner before: a runner counts from when it asked, the broker from when it answered. */
-function fence(after: World, before: World, job: string): World {
-  const epoch = before.state.jobs.find(({ id }) => id === job)?.runs.at(-1)?.epoch;
-  const runners = after.runners.map((runner) => {
-    const { run } = runner;
-    return run !== null && run.lease.epoch === epoch && run.working
-      ? { ...runner, run: { ...run, fenced: true } }
-      : runner;
-  });
-  return { ...after, runners };
 }
 
 function sendSteps(core: Core, scope: Scope, world: World, dispatch: Dispatch): Step[] {
@@ -98,9 +89,11 @@ function sendSteps(core: Core, scope: Scope, world: World, dispatch: Dispatch): 
   ];
 }
 
-function callSteps(core: Core, world: World, call: Call): Step[] {
+function callSteps(core: Core, scope: Scope, world: World, call: Call): Step[] {
   const done: World = { ...world, calls: world.calls.filter((one) => one !== call) };
   switch (call.kind) {
+    case "submit":
+      return submitSteps(core, scope, done, call);
     case "reserved": {
       const { job, poll } = call;
       const decide = (isDelivered: boolean): World => {
@@ -181,7 +174,7 @@ function evictions(core: Core, world: World): Step[] {
   return [
     {
       label: "the deployment is evicted",
-      take: () => ({ ...world, calls: [], state: rebase(core.storage.survives(world.state, world.before)) }),
+      take: () => withoutCalls({ ...world, state: rebase(core.storage.survives(world.state, world.before)) }),
     },
     {
       label: "the pool is evicted",

@@ -8,10 +8,12 @@ import { remove, submit } from "#durable-objects/deployment/core/submit.ts";
 import { dispatches } from "#durable-objects/deployment/core/tickets.ts";
 import { fire, timers } from "#durable-objects/deployment/core/timers.ts";
 import type { Ticket } from "#durable-objects/pool/calls.ts";
+import { recover } from "../../runner/src/core/recover.ts";
+import { step } from "../../runner/src/core/step.ts";
 
 /**
- * Every decision that the model takes. `REAL` is the broker's own code; a seeded bug replaces one or two of its members. `storage` and
- * `runner` are the only parts that the broker's code cannot give: what an object does around its core, and what a runner promises.
+ * Every decision that the model takes. `REAL` is the broker's and the runner's own code; a seeded bug replaces one or two of its members. `storage`
+ * and `machine` are the only parts that no core can give: what an object does around its core, and what a supervisor promises.
  */
 export type Core = {
   submit: typeof submit;
@@ -34,16 +36,19 @@ export type Core = {
     tickets: (stored: readonly Ticket[]) => readonly Ticket[];
     /** Whether a drop takes out a ticket. */
     drops: (stored: Ticket, number: number) => boolean;
+    /** The head after which new events are numbered, given the stored one and the one when the call began. */
+    head: (stored: number, remembered: number) => number;
   };
-  runner: {
-    /** Work begins only after the first heartbeat was accepted. */
-    waitsForLease: boolean;
-    /** Work ends with the lease, by the runner's own clock. */
-    fencesItself: boolean;
+  runner: { step: typeof step; recover: typeof recover };
+  machine: {
+    /** Work ends with the lease, by the supervisor's own clock. */
+    fences: boolean;
+    /** A supervisor that was not told to begin ends with its runner. */
+    sweeps: boolean;
   };
 };
 
-/** The real broker, and a runner that keeps its promises. */
+/** The real broker and the real runner. */
 export const REAL: Core = {
   submit,
   claim,
@@ -62,6 +67,8 @@ export const REAL: Core = {
     survives: (newest) => newest,
     tickets: (stored) => stored,
     drops: (stored, number) => stored.number <= number,
+    head: (stored) => stored,
   },
-  runner: { waitsForLease: true, fencesItself: true },
+  runner: { step, recover },
+  machine: { fences: true, sweeps: true },
 };

@@ -10,13 +10,9 @@ import {
   unbumped,
   notStopping,
 } from "./broken.ts";
-import { type Core, REAL } from "./core.ts";
-
-/**
- * A bug that somebody might write. `scope` names the small world in which it shows; `caughtBy` the properties of which one has to fail, by the
- * beginning of their names.
- */
-export type Mutation = { name: string; scope: string; core: Core; caughtBy: readonly string[] };
+import { REAL } from "./core.ts";
+import type { Mutation } from "./mutation.ts";
+import { RUNNER_MUTATIONS } from "./runner-mutations.ts";
 
 /** The seeded bugs. Each is caught in a small scope, or the properties are too weak. */
 export const MUTATIONS: readonly Mutation[] = [
@@ -178,7 +174,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "what began to apply is tried again when its runner was restarted",
-    scope: "one job",
+    scope: "one job that applies, two runners that are killed, two attempts",
     caughtBy: ["effect"],
     core: {
       ...REAL,
@@ -259,15 +255,10 @@ export const MUTATIONS: readonly Mutation[] = [
     core: { ...REAL, storage: { ...REAL.storage, drops: () => true } },
   },
   {
-    name: "a runner begins before its lease is accepted",
-    scope: "one job",
-    caughtBy: ["P1"],
-    core: { ...REAL, runner: { ...REAL.runner, waitsForLease: false } },
+    name: "the next sequence is what was the next before the pool was asked",
+    scope: "two jobs",
+    caughtBy: ["P3"],
+    core: { ...REAL, storage: { ...REAL.storage, head: (_stored, remembered) => remembered } },
   },
-  {
-    name: "a runner works on after its lease",
-    scope: "one job",
-    caughtBy: ["P1"],
-    core: { ...REAL, runner: { ...REAL.runner, fencesItself: false } },
-  },
+  ...RUNNER_MUTATIONS,
 ];

@@ -1,26 +1,23 @@
 import { isRefusal, type SubmitBody } from "@plumule/protocol";
 import { briefOf } from "#durable-objects/deployment/bodies.ts";
 import { liveRun } from "#durable-objects/deployment/core/model.ts";
+import type { Submission } from "#durable-objects/deployment/core/submit.ts";
 import { always, commit } from "./always.ts";
 import type { Core } from "./core.ts";
 import { PoolStep } from "./pool.ts";
 import type { Scope } from "./scopes.ts";
-import { jobNamed, leaseOf, type Step, withPool } from "./step.ts";
-import { leaseOffer, moment, NOW, type World } from "./world.ts";
+import { jobNamed, leaseOf, named, type Step, withPool } from "./step.ts";
+import { type Call, jobId, leaseOffer, moment, NOW, type World } from "./world.ts";
 
 /** Submits, and what else people ask of a deployment. */
 export function peopleSteps(core: Core, scope: Scope, world: World): Step[] {
   const steps: Step[] = [];
-  const bodies = scope.jobs[world.submittedCount] ?? [];
-  for (const body of bodies) {
-    const label = `submit ${JSON.stringify(body)}`;
-    steps.push({ label, take: () => submitStep(core, scope, world, body, true) });
-    if (world.pool.polls.length > 0)
-      steps.push({
-        label: `${label}, what it was granted is lost`,
-        take: () => submitStep(core, scope, world, body, false),
-      });
-  }
+  const isUnderWay = world.calls.some(({ kind }) => kind === "submit");
+  for (const body of isUnderWay ? [] : (scope.jobs[world.submittedCount] ?? []))
+    steps.push({
+      label: `submit ${JSON.stringify(body)}`,
+      take: () => submitStep(core, scope, world, body),
+    });
   if (world.peopleCount >= scope.peopleCount) return steps;
   const told = { ...world, peopleCount: world.peopleCount + 1 };
   const why = { code: "cancelled" as const, detail: "asked for" };
@@ -57,12 +54,12 @@ export function peopleSteps(core: Core, scope: Scope, world: World): Step[] {
   return steps;
 }
 
-/** A submit: decided, its pool asked for a parked runner, and decided again with that runner's lease. */
-function submitStep(core: Core, scope: Scope, world: World, body: Partial<SubmitBody>, isDelivered: boolean): World {
+/** A submit: decided, and its pool asked for a parked runner; when there is one, others may be served before it is decided again. */
+function submitStep(core: Core, scope: Scope, world: World, body: Partial<SubmitBody>): World {
   const index = world.submittedCount;
   const counted = { ...world, submittedCount: index + 1 };
   const task = { kind: "shell" as const, script: "true" };
-  const submission = {
+  const submission: Submission = {
     receivedAt: NOW + index,
     random: new Uint8Array(8),
     brief: briefOf({ task, ...body, retry: { attempts: scope.attempts, ...body.retry } }),
@@ -76,24 +73,59 @@ function submitStep(core: Core, scope: Scope, world: World, body: Partial<Submit
   const planned = core.submit(world.state, submission, moment());
   if (isRefusal(planned)) {
     scope.seen.add(`submit refused ${planned.refused}`);
-    // A job that was refused was never accepted: its number goes to nobody, so that the next one is told apart.
-    return { ...counted, told: [...world.told, { state: null, finalCount: 1, stopped: false, unseen: false }] };
+    return notAccepted(counted, index);
   }
   checkInterrupts(world, submission.brief.interrupt ?? "before-apply", planned.answer.superseded);
   const { offer } = planned.answer;
   const pool = new PoolStep(world.pool);
   const poll = offer === null ? null : pool.reserve(offer.ticket);
   if (poll === null) return commit(core, withPool(counted, pool), planned);
-  const lease = { ...leaseOffer(world, poll), job: planned.answer.job };
-  const decided = core.submit(world.state, { ...submission, lease }, moment());
-  if (isRefusal(decided)) throw new Error("a submit that was planned is refused");
-  const { granted } = decided.answer;
-  if (granted === null) pool.release(poll);
-  else {
-    scope.seen.add("granted at submit");
-    if (isDelivered) pool.deliver(poll, leaseOf(granted));
-  }
-  return commit(core, withPool(counted, pool), decided);
+  const call: Call = { kind: "submit", submission, poll, head: world.head };
+  return { ...withPool(counted, pool), calls: [...counted.calls, call] };
+}
+
+/** A submit whose pool has set a runner aside is decided again, with that runner's lease. */
+export function submitSteps(core: Core, scope: Scope, world: World, call: Extract<Call, { kind: "submit" }>): Step[] {
+  const { submission, poll, head } = call;
+  const index = submission.receivedAt - NOW;
+  const decide = (isDelivered: boolean): World => {
+    const lease = { ...leaseOffer(world, poll), job: jobId(index) };
+    const decided = core.submit(world.state, { ...submission, lease }, moment());
+    const pool = new PoolStep(world.pool);
+    if (isRefusal(decided)) {
+      scope.seen.add(`submit refused ${decided.refused} after its pool had answered`);
+      pool.release(poll);
+      return notAccepted(withPool(world, pool), index);
+    }
+    checkInterrupts(world, submission.brief.interrupt ?? "before-apply", decided.answer.superseded);
+    const { granted } = decided.answer;
+    if (granted === null) pool.release(poll);
+    else {
+      scope.seen.add("granted at submit");
+      if (isDelivered) pool.deliver(poll, leaseOf(granted));
+    }
+    return commit(core, withPool(world, pool), decided, head);
+  };
+  const label = `the submit of job ${index + 1} is decided with the reserved ${named(poll.runner)}`;
+  return [
+    { label, take: () => decide(true) },
+    { label: `${label}, what it was granted is lost`, take: () => decide(false) },
+  ];
+}
+
+/** A job that was refused was never accepted: its number goes to nobody, so that the next one is told apart. */
+function notAccepted(world: World, index: number): World {
+  const told = [...world.told];
+  told[index] = { state: null, finalCount: 1, stopped: false, unseen: false };
+  return { ...world, told };
+}
+
+/** The calls of a deployment are lost with its memory: a submit under way is not accepted, and its caller hears of a fault. */
+export function withoutCalls(world: World): World {
+  let after: World = { ...world, calls: [] };
+  for (const call of world.calls)
+    if (call.kind === "submit") after = notAccepted(after, call.submission.receivedAt - NOW);
+  return after;
 }
 
 function checkInterrupts(world: World, how: string, superseded: readonly string[]): void {

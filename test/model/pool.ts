@@ -80,6 +80,14 @@ export class PoolStep {
     return reservation;
   }
 
+  /** The hold of a poll ends without a job. */
+  end(poll: PollModel): void {
+    const parked = this.#fleet.get(poll.runner)?.polls.get(poll.key);
+    if (parked?.state !== "free") return;
+    this.#fleet.leave(parked);
+    this.#left(poll, null);
+  }
+
   /** Fills a reserved poll, or one with its key that is parked again. */
   deliver(reservation: PollModel, lease: Lease): void {
     this.#endReservation(reservation);

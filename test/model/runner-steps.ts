@@ -1,39 +1,34 @@
-import { isRefusal, LIMITS, type Outcome, type Reason } from "@plumule/protocol";
+import { isRefusal, LIMITS, type Command, type Outcome } from "@plumule/protocol";
 import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
 import { liveRun } from "#durable-objects/deployment/core/model.ts";
+import { mayLeave } from "../../runner/src/core/model.ts";
 import { always, commit } from "./always.ts";
 import type { Core } from "./core.ts";
+import { crash, type Fault, Machine, runnerOf, supervisorOf, withProcess, withRunner } from "./machine.ts";
 import { PoolStep } from "./pool.ts";
 import type { Scope } from "./scopes.ts";
 import { jobNamed, named, type Step, withPool } from "./step.ts";
 import {
+  type Going,
   jobIndex,
   type Late,
   type Lease,
   moment,
   NOW,
+  type Process,
   type Result,
   type RunnerModel,
-  type RunnerRun,
   type World,
 } from "./world.ts";
 
-const RUNNER_STOPPED: Reason = { code: "runner-stopped", detail: "The runner was restarted." };
+const AT = new Date(NOW).toISOString();
 
 /** Everything that runners and the network may do next. */
 export function runnerSteps(core: Core, scope: Scope, world: World): Step[] {
   return [
-    ...world.runners.flatMap((runner) => [
-      ...asking(core, world, runner),
-      ...(runner.run === null ? [] : working(core, scope, world, runner, runner.run)),
-      ...delivering(core, scope, world, runner),
-    ]),
+    ...world.runners.flatMap((runner) => new RunnerSteps(core, scope, world, runner).all()),
     ...world.late.flatMap((late) => arriving(core, world, late)),
   ];
-}
-
-function put(world: World, runner: RunnerModel): World {
-  return { ...world, runners: world.runners.map((one) => (one.id === runner.id ? runner : one)) };
 }
 
 function isLive({ state }: World, proof: LeaseProof): boolean {
@@ -43,116 +38,37 @@ function isLive({ state }: World, proof: LeaseProof): boolean {
   });
 }
 
-/**
- * The long poll and its answer. The assignment and the key under which it came are two writes; a restart between them forgets the key, since
- * the assignment names it, so they are one step here.
- */
-function asking(core: Core, world: World, runner: RunnerModel): Step[] {
-  const { id, key, reply, run } = runner;
-  const name = named(id);
-  const steps: Step[] = [];
-  const isParked = world.pool.polls.some((poll) => poll.runner === id && poll.key === key);
-  if (run === null && !isParked)
-    steps.push({
-      label: reply === null ? `${name} polls` : `the answer to ${name} is lost and it polls again`,
-      take: () => {
-        const keyCount = key === null ? runner.keyCount + 1 : runner.keyCount;
-        const asked = { ...runner, keyCount, key: key ?? `${id}/${keyCount}`, reply: null };
-        const pool = new PoolStep(world.pool);
-        pool.poll({ runner: id, key: asked.key });
-        return withPool(put(world, asked), pool);
-      },
-    });
-  if (reply === null) return steps;
-  const take = (): World => {
-    const begun: RunnerRun = {
-      lease: reply,
-      working: !core.runner.waitsForLease,
-      applying: false,
-      stopped: false,
-      fenced: false,
-    };
-    return put(world, { ...runner, key: null, reply: null, run: begun });
-  };
-  steps.push({ label: `${name} takes the assignment of ${jobNamed(reply.job)}`, take });
-  return steps;
-}
-
-/** A heartbeat reaches the broker; the answer is the command, `none`, or `lost` for a lease that is not this runner's any more. */
-function beat(core: Core, world: World, lease: Lease): { world: World; answer: "stop" | "none" | "lost" } {
+/** A heartbeat reaches the broker: it keeps the lease and learns of a command, or it is refused. */
+function beat(core: Core, world: World, lease: Lease): { world: World; answer: { command: Command | null } | null } {
   const live = isLive(world, lease);
   const change = core.heartbeat(world.state, { ...lease, isolation: null }, moment());
-  if (isRefusal(change)) return { world, answer: "lost" };
+  if (isRefusal(change)) return { world, answer: null };
   always(live, "P5 a stale heartbeat changes nothing", `epoch ${lease.epoch}`);
   const held = change.state.jobs.flatMap((job) => liveRun(job) ?? []).find(({ epoch }) => epoch === lease.epoch);
   const until = world.state.jobs.find(({ id }) => id === lease.job)?.ending?.until ?? NOW + LIMITS.leaseMs;
   always((held?.leaseUntil ?? 0) <= until, "P15 a heartbeat cannot outlive the end of its job", lease.run);
-  const command = change.state.jobs.some((job) => job.id === lease.job && job.command !== null);
-  return { world: commit(core, world, change), answer: command ? "stop" : "none" };
+  const command = change.state.jobs.find(({ id }) => id === lease.job)?.command ?? null;
+  return { world: commit(core, world, change), answer: { command } };
 }
 
-function applies(core: Core, world: World, lease: Lease): World {
+/** A run says that it begins to apply; false when the broker refuses, and then it does not begin. */
+function applies(core: Core, world: World, lease: Lease): { world: World; taken: boolean } {
   const live = isLive(world, lease);
-  const events = [{ type: "phase" as const, phase: "applying" as const, at: new Date(NOW).toISOString() }];
+  const events = [{ type: "phase" as const, phase: "applying" as const, at: AT }];
   const change = core.report(world.state, { ...lease, number: 1, events }, moment());
-  if (isRefusal(change)) return world;
+  if (isRefusal(change)) return { world, taken: false };
   always(live, "P5 a stale report changes nothing", `epoch ${lease.epoch}`);
   const after = commit(core, world, change);
   const index = jobIndex(lease.job);
-  return { ...after, told: after.told.map((one, at) => (at === index ? { ...one, unseen: true } : one)) };
+  const told = after.told.map((one, at) => (at === index ? { ...one, unseen: true } : one));
+  return { world: { ...after, told }, taken: true };
 }
 
-function working(core: Core, scope: Scope, world: World, runner: RunnerModel, run: RunnerRun): Step[] {
-  const name = named(runner.id);
-  const { lease } = run;
-  const steps: Step[] = [];
-  const late = (label: string, message: Late): void => {
-    if (world.late.length < scope.lateCount)
-      steps.push({
-        label: `${name}'s ${label} is delayed`,
-        take: () => ({ ...world, late: [...world.late, message] }),
-      });
-  };
-  if (!run.fenced) {
-    steps.push({
-      label: `${name} sends a heartbeat`,
-      take: () => {
-        const { world: after, answer } = beat(core, world, lease);
-        if (answer !== "lost")
-          return put(after, { ...runner, run: { ...run, working: true, stopped: run.stopped || answer === "stop" } });
-        scope.seen.add(run.working ? "a heartbeat of a lost lease" : "a first heartbeat refused");
-        return put(after, { ...runner, run: run.working ? { ...run, fenced: true } : null });
-      },
-    });
-    steps.push({ label: `${name} sends a heartbeat, the answer is lost`, take: () => beat(core, world, lease).world });
-    late("heartbeat", { kind: "heartbeat", lease });
-  }
-  if (!run.working) return steps;
-  if (!run.applying && !run.stopped && !run.fenced && scope.applies) {
-    steps.push({
-      label: `${name} begins to apply`,
-      take: () => applies(core, put(world, { ...runner, run: { ...run, applying: true } }), lease),
-    });
-    late("report", { kind: "apply", lease });
-  }
-  const spool = (outcome: Outcome, reason: Reason | null): World =>
-    put(world, { ...runner, run: null, spool: [...runner.spool, { lease, outcome, reason, applied: run.applying }] });
-  const outcomes: readonly Outcome[] = run.fenced
-    ? ["cancelled"]
-    : run.stopped
-      ? ["cancelled", "succeeded"]
-      : scope.outcomes;
-  for (const outcome of outcomes)
-    steps.push({ label: `${name}'s run ends: ${outcome}`, take: () => spool(outcome, null) });
-  steps.push({ label: `${name} is killed at work and restarted`, take: () => spool("refused", RUNNER_STOPPED) });
-  return steps;
-}
-
-function deliverResult(core: Core, scope: Scope, world: World, { lease, outcome, reason, applied }: Result): World {
+function takeResult(core: Core, scope: Scope, world: World, { lease, outcome, reason, applied }: Result): World {
   const live = isLive(world, lease);
   const log = { state: "complete" as const, bytes: 0, sha256: null };
   const rest = { exitCode: null, isolation: null, survivorsKilled: 0, outputs: [], statementCount: 1, log };
-  const signing = { type: "phase" as const, phase: "signing" as const, at: new Date(NOW).toISOString() };
+  const signing = { type: "phase" as const, phase: "signing" as const, at: AT };
   const events = applied ? { number: 2, events: [signing] } : null;
   const change = core.finish(world.state, { ...lease, ...rest, events, outcome, reason }, moment());
   if (isRefusal(change)) {
@@ -166,27 +82,252 @@ function deliverResult(core: Core, scope: Scope, world: World, { lease, outcome,
   return commit(core, { ...world, told }, change);
 }
 
-/** The first result of the spool goes out; it leaves the spool when the answer comes. */
-function delivering(core: Core, scope: Scope, world: World, runner: RunnerModel): Step[] {
-  const [result, ...rest] = runner.spool;
-  if (result === undefined) return [];
-  const name = named(runner.id);
-  const label = `${name} delivers its result: ${result.outcome}`;
-  return [
-    { label, take: () => put(deliverResult(core, scope, world, result), { ...runner, spool: rest }) },
-    { label: `${label}, the answer is lost`, take: () => deliverResult(core, scope, world, result) },
-    ...(world.late.length < scope.lateCount
-      ? [
-          {
-            label: `${label}, with a late copy`,
-            take: () => ({
-              ...put(deliverResult(core, scope, world, result), { ...runner, spool: rest }),
-              late: [...world.late, { kind: "result" as const, result }],
-            }),
-          },
-        ]
-      : []),
-  ];
+/** What one runner, its supervisors and the messages between them and the broker may do next. */
+class RunnerSteps {
+  readonly #core: Core;
+  readonly #scope: Scope;
+  readonly #world: World;
+  readonly #runner: RunnerModel;
+  readonly #name: string;
+  readonly #faults: readonly Fault["kind"][];
+  readonly #steps: Step[] = [];
+
+  constructor(core: Core, scope: Scope, world: World, runner: RunnerModel) {
+    this.#core = core;
+    this.#scope = scope;
+    this.#world = world;
+    this.#runner = runner;
+    this.#name = named(runner.id);
+    this.#faults = [
+      ...(scope.crashes ? (["killed before", "killed after"] as const) : []),
+      ...(scope.isDiskFull ? (["refused"] as const) : []),
+    ];
+  }
+
+  all(): Step[] {
+    const { memory, going, processes } = this.#runner;
+    if (memory === null) this.#ways("starts again", 2, (machine) => machine.restart(this.#world));
+    else this.#asks();
+    for (const one of going) this.#hears(one);
+    for (const process of processes) if (process.state === "working") this.#works(process);
+    this.#dies();
+    if (memory !== null && this.#scope.people.includes("stop a runner")) this.#leaves();
+    return this.#steps;
+  }
+
+  #add(label: string, take: () => World): void {
+    this.#steps.push({ label: `${this.#name}${label.startsWith("'") ? "" : " "}${label}`, take });
+  }
+
+  /** A decision as it is carried out whole, and with each fault that `writeCount` writes give a place to. */
+  #ways(label: string, writeCount: number, take: (machine: Machine) => World): void {
+    const way = (fault: Fault | null) => (): World => {
+      const machine = new Machine(this.#core, this.#scope, this.#runner.id, fault);
+      const after = take(machine);
+      return machine.isSpared ? this.#world : after;
+    };
+    this.#add(label, way(null));
+    for (let at = 1; at <= writeCount; at += 1)
+      for (const kind of this.#faults) this.#add(`${label}, ${kind} write ${at}`, way({ kind, at }));
+  }
+
+  #late(label: string, message: Late): void {
+    if (this.#world.late.length < this.#scope.lateCount)
+      this.#add(`${label} is delayed`, () => ({ ...this.#world, late: [...this.#world.late, message] }));
+  }
+
+  #lease(run: string): Lease {
+    const lease = this.#runner.leases.find((one) => one.run === run);
+    if (lease === undefined) throw new Error(`${this.#name} has no lease of ${run}`);
+    return lease;
+  }
+
+  /** The long poll: asked when there is room, asked again when no answer can come any more. */
+  #asks(): void {
+    const { id, memory, going, reply, nameCount } = this.#runner;
+    const poll = going.find((one) => one.do === "poll");
+    const isParked = this.#world.pool.polls.some((one) => one.runner === id && one.key === poll?.key);
+    if (memory === null || memory.intent === "leave" || memory.runs.length > 0) return;
+    const wanted = { type: "work wanted" as const, freshKey: `${id}/${nameCount + 1}` };
+    if (poll === undefined && memory.intent === "work")
+      this.#ways("polls", 1, (machine) =>
+        machine.tell(withRunner(this.#world, id, { nameCount: nameCount + 1 }), wanted),
+      );
+    if (poll === undefined || poll.last || (reply === null && isParked)) return;
+    const failed = withRunner(this.#world, id, { reply: null, going: going.filter((one) => one !== poll) });
+    this.#add(reply === null ? "polls again" : "loses the answer and polls again", () => {
+      const machine = new Machine(this.#core, this.#scope, id);
+      return machine.tell(machine.tell(failed, { type: "poll failed", key: poll.key }), wanted);
+    });
+  }
+
+  #hears(one: Going): void {
+    const { id, going } = this.#runner;
+    const done = withRunner(this.#world, id, { going: going.filter((other) => other !== one) });
+    switch (one.do) {
+      case "poll":
+        return this.#hearsPoll(one, done);
+      case "heartbeat":
+        return this.#hearsHeartbeat(one, done);
+      case "deliver":
+        return this.#delivers(one, done);
+      case "prepare": {
+        const { run } = one;
+        const process = this.#runner.processes.find((other) => other.run === run && other.state === "waiting");
+        if (process !== undefined)
+          this.#ways("has a supervisor that waits", 1, (machine) =>
+            machine.tell(done, { type: "supervisor ready", run, supervisor: supervisorOf(process) }),
+          );
+        const none = withProcess(done, id, run, () => null);
+        this.#ways("cannot start a supervisor", 2, (machine) =>
+          machine.tell(none, { type: "supervisor ended", run, seen: false }),
+        );
+      }
+    }
+  }
+
+  #hearsPoll(poll: Extract<Going, { do: "poll" }>, done: World): void {
+    const { id, reply, leases } = this.#runner;
+    if (reply !== null) {
+      const given = withRunner(done, id, {
+        reply: null,
+        leases: [...leases.filter(({ run }) => run !== reply.run), reply],
+      });
+      this.#ways(`takes the assignment of ${jobNamed(reply.job)}`, poll.last ? 4 : 2, (machine) =>
+        machine.tell(given, { type: "poll answered", key: poll.key, run: reply.run }),
+      );
+    } else if (poll.last)
+      this.#ways("gets nothing before it leaves", 1, (machine) => {
+        const pool = new PoolStep(done.pool);
+        pool.end({ runner: id, key: poll.key });
+        return machine.tell(withPool(done, pool), { type: "poll answered", key: poll.key, run: null });
+      });
+  }
+
+  #hearsHeartbeat({ run, first, seenCommand }: Extract<Going, { do: "heartbeat" }>, done: World): void {
+    const lease = this.#lease(run);
+    const isWaiting = this.#runner.memory?.runs.some((one) => one.run === run && one.stage === "waiting") === true;
+    this.#ways("sends a heartbeat", isWaiting ? 1 : 0, (machine) => {
+      const { world, answer } = beat(this.#core, done, lease);
+      if (answer === null) {
+        this.#scope.seen.add(first ? "a first heartbeat refused" : "a heartbeat of a lost lease");
+        return machine.tell(world, { type: "heartbeat refused", run, detail: "stale" });
+      }
+      const command = answer.command !== null && answer.command.number > seenCommand ? answer.command : null;
+      return machine.tell(world, { type: "heartbeat accepted", run, untilMs: 0, command });
+    });
+    this.#add("sends a heartbeat, the answer is lost", () => {
+      const machine = new Machine(this.#core, this.#scope, this.#runner.id);
+      return machine.tell(beat(this.#core, done, lease).world, { type: "heartbeat failed", run });
+    });
+    this.#late("'s heartbeat", { kind: "heartbeat", lease });
+  }
+
+  /** What happens under a supervisor. A run begins to apply only after the broker has taken its word for it. */
+  #works({ run, applying, ordered }: Process): void {
+    const { id, memory } = this.#runner;
+    const lease = this.#lease(run);
+    const isHeld = memory?.runs.some((one) => one.run === run && one.lease === "held") === true;
+    if (isHeld && !applying && !ordered && this.#scope.applies) {
+      this.#add("begins to apply", () => {
+        const { world, taken } = applies(this.#core, this.#world, lease);
+        return taken ? withProcess(world, id, run, (one) => ({ ...one, applying: true })) : world;
+      });
+      this.#late("'s report", { kind: "apply", lease });
+    }
+    const outcomes: readonly Outcome[] = ordered ? ["cancelled", "succeeded"] : this.#scope.outcomes;
+    for (const outcome of outcomes)
+      this.#ends(`'s run ends: ${outcome}`, run, (one) => ({ ...one, state: "ended", outcome }));
+    if (this.#scope.crashes || this.#scope.isKilled)
+      this.#ends("'s supervisor is killed", run, (one) => ({ ...one, state: "killed" }));
+    if (isHeld && this.#scope.isSlow)
+      this.#ways("'s lease ends by its own clock", 0, (machine) =>
+        machine.tell(this.#world, { type: "lease ended", run }),
+      );
+  }
+
+  #ends(label: string, run: string, change: (one: Process) => Process): void {
+    const { id, memory } = this.#runner;
+    const ended = withProcess(this.#world, id, run, (one) => (one.state === "working" ? change(one) : one));
+    if (memory === null) this.#add(label, () => ended);
+    else this.#ways(label, 2, (machine) => hearsEnd(machine, ended, id, run));
+  }
+
+  /** The process is killed where it matters: while something of it is on the disk that nobody else knows. */
+  #dies(): void {
+    const { id, disk, memory, reply, processes } = this.#runner;
+    if (!this.#scope.crashes) return;
+    const matters = disk.runs.length > 0 || disk.spool.length > 0 || reply !== null;
+    if (memory !== null && matters) this.#add("is killed", () => crash(this.#core, this.#world, id));
+    if (processes.some(({ state }) => state === "working"))
+      this.#add("'s machine is restarted", () => {
+        const down = crash(this.#core, this.#world, id);
+        const left = runnerOf(down, id).processes.map((one) =>
+          one.state === "working" ? { ...one, state: "killed" as const } : one,
+        );
+        return withRunner(down, id, { processes: left });
+      });
+  }
+
+  #leaves(): void {
+    const { id, memory } = this.#runner;
+    if (memory === null) return;
+    const told = { ...this.#world, peopleCount: this.#world.peopleCount + 1 };
+    if (told.peopleCount <= this.#scope.peopleCount)
+      this.#ways("is told to stop", memory.intent === "drain" ? 2 : 0, (machine) =>
+        machine.tell(told, { type: "told to stop" }),
+      );
+    if (mayLeave(memory)) this.#add("leaves", () => crash(this.#core, this.#world, id));
+  }
+
+  /** The first result of the spool goes out; it leaves the spool when the answer comes. */
+  #delivers({ run }: Extract<Going, { do: "deliver" }>, done: World): void {
+    const result = this.#runner.results.find(({ lease }) => lease.run === run);
+    if (result === undefined || this.#runner.disk.spool[0] !== run) return;
+    const label = `delivers its result: ${result.outcome}`;
+    const answered = (machine: Machine, world: World): World =>
+      machine.tell(world, { type: "result answered", run, final: true });
+    const take = (world: World): World => takeResult(this.#core, this.#scope, world, result);
+    this.#ways(label, 0, (machine) => answered(machine, take(done)));
+    this.#add(`${label}, the answer is lost`, () => {
+      const machine = new Machine(this.#core, this.#scope, this.#runner.id);
+      return machine.tell(take(done), { type: "result answered", run, final: false });
+    });
+    if (this.#world.late.length < this.#scope.lateCount)
+      this.#ways(`${label}, with a late copy`, 0, (machine) => {
+        const world = answered(machine, take(done));
+        return { ...world, late: [...world.late, { kind: "result", result }] };
+      });
+  }
+}
+
+/** A runner whose process is up learns that a supervisor has ended. */
+function hearsEnd(machine: Machine, world: World, id: string, run: string): World {
+  const state = runnerOf(world, id).processes.find((one) => one.run === run)?.state;
+  return machine.tell(world, { type: "supervisor ended", run, seen: state === "ended" });
+}
+
+/**
+ * The lease of a run is over, so it was over for its runner before: a runner counts from when it asked, the broker from when it answered. The
+ * supervisor counts by itself and has ended the work; its runner, when it is up, has heard of both.
+ */
+export function fence(core: Core, scope: Scope, world: World, epoch: number): World {
+  let after = world;
+  for (const { id, leases } of world.runners) {
+    const run = leases.find((lease) => lease.epoch === epoch)?.run;
+    if (run === undefined) continue;
+    if (core.machine.fences)
+      after = withProcess(after, id, run, (one) =>
+        one.state === "working" ? { ...one, state: "ended", outcome: "cancelled" } : one,
+      );
+    const { memory, processes } = runnerOf(after, id);
+    const machine = new Machine(core, scope, id);
+    if (memory?.runs.some((one) => one.run === run && one.lease === "held") === true)
+      after = machine.tell(after, { type: "lease ended", run });
+    if (memory !== null && processes.some((one) => one.run === run && one.state === "ended"))
+      after = hearsEnd(machine, after, id, run);
+  }
+  return after;
 }
 
 /** A late copy arrives, or is lost. Nobody waits for its answer. */
@@ -198,9 +339,9 @@ function arriving(core: Core, world: World, late: Late): Step[] {
       case "heartbeat":
         return beat(core, gone, late.lease).world;
       case "apply":
-        return applies(core, gone, late.lease);
+        return applies(core, gone, late.lease).world;
       case "result":
-        return deliverResult(core, quiet, gone, late.result);
+        return takeResult(core, quiet, gone, late.result);
       case "put":
       case "drop": {
         const pool = new PoolStep(gone.pool);

@@ -8,13 +8,21 @@ export type Scope = {
   /** For each job the bodies that it may be submitted with. */
   jobs: readonly (readonly Partial<SubmitBody>[])[];
   /** What people may ask for besides submits and approvals, and how often they ask at all. */
-  people: readonly ("cancel" | "force" | "remove")[];
+  people: readonly ("cancel" | "force" | "remove" | "stop a runner")[];
   peopleCount: number;
   /** Copies of messages that the network holds at once. */
   lateCount: number;
   /** Whether runs apply, and how they end when nobody stops them. */
   applies: boolean;
   outcomes: readonly Outcome[];
+  /** Whether the processes of runners and their machines are killed, at rest and after each write. */
+  crashes: boolean;
+  /** Whether supervisors are killed. */
+  isKilled: boolean;
+  /** Whether disks refuse writes. */
+  isDiskFull: boolean;
+  /** Whether supervisors take time to be ready, and leases end by a runner's own clock before the broker's. */
+  isSlow: boolean;
   /** Whether everything that a dead lease left behind is cleared away at once (see `settle`). */
   settles: boolean;
   /** What was reached besides states of jobs. */
@@ -41,6 +49,10 @@ function scope(name: string, over: Partial<Scope>): Scope {
     lateCount: 0,
     applies: false,
     outcomes: ["succeeded"],
+    crashes: false,
+    isKilled: false,
+    isDiskFull: false,
+    isSlow: false,
     settles: false,
     ...over,
     seen: new Set(),
@@ -71,7 +83,12 @@ export function defaultScopes(): Scope[] {
       peopleCount: 1,
       applies: true,
     }),
-    scope("two jobs, two runners, every way to replace", { jobs: [[QUEUE], MODES], applies: true }),
+    scope("two jobs, two runners that are killed, every way to replace", {
+      jobs: [[QUEUE], MODES],
+      applies: true,
+      crashes: true,
+      settles: true,
+    }),
     scope("two jobs, one runner, one of them held", {
       runnerCount: 1,
       jobs: [[{ hold: true }], [QUEUE, { mode: "reject" }]],
@@ -92,6 +109,28 @@ export function defaultScopes(): Scope[] {
       people: ["remove"],
       peopleCount: 1,
       outcomes: ["succeeded", "failed", "refused", "skipped"],
+    }),
+    scope("one job, one runner that is killed at any write, supervisors that work on", {
+      runnerCount: 1,
+      attempts: 2,
+      crashes: true,
+      isKilled: true,
+      isSlow: true,
+      isDiskFull: true,
+      people: ["cancel"],
+      peopleCount: 1,
+      outcomes: ["succeeded", "failed"],
+    }),
+    scope("one job that applies, two runners that are killed, two attempts", {
+      attempts: 2,
+      crashes: true,
+      applies: true,
+      settles: true,
+    }),
+    scope("one job, a runner that is told to stop, once, twice or three times", {
+      runnerCount: 1,
+      people: ["stop a runner"],
+      peopleCount: 3,
     }),
   ];
 }
@@ -116,6 +155,7 @@ export function largeScopes(): Scope[] {
       applies: true,
       settles: true,
     }),
+    scope("two jobs, two runners, every way to replace", { jobs: [[QUEUE], MODES], applies: true }),
     scope("two jobs, two runners, late copies", { jobs: [[QUEUE], MODES], lateCount: 1, applies: true }),
   ];
 }
@@ -133,6 +173,8 @@ export function mutationScopes(): Scope[] {
       lateCount: 1,
     }),
     scope("one job, explored in full", { runnerCount: 1 }),
+    scope("one job, one runner that is killed", { runnerCount: 1, attempts: 2, crashes: true, isKilled: true }),
+    scope("one job, a runner that is told to stop", { runnerCount: 1, people: ["stop a runner"], peopleCount: 2 }),
   ];
 }
 

@@ -1,5 +1,6 @@
+import type { RunId } from "@plumule/protocol";
 import { liveRun } from "#durable-objects/deployment/core/model.ts";
-import { type Lease, type World } from "./world.ts";
+import type { Lease, RunnerModel, World } from "./world.ts";
 
 /**
  * Clears away at once what dead leases left behind: results that will be refused, assignments that nobody may begin, drops of stale tickets. A
@@ -9,17 +10,6 @@ import { type Lease, type World } from "./world.ts";
 export function settle(world: World): World {
   const live = new Set(world.state.jobs.flatMap((job) => liveRun(job)?.epoch ?? []));
   const isLive = (lease: Lease | null): boolean => lease !== null && live.has(lease.epoch);
-  const runners = world.runners.map((runner) => {
-    const { reply, run, spool } = runner;
-    const isDead = reply !== null && !isLive(reply);
-    return {
-      ...runner,
-      reply: isDead ? null : reply,
-      key: isDead ? null : runner.key,
-      run: run !== null && isLive(run.lease) ? run : null,
-      spool: spool.filter(({ lease }) => isLive(lease)),
-    };
-  });
   const { pool, state } = world;
   const numbers = new Map(
     state.jobs.flatMap(({ id, ticket }) => (ticket === null ? [] : [[id, ticket.number] as const])),
@@ -27,7 +17,7 @@ export function settle(world: World): World {
   const isWanted = ({ job, number }: { job: string; number: number }): boolean => numbers.get(job) === number;
   return {
     ...world,
-    runners,
+    runners: world.runners.map((runner) => settleRunner(runner, isLive)),
     state: { ...state, lane: { ...state.lane, drops: [] } },
     pool: {
       ...pool,
@@ -38,7 +28,36 @@ export function settle(world: World): World {
       claims: pool.claims.filter((claim) => isWanted(claim) || repeats(world, claim)),
       deliveries: pool.deliveries.filter(({ lease }) => isLive(lease)),
     },
-    calls: world.calls.filter((call) => call.kind === "reserved" || isWanted(call)),
+    calls: world.calls.filter((call) => call.kind !== "put" || isWanted(call)),
+  };
+}
+
+/** A runner as it is when every answer about a dead lease has come. */
+function settleRunner(runner: RunnerModel, isLive: (lease: Lease | null) => boolean): RunnerModel {
+  const dead = new Set(runner.leases.flatMap((lease) => (isLive(lease) ? [] : [lease.run])));
+  const isLost = runner.reply !== null && !isLive(runner.reply);
+  if (dead.size === 0 && !isLost) return runner;
+  const lives = ({ run }: { run: RunId }): boolean => !dead.has(run);
+  const { disk, memory } = runner;
+  const key = isLost ? null : disk.key;
+  return {
+    ...runner,
+    disk: { key, runs: disk.runs.filter(lives), spool: disk.spool.filter((run) => !dead.has(run)) },
+    memory:
+      memory === null
+        ? null
+        : {
+            ...memory,
+            key: isLost ? null : memory.key,
+            asking: memory.asking && !isLost,
+            runs: memory.runs.filter(lives),
+            spool: memory.spool.filter((run) => !dead.has(run)),
+          },
+    going: runner.going.filter((one) => (one.do === "poll" ? !isLost : lives(one))),
+    processes: runner.processes.filter(lives),
+    leases: runner.leases.filter(lives),
+    results: runner.results.filter(({ lease }) => isLive(lease)),
+    reply: isLost ? null : runner.reply,
   };
 }
 

@@ -13,7 +13,8 @@ export const jobNamed = (job: string): string => `job ${jobIndex(job) + 1}`;
 /** Puts a pool back, and its answers on their way: a runner hears only the answer to the poll that it waits for. */
 export function withPool(world: World, step: PoolStep): World {
   const runners = world.runners.map((runner) => {
-    const answer = step.answers.findLast(({ runner: id, key }) => id === runner.id && key === runner.key);
+    const waits = runner.going.find((one) => one.do === "poll");
+    const answer = step.answers.findLast(({ runner: id, key }) => id === runner.id && key === waits?.key);
     return answer?.lease == null ? runner : { ...runner, reply: answer.lease };
   });
   return { ...world, pool: step.model, runners };

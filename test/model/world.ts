@@ -5,12 +5,15 @@ import {
   type JobState,
   type Outcome,
   type Reason,
+  type RunId,
   type RunnerId,
 } from "@plumule/protocol";
 import type { LeaseOffer, Moment, State } from "#durable-objects/deployment/core/model.ts";
 import { emptyState, isOccupying, liveRun } from "#durable-objects/deployment/core/model.ts";
 import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
+import type { Submission } from "#durable-objects/deployment/core/submit.ts";
 import type { Ticket } from "#durable-objects/pool/calls.ts";
+import { type Disk, type Effect, EMPTY_DISK, type Memory } from "../../runner/src/core/model.ts";
 
 /** The moment at which everything happens: time is relative, and each timer may fire at any step (see `rebase`). */
 export const NOW = Date.UTC(2026, 0, 1);
@@ -21,26 +24,36 @@ export type Lease = LeaseProof & { job: JobId; runner: RunnerId };
 /** A result in a runner's spool. `applied`: its run had begun to apply, and names a later phase with its result. */
 export type Result = { lease: Lease; outcome: Outcome; reason: Reason | null; applied: boolean };
 
-/** A runner's run. `working`: its first heartbeat was accepted. `fenced`: it stopped, because its lease ended by its own clock. */
-export type RunnerRun = {
-  lease: Lease;
-  working: boolean;
+/**
+ * The supervisor of a run, with the work under it: it outlives its runner once it was told to begin. `ended`: it wrote how the run ended, which
+ * is `outcome`. `ordered`: it was told to stop.
+ */
+export type Process = {
+  run: RunId;
+  pid: number;
+  state: "waiting" | "working" | "ended" | "killed";
   applying: boolean;
-  stopped: boolean;
-  fenced: boolean;
+  ordered: boolean;
+  outcome: Outcome | null;
 };
 
+/** What a runner began and has no answer to. */
+export type Going = Extract<Effect, { do: "poll" | "heartbeat" | "prepare" | "deliver" }>;
+
 /**
- * A runner with one slot. `key` (of the poll under way), `run` and `spool` are on its disk, the rest is its memory and its network. `reply`
- * is an assignment on its way to it. `keyCount` numbers its keys.
+ * A runner with one slot, on a machine of its own. `memory` is null while its process is down. `leases` and `results` are what the files of the
+ * journal and the spool hold besides the names in `disk`. `reply` is an assignment on its way to it; `nameCount` numbers its keys and processes.
  */
 export type RunnerModel = {
   id: RunnerId;
-  keyCount: number;
-  key: string | null;
+  nameCount: number;
+  disk: Disk;
+  memory: Memory | null;
+  going: readonly Going[];
+  processes: readonly Process[];
+  leases: readonly Lease[];
+  results: readonly Result[];
   reply: Lease | null;
-  run: RunnerRun | null;
-  spool: readonly Result[];
 };
 
 /** A parked poll, or what was set aside for it. */
@@ -60,7 +73,11 @@ export type PoolModel = {
 };
 
 /** A call of the deployment that is under way, in its memory. */
-export type Call = { kind: "reserved"; job: JobId; poll: PollModel } | { kind: "put"; job: JobId; number: number };
+export type Call =
+  | { kind: "reserved"; job: JobId; poll: PollModel }
+  | { kind: "put"; job: JobId; number: number }
+  /** A submit that waits for its pool, with the head of the event log when it was planned. */
+  | { kind: "submit"; submission: Submission; poll: PollModel; head: number };
 
 /** A copy of a message that the network still has: it arrives late, or never. */
 export type Late =
@@ -85,6 +102,8 @@ export type World = {
   before: State;
   told: readonly Told[];
   grantedEpoch: number;
+  /** Number of the newest event, as it is stored; watchers have heard all of them. */
+  head: number;
   pool: PoolModel;
   runners: readonly RunnerModel[];
   calls: readonly Call[];
@@ -101,14 +120,18 @@ export function emptyWorld(runnerCount: number): World {
     before: state,
     told: [],
     grantedEpoch: 0,
+    head: 0,
     pool: { tickets: [], known: [], polls: [], claims: [], reservations: [], deliveries: [] },
     runners: Array.from({ length: runnerCount }, (_, index) => ({
       id: `runner-${index}`,
-      keyCount: 0,
-      key: null,
+      nameCount: 0,
+      disk: EMPTY_DISK,
+      memory: { intent: "work" as const, key: null, asking: false, runs: [], spool: [] },
+      going: [],
+      processes: [],
+      leases: [],
+      results: [],
       reply: null,
-      run: null,
-      spool: [],
     })),
     calls: [],
     late: [],
@@ -117,14 +140,22 @@ export function emptyWorld(runnerCount: number): World {
   };
 }
 
+const IDS: JobId[] = [];
+const INDICES = new Map<JobId, number>();
+
 /** The id of the n-th job, from 0: ids of a lane sort by submission. */
 export function jobId(index: number): JobId {
-  return makeJobId(NOW + index, new Uint8Array(8));
+  return (IDS[index] ??= makeJobId(NOW + index, new Uint8Array(8)));
 }
 
 /** Which job an id names, from 0. */
 export function jobIndex(job: JobId): number {
-  return Number.parseInt(job.slice(0, 8) + job.slice(9, 13), 16) - NOW;
+  let index = INDICES.get(job);
+  if (index === undefined) {
+    index = Number.parseInt(job.slice(0, 8) + job.slice(9, 13), 16) - NOW;
+    INDICES.set(job, index);
+  }
+  return index;
 }
 
 /** A moment in the model. `now` is later than `NOW` only for a timer. */
