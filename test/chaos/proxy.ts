@@ -83,8 +83,8 @@ function drawFate(random: Random): Fate {
   const afterBytes = random.between(1, random.chance(0.7) ? CUT_BYTES.early : CUT_BYTES.late);
   const draw = random.unit();
   if (draw < 0.05) return { kind: "page" };
-  if (draw < 0.45) return { kind: "cut", afterBytes };
-  if (draw < 0.53) return { kind: "stall", afterBytes, ms: random.between(STALL_MS.shortest, STALL_MS.longest) };
+  if (draw < 0.55) return { kind: "cut", afterBytes };
+  if (draw < 0.63) return { kind: "stall", afterBytes, ms: random.between(STALL_MS.shortest, STALL_MS.longest) };
   return { kind: "spared" };
 }
 
