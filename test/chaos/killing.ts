@@ -1,7 +1,7 @@
 import { waitMs } from "@plumule/protocol";
 import { BROKER_KILLS, type MortalBroker } from "./broker.ts";
 import type { Counts } from "./counts.ts";
-import type { MortalRunner } from "./fleet.ts";
+import { type MortalRunner, RUNNER_KILLS } from "./fleet.ts";
 import { type Random, randomOf } from "./random.ts";
 
 /** How often who is killed: mean times between two kills, ms. */
@@ -33,7 +33,7 @@ export async function killAround(
       const runner = runners[ofRunners.between(0, runners.length - 1)];
       if (runner === undefined) return;
       counts.runnerKills += 1;
-      await runner.kill(ofRunners.between(0, 1_000));
+      await runner.kill(ofRunners.pick(RUNNER_KILLS), ofRunners.between(0, 1_000));
     }),
   ]);
   return counts;

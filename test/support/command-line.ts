@@ -50,16 +50,22 @@ export function startCommand(
 
 /** Command lines of live processes whose environment or arguments mention a text. */
 export function processesAbout(text: string): string[] {
-  const read = (path: string): string => {
-    try {
-      return readFileSync(path, "utf8");
-    } catch {
-      return "";
-    }
-  };
+  return pidsAbout(text).map((pid) => readProcess(pid, "cmdline").replaceAll("\0", " ").trim());
+}
+
+/** The numbers of live processes whose environment or arguments mention a text. */
+export function pidsAbout(text: string): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter((pid) => `${read(`/proc/${pid}/environ`)}\0${read(`/proc/${pid}/cmdline`)}`.includes(text))
-    .map((pid) => read(`/proc/${pid}/cmdline`).replaceAll("\0", " ").trim())
-    .filter((command) => command !== "");
+    .map(Number)
+    .filter((pid) => `${readProcess(pid, "environ")}\0${readProcess(pid, "cmdline")}`.includes(text))
+    .filter((pid) => readProcess(pid, "cmdline") !== "");
+}
+
+function readProcess(pid: number, file: "environ" | "cmdline"): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, "utf8");
+  } catch {
+    return "";
+  }
 }
