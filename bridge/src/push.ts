@@ -20,6 +20,8 @@ export type PushOrigin = {
   repository: string;
   urls?: readonly string[];
   message?: string | null;
+  /** Greater than that of every earlier push of this sender to the same ref. */
+  number?: number;
 };
 
 /** Whom a webhook is signed for, `<broker origin>/v1/{ns}`: one for this broker and namespace cannot be replayed to another. */
@@ -29,7 +31,7 @@ export function audienceOf(url: string, namespace: string): string {
 
 /** The webhook body of a ref update, or why it is none: refs beside branches, tags and patches start no jobs. */
 export function pushOf(update: RefUpdate, origin: PushOrigin): Result<Push, "not-a-push"> {
-  const { repository, audience, urls, message } = origin;
+  const { repository, audience, urls, message, number } = origin;
   const parsed = pushBodySchema.safeParse({
     type: typeOf(update.ref),
     audience,
@@ -38,6 +40,7 @@ export function pushOf(update: RefUpdate, origin: PushOrigin): Result<Push, "not
     ref: update.ref,
     before: update.before,
     after: update.after,
+    ...(number === undefined ? {} : { number }),
     ...(message == null ? {} : { message: message.slice(0, LIMITS.textCharacters) }),
   });
   if (parsed.success) return accepted(parsed.data);

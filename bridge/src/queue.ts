@@ -20,6 +20,8 @@ export interface DeliveryQueue {
   /** Writes a delivery to disk before anything is sent. Refused when the queue is full. */
   add(target: Target, body: string, now: Date): Promise<Result<QueuedDelivery, "queue-full">>;
   list(): Promise<QueuedDelivery[]>;
+  /** A number for the next push: the time in ms, but always greater than the one before it, also when the clock was set back. */
+  nextNumber(now: Date): Promise<number>;
   /** The delivery was answered for good: it is never sent again. */
   settle(id: string): Promise<void>;
 }
@@ -44,6 +46,13 @@ export async function openQueue(folder: string): Promise<DeliveryQueue> {
       const queued = { id, createdAt: now.toISOString(), target, body };
       await writeDurably(folder, `${id}.json`, JSON.stringify(queued));
       return accepted(queued);
+    },
+    async nextNumber(now) {
+      const path = join(folder, "number");
+      const last = Number(await readFile(path, "utf8").catch(() => "0"));
+      const next = Math.max(now.getTime(), Number.isSafeInteger(last) ? last + 1 : 0);
+      await writeDurably(folder, "number", String(next));
+      return next;
     },
     async list() {
       const found: QueuedDelivery[] = [];
@@ -83,14 +92,15 @@ function parse(text: string): unknown {
 /** Written beside, fsynced, renamed, and the folder fsynced: after a crash the file is there whole or not at all. */
 async function writeDurably(folder: string, name: string, content: string): Promise<void> {
   const path = join(folder, name);
-  const file = await open(`${path}.unfinished`, "wx", 0o600);
+  const unfinished = `${path}.${randomUUID()}.unfinished`;
+  const file = await open(unfinished, "wx", 0o600);
   try {
     await file.writeFile(content);
     await file.sync();
   } finally {
     await file.close();
   }
-  await rename(`${path}.unfinished`, path);
+  await rename(unfinished, path);
   const parent = await open(folder, "r");
   try {
     await parent.sync();

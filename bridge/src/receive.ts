@@ -55,6 +55,7 @@ async function enqueue(
   const push = pushOf(update, {
     audience: audienceOf(config.url, config.namespace),
     repository: config.repository,
+    number: await queue.nextNumber(now()),
     message: isDeletion(update) ? null : await subjectOf(gitDirectory, update.after),
   });
   if (!push.ok) return `starts no job (${push.detail})`;

@@ -112,7 +112,7 @@ describe("a post-receive hook", () => {
       status = 202;
       expect(await push("second")).toContain("an earlier push");
       expect(pushes.slice(attempts).map(({ message }) => message)).toEqual(["first", "second"]);
-      expect(await readdir(join(folder, "origin.git/plumule"))).toEqual([]);
+      expect(await readdir(join(folder, "origin.git/plumule"))).toEqual(["number"]);
     },
   );
 

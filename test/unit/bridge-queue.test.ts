@@ -66,4 +66,13 @@ describe("a queue of deliveries", () => {
     );
     expect(await queue.add(target, "{}", new Date())).toMatchObject({ ok: false, code: "queue-full" });
   });
+
+  it("numbers pushes upwards, in another process and with a clock that was set back too", async () => {
+    const numbers: number[] = [];
+    for (const at of [5_000, 5_000, 1_000, 9_000])
+      numbers.push(await (await openQueue(folder)).nextNumber(new Date(at)));
+    expect(numbers).toEqual([5_000, 5_001, 5_002, 9_000]);
+    await writeFile(join(folder, "number"), "rubbish");
+    expect(await (await openQueue(folder)).nextNumber(new Date(7))).toBe(7);
+  });
 });

@@ -183,6 +183,22 @@ describe("a webhook that proves nothing is refused, and nothing is stored", () =
           ),
         ),
     ],
+    ...[
+      "",
+      "v1,",
+      "v1a,",
+      "v1a,!!!!",
+      "v2,AAAA",
+      ...[0, 32, 63, 65, 128].map((length) => `v1a,${btoa("\0".repeat(length))}`),
+      ...[0, 31, 33].map((length) => `v1,${btoa("\0".repeat(length))}`),
+    ].map((signature): [string, string, (place: Place) => Promise<Received | Refusal>] => [
+      `the signature ${JSON.stringify(signature.slice(0, 20))} of ${signature.length} characters`,
+      "bad-signature",
+      async (place) => {
+        const call = await signedPush(place);
+        return place.calls.receiveHook({ ...call, headers: { ...call.headers, "webhook-signature": signature } });
+      },
+    ]),
     ["a hook that is not there", "bad-signature", (place) => post(place, {}, { hook: "nowhere" })],
     ["a hook that has another key", "bad-signature", (place) => post(place, {}, { hook: "garden" })],
     [
