@@ -1,6 +1,7 @@
 import { Hono } from "hono";
 import { ENDPOINTS, refuse, type Refusal } from "@plumule/protocol";
 import { docsPage } from "./docs.ts";
+import { harden } from "./headers.ts";
 import type { App } from "./implement.ts";
 import { openApiDocument } from "./openapi.ts";
 import { faultResponse, problemResponse } from "./problem.ts";
@@ -22,19 +23,15 @@ export function createApp(): App {
   app.use(async (c, next) => {
     const instance = crypto.randomUUID();
     c.set("instance", instance);
-    if (c.req.method === "OPTIONS") return preflight();
-    await next();
+    if (c.req.method === "OPTIONS") c.res = preflight();
+    else await next();
     if (c.res.status === 101) return;
     const { headers } = c.res;
     headers.set("plumule-request-id", instance);
     headers.set("access-control-allow-origin", "*");
     headers.set("access-control-expose-headers", EXPOSED);
-    headers.set("x-content-type-options", "nosniff");
-    headers.set("referrer-policy", "no-referrer");
-    headers.set("strict-transport-security", "max-age=63072000; includeSubDomains");
-    if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
+    harden(headers);
     if (!headers.has("date")) headers.set("date", new Date().toUTCString());
-    return;
   });
   app.onError((error, c) => faultResponse(error, c.get("instance"), c.req.path));
   app.notFound((c) => problemResponse(nothingAt(c.req.method, c.req.path), c.get("instance")));
@@ -47,7 +44,8 @@ export function createApp(): App {
   app.get("/docs", (c) =>
     c.html(docsPage(), 200, {
       "cache-control": "public, max-age=300",
-      "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+      "content-security-policy":
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     }),
   );
   return app;

@@ -61,7 +61,8 @@ export function runRoutes(app: App): void {
       "accept-ranges": "bytes",
       "plumule-log-size": String(slice.size),
       "plumule-log-complete": String(slice.complete),
-      "content-security-policy": "sandbox; default-src 'none'",
+      // Whoever opens it in a browser gets a file, never a page.
+      "content-disposition": `attachment; filename="${params.run}.log"`,
     });
     if (slice.sha256 !== null) headers.set("plumule-log-sha256", slice.sha256);
     if (range.partial && slice.bytes.byteLength > 0)
