@@ -7,10 +7,10 @@ const SEQUENCE_CHARACTERS = 4_096;
 /* oxlint-disable no-control-regex -- control characters are what this file is about */
 /**
  * ECMA-48 control sequences, strings (titles, clipboards, links), other escapes, carriage returns, the C0 and C1 controls but tab and
- * line feed, and the Unicode controls that turn the direction of text.
+ * line feed, and the Unicode controls that turn the direction of text, which are shown as `\\u202e`.
  */
 const CONTROLS =
-  /\u001b\[[0-?]*[ -/]*[@-~]|\u001b[\]PX^_][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b[ -/]*[0-~]|\r\n?|[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+  /\u001b\[[0-?]*[ -/]*[@-~]|\u001b[\]PX^_][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b[ -/]*[0-~]|\r\n?|[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 const COLOUR = /^\u001b\[[0-9;:]*m$/;
 const UNFINISHED = /(?:\r|\u001b(?:\[[0-?]*[ -/]*|[\]PX^_][^\u0007\u001b]*\u001b?|[ -/]*)?)$/;
 /* oxlint-enable no-control-regex */
@@ -24,6 +24,8 @@ export function createTextFilter({ colours }: { colours: boolean }): TextFilter 
   const filter = (text: string): string =>
     text.replace(CONTROLS, (control) => {
       if (control.startsWith("\r")) return "\n";
+      // Left out, they would hide that what is read is not what was written.
+      if (control > "\u009f") return `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
       return colours && COLOUR.test(control) ? control : "";
     });
   return {

@@ -113,6 +113,58 @@ describe.skipIf(CHROMIUM === undefined)("the page in Chromium", () => {
     expect(complaints).toEqual([]);
   });
 
+  it("shows a log that was made to attack its reader as text that does nothing", async () => {
+    const attack = [
+      "<img src=x onerror=alert(1)><script>alert(2)</script><a href=javascript:alert(3)>click</a>",
+      "\\033]52;c;cm0gLXJmIC8=\\007\\033]8;;javascript:alert(4)\\033\\\\link\\033]8;;\\033\\\\",
+      "\\033]0;your bank\\007\\033P1;1|x\\033\\\\\\033_x\\033\\\\\\033[2J\\033[1;1H\\302\\233" + "2Jcsi",
+      "invoice\\342\\200\\256fdp.exe\\342\\201\\246",
+      "one\\rtwo\\rthree",
+    ];
+    const lines = attack.map((line) => `printf '${line}\\n'`).join("; ");
+    const long = "head -c 1000000 /dev/zero | tr '\\0' x; echo; head -c 100000 /dev/zero | tr '\\0' '\\r'; echo";
+    const job = await broker.submit("web", shell(`${long}; ${lines}; echo the end`));
+    const page = await openWindow();
+    page.on("dialog", (dialog) => complaints.push(`dialog: ${dialog.message()}`));
+    await page.goto(`${broker.url}/j/${job.id}${fragment()}`);
+    const log = page.getByRole("log");
+    await log.getByText("the end").waitFor();
+    const text = (await log.textContent()) ?? "";
+    expect(text).toContain("<img src=x onerror=alert(1)><script>alert(2)</script>");
+    expect(text).toContain("invoice\\u202efdp.exe\\u2066");
+    expect(text).toContain("\nlink\n");
+    expect(text).toContain("\n2Jcsi\n");
+    expect(text).toContain("\nthree\n");
+    expect(text).not.toMatch(/javascript:alert\(4\)|cm0gLXJm|your bank|[^\P{Cc}\n\t]|[\u202a-\u202e\u2066-\u2069]/u);
+    expect(await log.locator("img, script, a, iframe, svg").count()).toBe(0);
+    expect(await page.title()).toMatch(/^\w+ · web$/);
+    expect(complaints).toEqual([]);
+  });
+
+  it("is served with a policy under which nothing foreign or inline runs", async () => {
+    for (const path of ["/", "/j/x", "/main.js"]) {
+      const { headers } = await fetch(`${broker.url}${path}`);
+      const policy = (headers.get("content-security-policy") ?? "").split("; ");
+      expect(policy).toEqual(
+        expect.arrayContaining([
+          "default-src 'none'",
+          "script-src 'self'",
+          "style-src 'self'",
+          "base-uri 'none'",
+          "frame-ancestors 'none'",
+          "form-action 'none'",
+          "require-trusted-types-for 'script'",
+        ]),
+      );
+      expect(headers.get("x-content-type-options")).toBe("nosniff");
+      expect(headers.get("referrer-policy")).toBe("no-referrer");
+      expect(headers.get("strict-transport-security")).toContain("max-age=63072000");
+      expect(headers.get("cross-origin-opener-policy")).toBe("same-origin");
+      expect(headers.get("cross-origin-resource-policy")).toBe("same-origin");
+      expect(headers.get("permissions-policy")).toContain("camera=()");
+    }
+  });
+
   it("lets go of the end of the log when its reader scrolls up, and takes it up again", async () => {
     const script = 'echo "in $PWD"; seq 500; until [ -e go ]; do sleep 0.05; done; echo the end';
     const job = await broker.submit("web", shell(script));
