@@ -37,6 +37,8 @@ export const runnerConfigSchema = z.strictObject({
   path: z.string().optional(),
   /** Leave after one run. */
   once: z.boolean().default(false),
+  /** Whether runs go on, until their leases end, when the runner is killed or leaves them to its next start. */
+  outlive: z.boolean().default(true),
   /** Bytes of logs on disk per run; head and tail are kept beyond it. The broker's own limit holds too. */
   logBytes: z
     .int()
@@ -54,7 +56,11 @@ export type RunnerFolders = {
   workspaces: string;
   journal: string;
   spool: string;
+  /** Files of each run: log, events, end. */
+  runs: string;
+  /** Logs of runs by runners that had no supervisors. */
   logs: string;
+  cache: string;
 };
 
 /** Where a runner keeps what. */
@@ -66,6 +72,8 @@ export function runnerFolders(config: RunnerConfig): RunnerFolders {
     workspaces: at("workspaces"),
     journal: at("journal"),
     spool: at("spool"),
+    runs: at("runs"),
     logs: at("logs"),
+    cache: at("cache"),
   };
 }

@@ -1,7 +1,8 @@
-import { type FileHandle, open, rm } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import { LIMITS, toBase64 } from "@plumule/protocol";
 import { createBackoff, pause } from "./backoff.ts";
 import type { Broker } from "./broker.ts";
+import { readBatches } from "./event-feed.ts";
 import type { SpoolRecord } from "./records.ts";
 import type { Spool } from "./spool.ts";
 
@@ -14,26 +15,31 @@ export type Deliverer = {
 };
 
 /**
- * Delivers results in order, each after the rest of its log, for as many days as it takes. A result leaves the spool with a 2xx or with a
- * refusal that will not change; then its log file goes too, since the broker has what it wanted of it.
+ * Delivers results in order, each after the rest of its log and events, for as many days as it takes. `answered` is told of each try; `final`
+ * means a 2xx or a refusal that will not change, and that the result has left the spool when the promise resolves.
  */
-export function createDeliverer(
-  broker: Broker,
-  spool: Spool<SpoolRecord>,
-  stopped: AbortSignal,
-  say: (line: string) => void,
-): Deliverer {
+export function createDeliverer({
+  broker,
+  spool,
+  stopped,
+  say,
+  answered,
+}: {
+  broker: Broker;
+  spool: Spool<SpoolRecord>;
+  stopped: AbortSignal;
+  say: (line: string) => void;
+  answered: (run: string, final: boolean) => Promise<void>;
+}): Deliverer {
   const backoff = createBackoff(500, 60_000);
   let working: Promise<void> | null = null;
 
   const deliverAll = async (): Promise<void> => {
     for (let next = spool.pending()[0]; next !== undefined && !stopped.aborted; next = spool.pending()[0]) {
-      const done = await deliver(broker, next.record, say);
-      if (done) {
-        await spool.remove(next.runId);
-        await rm(next.record.logPath, { force: true });
-        backoff.reset();
-      } else await pause(250 + backoff.next(), stopped);
+      const final = await deliver(broker, next.record, say);
+      await answered(next.runId, final);
+      if (final) backoff.reset();
+      else await pause(250 + backoff.next(), stopped);
     }
   };
   const wake = (): void => {
@@ -56,9 +62,11 @@ export function createDeliverer(
 /** True when nothing more can be done for this result. */
 async function deliver(
   broker: Broker,
-  { assignment, result, logPath }: SpoolRecord,
+  { assignment, result, logPath, eventsPath }: SpoolRecord,
   say: (line: string) => void,
 ): Promise<boolean> {
+  if (eventsPath !== undefined && !(await sendEvents(broker, assignment, eventsPath, result.events?.number)))
+    return false;
   const sent = await sendLog(broker, assignment, logPath, result.log.bytes);
   if (sent === "later") return false;
   const body =
@@ -68,6 +76,24 @@ async function deliver(
   if (!answer.ok) say(`run ${assignment.run}: the broker refused the result: ${answer.problem.detail}`);
   else if (answer.value.late)
     say(`run ${assignment.run}: the result came after the lease had ended; the broker kept it for the record`);
+  return true;
+}
+
+/** Sends the batches before the one that rides on the result. False: later. */
+async function sendEvents(
+  broker: Broker,
+  assignment: SpoolRecord["assignment"],
+  eventsPath: string,
+  before: number = Infinity,
+): Promise<boolean> {
+  let reported = 0;
+  for (const batch of await readBatches(eventsPath)) {
+    if (batch.number <= reported || batch.number >= before) continue;
+    const answer = await broker.report(assignment, batch);
+    if (answer.ok) reported = answer.value.number;
+    else if (answer.retry) return false;
+    else if (answer.problem.code === "stale-lease") return true;
+  }
   return true;
 }
 

@@ -51,7 +51,7 @@ const CONFIG = [
 ].flatMap((setting) => ["-c", setting]);
 
 /** Network settings of the machine that a fetch needs; nothing else of the runner's environment reaches git. */
-const NETWORK_VARIABLES = [
+export const NETWORK_VARIABLES = [
   "GIT_SSL_CAINFO",
   "SSL_CERT_FILE",
   "SSL_CERT_DIR",

@@ -18,11 +18,11 @@ import { findExecutable } from "./executable.ts";
  * none hides files or the network, and the job runs as the runner's user.
  *
  * - `bwrap`: a PID namespace made by bubblewrap. Nothing leaves it: a daemon in its own session dies with it, and the
- *   kernel kills it when the runner dies. The job sees only its own processes.
+ *   kernel kills it when the process that started it dies. The job sees only its own processes.
  * - `userns`: the same guarantees from util-linux (`unshare`, `setpriv`, `setsid`), inside a user namespace unless the
  *   runner is root.
  * - `cgroup`: a cgroup v2 folder. A daemon cannot leave it without write access to another folder, so the tree can be
- *   killed and proved empty; when the runner dies, only the job's first process is sure to die with it.
+ *   killed and proved empty; when whoever started it dies, only the job's first process is sure to die with it, and the runner ends the others.
  * - `process-group`: signals to a group, and a search of `/proc` for the job's session and tracking id. A process that
  *   starts a session *and* clears its environment escapes, as do daemons started by a Nix builder without a sandbox; when the runner dies,
  *   as `cgroup`.
@@ -215,7 +215,17 @@ function removeEmptyCgroups(): void {
   }
 }
 
-/** Lets the first process die with the runner where `setpriv` exists. */
+/** The cgroups that were made for processes whose tracking id begins with this and a dot. */
+export function cgroupsOf(trackingId: string): string[] {
+  const parent = ownCgroup();
+  if (parent === null) return [];
+  const isOurs = (name: string): boolean => name.replace(CGROUP_OWNER, "").startsWith(`${trackingId}.`);
+  return readdirSync(parent)
+    .filter((name) => CGROUP_OWNER.test(name) && isOurs(name))
+    .map((name) => join(parent, name));
+}
+
+/** Lets the first process die with the one that starts it where `setpriv` exists. */
 function withParentDeath(argv: readonly [string, ...string[]]): { file: string; args: readonly string[] } {
   const setpriv = tool("setpriv");
   const [file, ...args] = argv;

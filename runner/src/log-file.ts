@@ -32,6 +32,8 @@ export interface LogLimits {
   tailBytes: number;
 }
 
+/** The end of the log that is kept when it is too long. */
+export const LOG_TAIL_BYTES = 256 * 1024;
 /** Room for the two marker lines. */
 const MARKER_BYTES = 512;
 const READ_BYTES = 256 * 1024;

@@ -20,7 +20,7 @@ const FIRST_GATHER_MS = 100;
  * away costs the job nothing.
  */
 export function createLogUpload(
-  file: LogFile,
+  file: Pick<LogFile, "size" | "read">,
   send: (offset: number, bytes: Uint8Array) => Promise<BrokerAnswer<{ bytes: number }>>,
 ): LogUpload {
   const stopped = new AbortController();

@@ -6,16 +6,20 @@ import { capture, NEW_COMMANDS, type NixContext } from "./nix/run.ts";
 import { runProcess } from "./process.ts";
 import type { RunnerConfig } from "./config.ts";
 
-/** What a runner's machine can do, found out once at the start. */
-export type Machine = {
-  signer: Signer;
-  runner: string;
-  version: string;
+/** What the work of a run needs to know of its machine. */
+export type MachineFacts = {
   isolation: RunnerIsolationLevel;
   nix: { version: string; system: string; sandbox: boolean } | null;
   /** Variables that every job gets, such as those of a private Nix store. */
   variables: Readonly<Record<string, string>>;
   path: string;
+};
+
+/** What a runner's machine can do, found out once at the start, and who it is. */
+export type Machine = MachineFacts & {
+  signer: Signer;
+  runner: string;
+  version: string;
   offer: Offer;
 };
 

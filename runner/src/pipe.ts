@@ -32,6 +32,11 @@ export async function openPipes(count: number): Promise<Pipe[]> {
   return pipes;
 }
 
+/** Makes the first pipes, for a process that has time now and will be in a hurry. A failure shows when they are needed. */
+export function stockPipes(): void {
+  void restock().catch(() => {});
+}
+
 function restock(): Promise<void> {
   making ??= makePipes(BATCH_COUNT)
     .then((pipes) => void stock.push(...pipes))

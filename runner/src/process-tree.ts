@@ -1,8 +1,23 @@
+import { randomUUID } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /** The environment variable by which processes that left the job's session are found again. */
 export const TRACKING_VARIABLE = "PLUMULE_TRACKING_ID";
+
+let owner: string = randomUUID();
+let startedCount = 0;
+
+/** Names all that this process starts from now on after its run, so that `findTracked` finds it when this process was killed. */
+export function trackProcessesAs(run: string): void {
+  owner = run;
+}
+
+/** The tracking id of the next process; one path component. */
+export function nextTrackingId(): string {
+  startedCount += 1;
+  return `${owner}.${startedCount}`;
+}
 
 /** Everything that a job started, as far as its isolation level can know. Pids are those that the runner sees. */
 export interface ProcessTree {
@@ -72,14 +87,14 @@ export function groupTree(leader: number, trackingId: string, cgroup: string | n
 }
 
 /**
- * Pids whose environment, as it was when they started their program, carries the tracking id. It finds daemons of a job
- * whose runner was killed at the levels `cgroup` and `process-group`.
+ * Pids whose environment, as it was when they started their program, carries the tracking id, or one that begins with it and a dot. It finds
+ * daemons of a job whose supervisor was killed at the levels `cgroup` and `process-group`.
  */
 export function findTracked(trackingId: string): number[] {
-  const needle = `${TRACKING_VARIABLE}=${trackingId}\0`;
+  const needles = [`\0${TRACKING_VARIABLE}=${trackingId}\0`, `\0${TRACKING_VARIABLE}=${trackingId}.`];
   return pids().filter((pid) => {
     const environment = read(`/proc/${pid}/environ`);
-    return pid !== process.pid && environment !== null && `\0${environment}`.includes(`\0${needle}`);
+    return pid !== process.pid && environment !== null && needles.some((needle) => `\0${environment}`.includes(needle));
   });
 }
 

@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { closeSync, existsSync } from "node:fs";
 import { Socket } from "node:net";
@@ -9,7 +8,7 @@ import { findExecutable } from "./executable.ts";
 import { planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
 import { openPipes, type Pipe } from "./pipe.ts";
 import { type Ending, type StartedProcess, startProcess } from "./process-start.ts";
-import type { ProcessTree } from "./process-tree.ts";
+import { nextTrackingId, type ProcessTree } from "./process-tree.ts";
 
 /** Where a chunk came from; `merged` when both streams share one pipe. */
 export type OutputStream = "merged" | "stdout" | "stderr";
@@ -37,7 +36,7 @@ export interface ProcessRequest {
   graceMs: number;
   /** The longest run and the longest time without output, ms; none unless given. */
   limits?: { runMs?: number; silenceMs?: number };
-  /** Finds stray processes again after a crash of the runner; random unless given. One path component. */
+  /** Finds stray processes again after a crash of this process; of this process and a number unless given. One path component. */
   trackingId?: string;
 }
 
@@ -83,7 +82,7 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   if (program === null) return notStarted(`no such program: ${name}`);
   if (request.cancel?.aborted) return { ...notStarted("cancelled before it started"), reason: "cancelled" };
 
-  const trackingId = request.trackingId ?? randomUUID();
+  const trackingId = request.trackingId ?? nextTrackingId();
   const plan = planLaunch(request.level, [program, ...rest], trackingId);
   if ("unavailable" in plan) return notStarted(`isolation level ${request.level}: ${plan.unavailable}`);
   const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1)).catch(String);

@@ -1,14 +1,13 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
-import { createRegistration, getDeploymentEvents } from "@plumule/protocol";
-import type { RunnerOptions } from "@plumule/runner";
+import { getDeploymentEvents } from "@plumule/protocol";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { startTestBroker, type TestBroker } from "../support/broker.ts";
+import { startKillableRunner } from "../support/killable-runner.ts";
 
 let broker: TestBroker;
 const children: ChildProcess[] = [];
@@ -29,27 +28,11 @@ const isAlive = (mark: string): boolean => {
   }
 };
 
-/** A runner in a process of its own. The same `name` is the same runner: key, journal and spool are in its folder. */
-async function startProcess(name: string): Promise<ChildProcess> {
-  const registration = await broker.ask(createRegistration, { body: {} });
-  if (!registration.ok) throw new Error(registration.problem.detail);
-  const options: RunnerOptions = {
-    url: broker.url,
-    namespace: "test",
-    state: join(broker.folder, name),
-    name,
-    registration: registration.answer.body.token,
-    nixStore: join(broker.folder, "nix"),
-  };
-  const child = spawn(
-    process.execPath,
-    [fileURLToPath(new URL("../support/runner-process.ts", import.meta.url)), JSON.stringify(options)],
-    { stdio: ["ignore", "pipe", "inherit"] },
-  );
+const startProcess = async (name: string): Promise<ChildProcess> => {
+  const { child } = await startKillableRunner(broker, name, { labels: [] });
   children.push(child);
-  if (child.stdout !== null) await once(child.stdout, "data");
   return child;
-}
+};
 
 it("keeps jobs, logs and events through a restart of the broker, with one contiguous sequence", async () => {
   await broker.startRunner();
@@ -81,27 +64,6 @@ it("delivers the result of a job that ended while the broker was away, once", as
   expect(done).toMatchObject({ state: "succeeded", attempt: 1 });
   expect(runs).toHaveLength(1);
   expect(await broker.log(runs[0]!.id)).toBe("before\nafter\n");
-});
-
-it("leaves no process of a job when its runner is killed, and runs the job again when the runner is back", async () => {
-  const mark = `killed-${randomUUID()}`;
-  const runner = await startProcess("killed");
-  // The first attempt hangs; the second sees the file that the first has left.
-  const flag = join(broker.folder, mark);
-  const job = await broker.submit(
-    "killed",
-    shell(`if [ -e ${flag} ]; then echo again; else touch ${flag}; exec -a ${mark} sleep 300; fi`),
-  );
-  await broker.until(job.id, () => existsSync(flag) && isAlive(mark));
-  runner.kill("SIGKILL");
-  for (let waited = 0; waited < 50 && isAlive(mark); waited += 1) await pause(100);
-  expect(isAlive(mark)).toBe(false);
-  await startProcess("killed");
-  const { job: done, runs } = await broker.until(job.id, undefined, 60_000);
-  expect(done).toMatchObject({ state: "succeeded", attempt: 2 });
-  // The runner that came back said itself how the first attempt ended, long before its lease did.
-  expect(runs.find((run) => run.attempt === 1)?.reason).toMatchObject({ code: "runner-stopped" });
-  expect(runs.map((run) => run.state).toSorted()).toEqual(["failed", "succeeded"]);
 });
 
 it("finishes what it does and takes nothing new when it is told to stop, and leaves with 0", async () => {

@@ -75,7 +75,7 @@ describe("asking for work", () => {
   it("puts a key on the disk before it is used, and keeps it until an assignment came under it", () => {
     const bench = new Bench().tell({ type: "work wanted", freshKey: "a" });
     expect(bench.look()).toEqual(["store key", "poll"]);
-    bench.tell({ type: "poll failed", key: "a" }, { type: "work wanted", freshKey: "b" });
+    bench.tell({ type: "poll failed", key: "a", last: false }, { type: "work wanted", freshKey: "b" });
     expect(bench.done).toEqual([{ do: "poll", key: "a", busy: 0, last: false }]);
     bench.tell({ type: "poll answered", key: "a", run: null }, { type: "work wanted", freshKey: "c" });
     expect(bench.disk.key).toBe("a");
@@ -226,6 +226,13 @@ describe("a run at work", () => {
     ]);
   });
 
+  it("is killed and reported as lost when it goes on long after its grace", () => {
+    const bench = new Bench().tell(...WORKING, accepted(cancel(1)));
+    bench.look();
+    bench.tell({ type: "stop overdue", run: RUN });
+    expect(bench.look()).toEqual(["kill", "spool"]);
+  });
+
   it("keeps its place until the disk has taken its result", () => {
     const bench = new Bench().tell(...WORKING, ENDED);
     const effect = bench.done.at(-1)!;
@@ -251,6 +258,14 @@ describe("leaving", () => {
     expect(mayLeave(bench.memory)).toBe(false);
     bench.tell(ENDED, KEPT);
     expect(mayLeave(bench.memory)).toBe(true);
+  });
+
+  it("waits for the last question, not for the poll that it broke off", () => {
+    const bench = new Bench().tell(ASSIGNED[0]!, STOP, { type: "poll failed", key: "a", last: false });
+    expect(mayLeave(bench.memory)).toBe(false);
+    bench.tell({ type: "poll failed", key: "a", last: true });
+    expect(mayLeave(bench.memory)).toBe(true);
+    expect(bench.disk.key).toBe("a");
   });
 
   it("ends its runs when told twice, and gives back those that had not begun", () => {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Assignment, LIMITS, type ResultBody } from "@plumule/protocol";
@@ -83,23 +83,38 @@ describe("the deliverer", () => {
     const broker = storingBroker(faults, log.subarray(0, had));
     const { spool } = await spoolWith(log);
     const stopped = new AbortController();
-    const deliverer = createDeliverer(broker, spool, stopped.signal, () => {});
+    const deliverer = createDeliverer({
+      broker,
+      spool,
+      stopped: stopped.signal,
+      say: () => {},
+      answered: async (run, final) => {
+        if (final) await spool.remove(run);
+      },
+    });
     deliverer.wake();
     await deliverer.drained(AbortSignal.timeout(20_000));
     expect(broker.stored().equals(log)).toBe(true);
     expect(broker.results).toHaveLength(1);
     expect(spool.pending()).toEqual([]);
-    expect(await readdir(folder)).toEqual(["spool"]);
     if (requests !== null) expect(broker.requests).toBe(requests);
   });
 
   it("keeps the result while the broker is away, for the next process of the runner", async () => {
     const { spool } = await spoolWith(bytesOf(10));
     const stopped = new AbortController();
-    const deliverer = createDeliverer(storingBroker(1_000), spool, stopped.signal, () => {});
+    const answers: boolean[] = [];
+    const deliverer = createDeliverer({
+      broker: storingBroker(1_000),
+      spool,
+      stopped: stopped.signal,
+      say: () => {},
+      answered: async (_, final) => void answers.push(final),
+    });
     deliverer.wake();
     await deliverer.drained(AbortSignal.timeout(600));
     stopped.abort();
+    expect(new Set(answers)).toEqual(new Set([false]));
     const again = await openSpool<SpoolRecord>(join(folder, "spool"), (value) => value as SpoolRecord, 10_000_000);
     expect(again.pending().map((one) => one.runId)).toEqual([RUN]);
   });

@@ -51,7 +51,7 @@ function startCommand(): Command {
   return new Command("start")
     .summary("do work on this machine")
     .description(
-      "Asks the broker for work and does it, until it is stopped: the first Ctrl-C takes no new work, the second ends the runs, the third leaves at once. Every flag is a variable too (--nix-store is PLUMULE_NIX_STORE), and a field of the file.",
+      "Asks the broker for work and does it, until it is stopped: the first Ctrl-C takes no new work, the second ends the runs, the third leaves at once; SIGHUP leaves at once too, and the runs go on for the next start to follow. Every flag is a variable too (--nix-store is PLUMULE_NIX_STORE), and a field of the file.",
     )
     .option("--config <file>", "JSON file of settings (default: ~/.config/plumule/runner.json)")
     .option("--registration <token>", "one-time token; needed once: plumule runner token")
@@ -99,6 +99,7 @@ async function start(
   const stop = (): void => runner.stop();
   process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
+  process.on("SIGHUP", () => runner.leaveRuns());
   const code = await runner.done;
   if (code === EXIT_TOO_OLD) {
     const next = "Update plumule on this machine, then start the runner again: its state is kept.";

@@ -2,10 +2,10 @@ import { access, mkdir, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { lockState } from "@plumule/runner";
 import { convertV4MiniflareOptions, Miniflare, MiniflareCoreError, NoOpLog, type V4MiniflareOptions } from "miniflare";
 import { bundleWorker, DOOR, WORKER } from "./bundle.ts";
 import { PAGE_FOLDER, ROOT } from "./page.ts";
-import { lockState } from "./state-lock.ts";
 
 /** How to run a broker on this machine. */
 export type EngineOptions = {

@@ -111,6 +111,8 @@ async function startRunner(
       capacity: Math.min(availableParallelism(), 4),
       // Broker, runner and the repositories belong to the person at this machine.
       allowLocal: true,
+      // What this command starts ends with it.
+      outlive: false,
       ...store,
     },
     (line) => say("runner", line),

@@ -88,7 +88,7 @@ export type Input =
   /** There is room for a run. `freshKey` is used when no key is. */
   | { type: "work wanted"; freshKey: string }
   | { type: "poll answered"; key: string; run: RunId | null }
-  | { type: "poll failed"; key: string }
+  | { type: "poll failed"; key: string; last: boolean }
   | { type: "supervisor ready"; run: RunId; supervisor: Supervisor }
   /** `untilMs` counts from when the heartbeat was sent. */
   | { type: "heartbeat accepted"; run: RunId; untilMs: number; command: Command | null }
@@ -98,6 +98,8 @@ export type Input =
   | { type: "lease ended"; run: RunId }
   /** `seen`: it wrote how the run ended. */
   | { type: "supervisor ended"; run: RunId; seen: boolean }
+  /** It goes on long after its grace. */
+  | { type: "stop overdue"; run: RunId }
   | { type: "result kept"; run: RunId }
   /** The broker's answer to a result; one that is not final will be asked for again. */
   | { type: "result answered"; run: RunId; final: boolean }

@@ -17,7 +17,9 @@ export function step(memory: Memory, input: Input): Decided {
     case "poll answered":
       return input.key === memory.key ? take({ ...memory, asking: false }, input.key, input.run) : unchanged(memory);
     case "poll failed":
-      return input.key === memory.key ? unchanged({ ...memory, asking: false }) : unchanged(memory);
+      // A poll that was broken off by leaving says nothing; the last one is on its way.
+      if (input.key !== memory.key || (memory.intent !== "work" && !input.last)) return unchanged(memory);
+      return unchanged({ ...memory, asking: false });
     case "result answered":
       return answered(memory, input.run, input.final);
     case "write refused":
@@ -107,6 +109,8 @@ function stepRun(
       if (run.stage === "ended") return unchanged(memory);
       if (run.stage === "waiting") return conclude(memory, run, "not-begun");
       return conclude(memory, run, input.seen ? "seen" : "lost");
+    case "stop overdue":
+      return run.stage === "working" ? conclude(memory, run, "lost") : unchanged(memory);
     case "result kept":
       return {
         memory: { ...without(memory, run), spool: [...memory.spool.filter((one) => one !== run.run), run.run] },

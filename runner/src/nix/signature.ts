@@ -1,4 +1,4 @@
-import { parseHex, pathFingerprint, toBase64, utf8 } from "@plumule/protocol";
+import { didKeyOf, parseHex, pathFingerprint, toBase64, utf8 } from "@plumule/protocol";
 
 /** What Nix's signature of a store path covers. */
 export interface SignedPathInfo {
@@ -30,4 +30,9 @@ export async function signPath(
 /** Nix's text for a public key of 32 bytes, as `trusted-public-keys` wants it. */
 export function encodeNixPublicKey(keyName: string, publicKey: Uint8Array): string {
   return `${keyName}:${toBase64(publicKey)}`;
+}
+
+/** The runner's name as a Nix signer: its did:key without the colons, which Nix uses to end a key's name. */
+export function nixKeyName(publicKey: Uint8Array): string {
+  return `plumule-${didKeyOf(publicKey).slice("did:key:".length)}`;
 }

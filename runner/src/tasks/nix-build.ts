@@ -1,10 +1,9 @@
-import { didKeyOf, type Derivation, type Output, type Phase, type Progress } from "@plumule/protocol";
+import type { Derivation, Output, Phase, Progress } from "@plumule/protocol";
 import type { NixBuildEvent } from "../nix/build.ts";
 import { buildInstallables } from "../nix/build.ts";
 import type { Derivation as NixDerivation } from "../nix/derivations.ts";
 import type { BuiltOutput } from "../nix/outputs.ts";
 import type { NixContext } from "../nix/run.ts";
-import { signPath } from "../nix/signature.ts";
 import { ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
 
 /**
@@ -40,7 +39,7 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
       ...(derivation === undefined ? {} : { derivation: derivation.slice(0, 300) }),
     });
   }
-  const outputs = await signOutputs(context, result.outputs);
+  const outputs = result.outputs.map(wireOutput);
   const targets = result.targets.map((target) => ({
     attribute: target.label,
     drv: target.drv,
@@ -105,28 +104,6 @@ function wireDerivation({ drv, name, state, phase, exitCode, reason, startedAt, 
   };
 }
 
-/**
- * Adds the runner's Nix-native signature to each output, which `nix store verify` checks with the runner's public key. Not to what was built for a
- * stranger: it would be good in every store that trusts the runner.
- */
-async function signOutputs({ machine, untrusted }: TaskContext, outputs: readonly BuiltOutput[]): Promise<Output[]> {
-  const keyName = nixKeyName(machine.signer.publicKey);
-  return Promise.all(
-    outputs.map(async (output) => ({
-      name: output.name,
-      path: output.path,
-      drvPath: output.drvPath,
-      narHash: output.narHash,
-      narSize: output.narSize,
-      references: [...output.references],
-      signatures: untrusted
-        ? [...output.signatures]
-        : [...output.signatures, await signPath(output, keyName, (bytes) => machine.signer.sign(bytes))],
-    })),
-  );
-}
-
-/** The runner's name as a Nix signer: its did:key without the colons, which Nix uses to end a key's name. */
-export function nixKeyName(publicKey: Uint8Array): string {
-  return `plumule-${didKeyOf(publicKey).slice("did:key:".length)}`;
+function wireOutput({ name, path, drvPath, narHash, narSize, references, signatures }: BuiltOutput): Output {
+  return { name, path, drvPath, narHash, narSize, references: [...references], signatures: [...signatures] };
 }

@@ -1,12 +1,16 @@
 import type { Task } from "@plumule/protocol";
-import { readRepositorySteps, strangersFault, type Step } from "../task-file.ts";
-import { runNixBuild } from "./nix-build.ts";
+import type { Step } from "../task-file.ts";
 import { runShell } from "./shell.ts";
 import { ended, type TaskContext, type TaskEnd } from "./task.ts";
+
+// A supervisor that waits holds memory and one that starts is waited for: what only some tasks need is loaded when one does.
+const loadTaskFile = (): Promise<typeof import("../task-file.ts")> => import("../task-file.ts");
+const loadNixBuild = (): Promise<typeof import("./nix-build.ts")> => import("./nix-build.ts");
 
 /** Runs a job's task: itself, or the steps that its repository describes, in order, until one does not succeed. */
 export async function runSteps(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
+  const { readRepositorySteps } = await loadTaskFile();
   const read = await readRepositorySteps(context.workspace.checkout, task.task);
   if ("refused" in read) {
     context.log(`[plumule] ${read.detail}\n`);
@@ -24,15 +28,15 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
 }
 
 async function runStep(context: TaskContext, { name, task }: Step): Promise<TaskEnd> {
-  const fault = context.untrusted ? strangersFault({ name, task }) : null;
+  const fault = context.untrusted ? (await loadTaskFile()).strangersFault({ name, task }) : null;
   if (fault !== null) return ended("failed", null, { code: "task-invalid", detail: fault });
   switch (task.kind) {
     case "shell":
       return runShell(context, task);
     case "nix-build":
-      return runNixBuild(context, task.installables);
+      return (await loadNixBuild()).runNixBuild(context, task.installables);
     case "flake":
-      return runNixBuild(context, null);
+      return (await loadNixBuild()).runNixBuild(context, null);
     case "effect":
       // Offered by no runner (feature `effects`), so that such a job waits; one that comes all the same goes back.
       return ended("refused", null, { code: "refused", detail: "This runner does not run effects." });

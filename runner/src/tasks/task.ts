@@ -1,13 +1,13 @@
-import { LIMITS, type Output, type Outcome, type Reason } from "@plumule/protocol";
-import type { Machine } from "../machine.ts";
-import type { StopOrder } from "../lease.ts";
+import type { Output, Outcome, Reason } from "@plumule/protocol";
+import type { StopOrder } from "../core/model.ts";
+import type { MachineFacts } from "../machine.ts";
 import { type ProcessResult, runProcess } from "../process.ts";
 import type { Reporter } from "../reporter.ts";
 import type { Workspace } from "../workspace.ts";
 
 /** What a task works with. */
 export type TaskContext = {
-  machine: Machine;
+  machine: MachineFacts;
   workspace: Workspace;
   /** The job is an approved one of a stranger. */
   untrusted: boolean;
@@ -36,13 +36,17 @@ export function ended(outcome: Outcome, exitCode: number | null, reason: Reason 
   return { outcome, exitCode, reason, targets: [] };
 }
 
-/** The end of a task that was told to stop: a time-out is the job's failure, a runner that leaves is not. */
+/** Far beyond any grace: `kill` ends it. Greater values overflow a timer. */
+const NEVER_MS = 2 ** 31 - 1;
+
+/** The end of a task that was told to stop: a time-out is the job's failure, a runner that leaves or is lost is not. */
 export function stopEnd(order: StopOrder, exitCode: number | null): TaskEnd {
   switch (order.reason.code) {
     case "run-timeout":
     case "silence-timeout":
       return ended("failed", exitCode, order.reason);
     case "runner-stopped":
+    case "runner-lost":
       return ended("refused", exitCode, order.reason);
     default:
       return ended("cancelled", exitCode, order.reason);
@@ -77,7 +81,7 @@ export async function runTaskProcess(
     cancel: options.cancel ?? context.stop,
     kill: context.kill,
     // The order that stops the run also says when its grace is over, which aborts `kill`.
-    graceMs: LIMITS.graceMaxMs,
+    graceMs: NEVER_MS,
     ...(options.firstSignal === undefined ? {} : { firstSignal: options.firstSignal }),
   });
   context.survivors.killedCount += result.survivorsKilledCount;

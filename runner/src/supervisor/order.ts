@@ -1,0 +1,22 @@
+import type { Assignment } from "@plumule/protocol";
+import type { MachineFacts } from "../machine.ts";
+
+/**
+ * What a runner tells its supervisor, as one line of JSON on standard input: everything that the work needs, and nothing with which
+ * something could be said to the broker or be signed.
+ */
+export type SupervisorOrder = {
+  assignment: Omit<Assignment, "leaseToken">;
+  machine: MachineFacts;
+  /** Folders of all runs, workspaces and mirrors. */
+  runs: string;
+  workspaces: string;
+  mirrors: string;
+  allowLocal: boolean;
+  logLimitBytes: number;
+  /** Derivations, and edges between them, that one batch of events may name. */
+  derivationCount: number;
+  edgeCount: number;
+  /** Whether the work goes on when its runner is gone, until the lease ends. */
+  outlives: boolean;
+};

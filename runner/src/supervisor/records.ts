@@ -1,0 +1,28 @@
+import { outcomeSchema, outputSchema, reasonSchema, runnerEventsBodySchema, timeSchema } from "@plumule/protocol";
+import * as z from "zod";
+import { SUPERVISOR_VERSION } from "./files.ts";
+
+/** Who does the work of a run, as the journal names it. A persisted contract. */
+export const supervisorSchema = z.object({
+  version: z.literal(SUPERVISOR_VERSION),
+  pid: z.int().min(2),
+  startedAt: z.string(),
+  boot: z.string(),
+});
+
+/** How a run ended, in `exit.json`: all that its result says, but for signatures. A persisted contract: a newer runner reads it. */
+export const exitRecordSchema = z.object({
+  version: z.literal(SUPERVISOR_VERSION),
+  outcome: outcomeSchema,
+  exitCode: z.int().nullable(),
+  reason: reasonSchema.nullable(),
+  targets: z.array(z.object({ attribute: z.string(), drv: z.string(), outputs: z.array(outputSchema) })),
+  log: z.object({ bytes: z.int(), sha256: z.string(), omittedBytes: z.int() }),
+  finishedAt: timeSchema,
+  survivors: z.object({ killedCount: z.int(), leftoverCount: z.int() }),
+});
+export type ExitRecord = z.output<typeof exitRecordSchema>;
+
+/** One line of `events.jsonl`: a batch as the broker takes it, once by its number. Its first number is 1, and there is no gap. */
+export const eventBatchSchema = runnerEventsBodySchema.omit({ epoch: true });
+export type EventBatch = z.output<typeof eventBatchSchema>;

@@ -1,0 +1,159 @@
+import { appendFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { jobEnvironment } from "../environment.ts";
+import { LOG_TAIL_BYTES, openLogFile } from "../log-file.ts";
+import { createReporter, type Reporter } from "../reporter.ts";
+import { runSteps } from "../tasks/steps.ts";
+import { ended, orderOf, stopEnd, type TaskContext, type TaskEnd } from "../tasks/task.ts";
+import { createWorkspace, type Workspace } from "../workspace.ts";
+import { type RunFiles, replaceFile, runFiles, SUPERVISOR_VERSION } from "./files.ts";
+import type { SupervisorOrder } from "./order.ts";
+import type { ExitRecord } from "./records.ts";
+import { openStopSwitch, type StopSwitch } from "./stop-switch.ts";
+
+const FETCH_MS = 30 * 60_000;
+/** Characters of an error's words in a reason. */
+const DETAIL_CHARACTERS = 2_000;
+/** Between two tries to write how the run ended, on a disk that is full, ms. */
+const WRITE_AGAIN_MS = 1_000;
+
+/** What ends a run beside its orders: its runner's end, where the work may not outlive it, and a signal to this process. */
+export type Ends = { left: AbortSignal | null; terminated: AbortSignal };
+
+/**
+ * Does the work of one run: workspace, steps, log, events, and last the file that says how it ended, when its process tree is proved empty.
+ * Returns when that file is written.
+ */
+export async function superviseRun(order: SupervisorOrder, { left, terminated }: Ends): Promise<void> {
+  const files = runFiles(order.runs, order.assignment.run);
+  const stop = openStopSwitch(order.assignment, files.control);
+  const stopped = (detail: string, graceMs: number | null): void =>
+    stop.order({ reason: { code: "runner-stopped", detail }, graceMs, leaseLost: false });
+  terminated.addEventListener("abort", () => stopped("The process that does this run's work was told to end.", null));
+  left?.addEventListener("abort", () => stopped("The runner has gone.", 0));
+  if (left?.aborted === true) stopped("The runner has gone.", 0);
+  const log = await openLogFile(files.log, { limitBytes: order.logLimitBytes, tailBytes: LOG_TAIL_BYTES });
+  const reporter = createReporter(
+    (batch) => appendFileSync(files.events, `${JSON.stringify(batch)}\n`, { mode: 0o600 }),
+    () => new Date(),
+    order,
+  );
+  const survivors = { killedCount: 0, leftoverCount: 0 };
+  const text = new TextEncoder();
+  const say = (chunk: Uint8Array | string): void => {
+    log.append(typeof chunk === "string" ? text.encode(chunk) : chunk);
+    stop.touch();
+  };
+  const end = await work(order, { reporter, stop, survivors, log: say }).catch((error: unknown): TaskEnd => {
+    const detail = `The runner failed: ${String(error)}`.slice(0, DETAIL_CHARACTERS);
+    return ended("refused", null, { code: "setup-failed", detail });
+  });
+  stop.clear();
+  if (survivors.leftoverCount > 0)
+    log.append(text.encode(`[plumule] ${survivors.leftoverCount} processes of this run could not be killed\n`));
+  reporter.phase("signing");
+  const sealed = log.seal();
+  reporter.finish();
+  await writeExit(files, {
+    version: SUPERVISOR_VERSION,
+    ...end,
+    log: { ...sealed },
+    finishedAt: new Date().toISOString(),
+    survivors,
+  });
+}
+
+/** Without this file the run counts as lost, so a full disk is waited for. */
+async function writeExit(files: RunFiles, record: ExitRecord): Promise<void> {
+  for (;;) {
+    try {
+      return replaceFile(files.exit, JSON.stringify(record));
+    } catch {
+      await pause(WRITE_AGAIN_MS);
+    }
+  }
+}
+
+type RunParts = {
+  reporter: Reporter;
+  stop: StopSwitch;
+  survivors: { killedCount: number; leftoverCount: number };
+  log: (chunk: Uint8Array | string) => void;
+};
+
+async function work(order: SupervisorOrder, { reporter, stop, survivors, log }: RunParts): Promise<TaskEnd> {
+  const { assignment, machine } = order;
+  const { spec } = assignment;
+  reporter.phase("setup");
+  const made = await createWorkspace({
+    workspaces: order.workspaces,
+    mirrors: order.mirrors,
+    runId: assignment.run,
+    source: spec.source ?? null,
+    policy: { allowLocal: order.allowLocal },
+    timeoutMs: FETCH_MS,
+    cancel: stop.signal,
+  });
+  if (!made.ok) {
+    if (stop.signal.aborted) return stopEnd(orderOf(stop.signal), null);
+    log(`[plumule] the source cannot be had: ${made.detail}\n`);
+    // What another runner may reach is not the job's failure.
+    const passing = made.reason === "unreachable" || made.reason === "git-failed" || made.reason === "refused-url";
+    const detail = made.detail.slice(0, DETAIL_CHARACTERS);
+    return ended(passing ? "refused" : "failed", null, { code: "source-unavailable", detail });
+  }
+  const configuration = await writeConfiguration(made.workspace, spec.configuration);
+  const env = environmentOf(order, made.workspace, configuration);
+  if (!env.ok) return ended("failed", null, { code: "task-invalid", detail: `env.${env.name}: ${env.detail}` });
+  const context: TaskContext = {
+    machine,
+    workspace: made.workspace,
+    untrusted: assignment.untrusted === true,
+    commit: spec.source?.commit ?? null,
+    env: env.env,
+    reporter,
+    log,
+    stop: stop.signal,
+    kill: stop.kill,
+    survivors,
+    silenceMs: assignment.limits.silenceMs,
+  };
+  return runSteps(context, spec.task);
+}
+
+/** The file of the job's configuration, beside its checkout; its bytes are those whose digest the runner signs. Undefined when it has none. */
+async function writeConfiguration({ folder }: Workspace, configuration: unknown): Promise<string | undefined> {
+  if (configuration === undefined) return undefined;
+  const path = join(folder, "configuration.json");
+  await writeFile(path, JSON.stringify(configuration), { mode: 0o600 });
+  return path;
+}
+
+function environmentOf(
+  { assignment: { spec, ...ids }, machine }: SupervisorOrder,
+  workspace: Workspace,
+  configuration: string | undefined,
+): ReturnType<typeof jobEnvironment> {
+  return jobEnvironment({
+    path: machine.path,
+    home: workspace.home,
+    temporary: workspace.temporary,
+    machine: machine.variables,
+    facts: {
+      NAMESPACE: ids.namespace,
+      DEPLOYMENT: ids.deployment,
+      JOB: ids.job,
+      RUN: ids.run,
+      ATTEMPT: String(ids.attempt),
+      REPOSITORY: spec.source?.repository,
+      COMMIT: spec.source?.commit,
+      REF: spec.source?.ref,
+      TYPE: spec.type,
+      CONFIGURATION: configuration,
+      TEARDOWN: ids.teardown ? "1" : undefined,
+    },
+    ...(spec.env === undefined ? {} : { job: spec.env }),
+  });
+}

@@ -1,0 +1,100 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { homedir, tmpdir } from "node:os";
+import { fileURLToPath } from "node:url";
+import type { Supervisor } from "./core/model.ts";
+import { NETWORK_VARIABLES } from "./git.ts";
+import { identityOf } from "./process-identity.ts";
+import { SUPERVISOR_VERSION } from "./supervisor/files.ts";
+import type { SupervisorOrder } from "./supervisor/order.ts";
+
+/** A supervisor that waits for its order. */
+export type WaitingSupervisor = {
+  supervisor: Supervisor;
+  /** Gives it its run. From then on it lives without its runner. */
+  begin(order: SupervisorOrder): void;
+  /** Lets it go without one. */
+  dismiss(): void;
+  /** Resolves when it has ended, in whatever way. */
+  ended: Promise<void>;
+};
+
+/** The supply of supervisors: one waits, so that no run waits for a process to start. */
+export type Supervisors = {
+  /** The one that waits, or a new one. Rejects when no process can be started. */
+  take(): Promise<WaitingSupervisor>;
+  /** Has one wait for the next run. */
+  refill(): void;
+  close(): void;
+};
+
+const module = fileURLToPath(new URL("./supervisor/main.ts", import.meta.url));
+
+/** Opens the supply. `cache` is a folder for compiled code, which halves what a start costs. */
+export function openSupervisors(cache: string): Supervisors {
+  let spare: Promise<WaitingSupervisor> | null = null;
+  let isClosed = false;
+  const dismissSpare = (): void => {
+    void spare?.then((one) => one.dismiss()).catch(() => {});
+    spare = null;
+  };
+  return {
+    async take() {
+      const taken = spare ?? start(cache);
+      spare = null;
+      const one = await taken;
+      // Something may have killed it while it waited.
+      return identityOf(one.supervisor.pid) === null ? start(cache) : one;
+    },
+    refill() {
+      if (isClosed) return;
+      spare ??= start(cache);
+      // Whoever takes it hears why there is none.
+      spare.catch(() => {});
+    },
+    close() {
+      isClosed = true;
+      dismissSpare();
+    },
+  };
+}
+
+async function start(cache: string): Promise<WaitingSupervisor> {
+  const child = spawn(process.execPath, [module], {
+    // A session of its own: neither a Ctrl-C nor the end of the runner's terminal is meant for it.
+    detached: true,
+    cwd: "/",
+    env: environment(cache),
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  await once(child, "spawn");
+  const { pid } = child;
+  const identity = pid === undefined ? null : identityOf(pid);
+  if (identity === null) throw new Error("a supervisor ended as soon as it was started");
+  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  letGo(child);
+  return {
+    supervisor: { version: SUPERVISOR_VERSION, ...identity },
+    begin: (order) => void child.stdin?.write(`${JSON.stringify(order)}\n`),
+    dismiss: () => child.stdin?.destroy(),
+    ended,
+  };
+}
+
+/** Neither the process nor the pipe to it keeps the runner from leaving; a pipe whose reader has gone is no fault. */
+function letGo(child: ChildProcess): void {
+  child.unref();
+  child.stdin?.on("error", () => {});
+  (child.stdin as Socket | null)?.unref();
+}
+
+/** What the work of a run needs of the runner's environment: nothing that could sign or name a caller. */
+function environment(cache: string): Record<string, string> {
+  const names = [...NETWORK_VARIABLES, "PATH", "LANG", "RAD_HOME"];
+  const given = names.flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  return { ...Object.fromEntries(given), HOME: homedir(), TMPDIR: tmpdir(), NODE_COMPILE_CACHE: cache };
+}

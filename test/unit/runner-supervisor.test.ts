@@ -1,0 +1,180 @@
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Assignment, runIdOf } from "@plumule/protocol";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type ExitRecord } from "../../runner/src/supervisor/records.ts";
+import { readExit } from "../../runner/src/conclude.ts";
+import { readBatches } from "../../runner/src/event-feed.ts";
+import { probeIsolation, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../../runner/src/isolation.ts";
+import { killRun } from "../../runner/src/leftovers.ts";
+import { bootId, identityOf, isAlive, monotonicMs } from "../../runner/src/process-identity.ts";
+import { findTracked } from "../../runner/src/process-tree.ts";
+import { lockState } from "../../runner/src/state-lock.ts";
+import { readLease, type RunFiles, runFiles, writeLease, writeOrder } from "../../runner/src/supervisor/files.ts";
+import type { SupervisorOrder } from "../../runner/src/supervisor/order.ts";
+import { openSupervisors, type Supervisors, type WaitingSupervisor } from "../../runner/src/supervisors.ts";
+
+const report = probeIsolation();
+let folder: string;
+let supervisors: Supervisors;
+let runCount = 0;
+let run: string;
+let files: RunFiles;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "plumule-supervisor-"));
+  supervisors = openSupervisors(join(tmpdir(), "plumule-test-cache"));
+  run = runIdOf(`0199c0de-7a11-7000-9b1f-${process.pid.toString(16).padStart(12, "0")}`, (runCount += 1));
+  files = runFiles(join(folder, "runs"), run);
+  mkdirSync(files.control, { recursive: true });
+});
+afterEach(async () => {
+  supervisors.close();
+  await killRun(run, null);
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function order(
+  script: string,
+  options: { level?: RunnerIsolationLevel; outlives?: boolean; limits?: Partial<Assignment["limits"]> } = {},
+): SupervisorOrder {
+  const limits = { logBytes: 1024 * 1024, runMs: 60_000, silenceMs: 60_000, graceMs: 2_000, ...options.limits };
+  return {
+    assignment: { run, spec: { task: { kind: "shell", script } }, limits } as SupervisorOrder["assignment"],
+    machine: { isolation: options.level ?? report.level, nix: null, variables: {}, path: process.env["PATH"] ?? "" },
+    runs: join(folder, "runs"),
+    workspaces: join(folder, "workspaces"),
+    mirrors: join(folder, "mirrors"),
+    allowLocal: false,
+    logLimitBytes: limits.logBytes,
+    derivationCount: 10,
+    edgeCount: 10,
+    outlives: options.outlives ?? true,
+  };
+}
+
+/** Begins a run with a lease of so many ms. */
+async function begin(leaseMs: number, ...args: Parameters<typeof order>): Promise<WaitingSupervisor> {
+  const one = await supervisors.take();
+  writeLease(files.control, monotonicMs() + leaseMs);
+  one.begin(order(...args));
+  return one;
+}
+const log = (): string => (existsSync(files.log) ? readFileSync(files.log, "utf8") : "");
+const says = (text: string): Promise<void> => expect.poll(log, { timeout: 10_000 }).toContain(text);
+async function endOf(one: WaitingSupervisor): Promise<ExitRecord | null> {
+  await one.ended;
+  return readExit(files.exit);
+}
+
+describe("a supervisor", () => {
+  it("writes log, events and end of its run, and the end last", async () => {
+    const end = await endOf(await begin(30_000, "echo hello; exit 3"));
+    expect(end).toMatchObject({ outcome: "failed", exitCode: 3, reason: { code: "exit-code" }, log: { bytes: 6 } });
+    expect(log()).toBe("hello\n");
+    const events = (await readBatches(files.events)).flatMap((batch) => batch.events);
+    expect(events.map((event) => event.type === "phase" && event.phase)).toEqual(["setup", "building", "signing"]);
+    expect(findTracked(run)).toEqual([]);
+  });
+
+  it("knows nothing of its runner's environment", async () => {
+    process.env["SSH_AUTH_SOCK"] = "/secret";
+    process.env["PLUMULE_REGISTRATION"] = "plr_secret";
+    const one = await supervisors.take();
+    const environment = readFileSync(`/proc/${one.supervisor.pid}/environ`, "utf8");
+    expect(environment).toContain("PATH=");
+    expect(environment).not.toMatch(/secret|NODE_OPTIONS|VITEST/);
+    one.dismiss();
+    await one.ended;
+  });
+
+  it("goes when the runner goes before it had an order, and when it is not needed", async () => {
+    const one = await supervisors.take();
+    one.dismiss();
+    await one.ended;
+    expect(isAlive(one.supervisor)).toBe(false);
+  });
+
+  it("kills everything at the end of a lease that nobody renews, and writes why", async () => {
+    const startedAt = performance.now();
+    const one = await begin(700, "trap '' TERM; setsid sleep 300 & echo up; sleep 300");
+    await says("up");
+    const end = await endOf(one);
+    expect(performance.now() - startedAt).toBeGreaterThan(690);
+    expect(end).toMatchObject({ outcome: "refused", reason: { code: "runner-lost" } });
+    expect(end?.survivors).toMatchObject({ leftoverCount: 0 });
+    expect(findTracked(run)).toEqual([]);
+  });
+
+  it("goes on as long as its lease is renewed", async () => {
+    const one = await begin(600, "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.2; done");
+    const renewal = setInterval(() => writeLease(files.control, monotonicMs() + 600), 200);
+    const end = await endOf(one);
+    clearInterval(renewal);
+    expect(end).toMatchObject({ outcome: "succeeded" });
+  });
+
+  it("does not believe a lease of another life of the machine", async () => {
+    const one = await supervisors.take();
+    writeFileSync(join(files.control, "lease"), `${String(2 ** 50).padStart(20)} ${"another".padEnd(40)}.\n`);
+    one.begin(order("sleep 300"));
+    expect(await endOf(one)).toMatchObject({ reason: { code: "runner-lost" } });
+  });
+
+  it("obeys an order to stop, with its grace, and a later one that shortens it", async () => {
+    const one = await begin(30_000, "trap 'echo bye' TERM; echo up; while :; do sleep 0.1; done");
+    await says("up");
+    writeOrder(files.control, { reason: { code: "cancelled", detail: "x" }, graceMs: 60_000, leaseLost: false });
+    await says("bye");
+    writeOrder(files.control, { reason: { code: "cancelled", detail: "y" }, graceMs: 0, leaseLost: false });
+    expect(await endOf(one)).toMatchObject({ outcome: "cancelled", reason: { code: "cancelled", detail: "x" } });
+  });
+
+  it("ends with its runner when it may not outlive it", async () => {
+    const one = await begin(30_000, "echo up; sleep 300", { outlives: false });
+    await says("up");
+    one.dismiss();
+    expect(await endOf(one)).toMatchObject({ outcome: "refused", reason: { code: "runner-stopped" } });
+  });
+});
+
+for (const level of RUNNER_ISOLATION_LEVELS)
+  describe.skipIf(!report.available.includes(level))(`a supervisor that is killed, at level ${level}`, () => {
+    it("leaves nothing once its run was swept", async () => {
+      const one = await begin(30_000, "sleep 300 & setsid sleep 301 & echo up; sleep 302", { level });
+      await says("up");
+      process.kill(one.supervisor.pid, "SIGKILL");
+      expect(await killRun(run, one.supervisor)).toBe(0);
+      expect(findTracked(run)).toEqual([]);
+      expect(await readExit(files.exit)).toBeNull();
+    });
+  });
+
+describe("who a process is", () => {
+  it("is told by its number, its start and the life of the machine", () => {
+    const identity = identityOf(process.pid)!;
+    expect(isAlive(identity)).toBe(true);
+    expect(isAlive({ ...identity, startedAt: "0" })).toBe(false);
+    expect(isAlive({ ...identity, boot: "another" })).toBe(false);
+    expect(identityOf(2 ** 22 + 1)).toBeNull();
+  });
+
+  it("is kept apart from the lease of another life", () => {
+    writeLease(files.control, 123_456.7);
+    expect(readLease(files.control)).toEqual({ untilMs: 123_456, boot: bootId() });
+    writeFileSync(join(files.control, "lease"), "12");
+    expect(readLease(files.control)).toBeNull();
+  });
+});
+
+describe("the lock of a state folder", () => {
+  it("is held once, and taken over from a process that is gone", async () => {
+    const first = await lockState(folder);
+    expect(await lockState(folder)).toMatchObject({ refused: expect.stringContaining(`process ${process.pid}`) });
+    if ("refused" in first) throw new Error(first.refused);
+    await first.release();
+    writeFileSync(join(folder, "lock"), `${process.pid} 1`);
+    const both = await Promise.all([lockState(folder), lockState(folder)]);
+    expect(both.filter((one) => "release" in one)).toHaveLength(1);
+  });
+});
