@@ -99,7 +99,13 @@ describe("the result of a run", () => {
   });
 
   it("is given back when it cannot be stated, instead of being tried for ever", async () => {
-    const output = { name: "out", path: "/nix/store/x", drvPath: "/nix/store/x.drv", narHash: "0".repeat(64), narSize: -1 };
+    const output = {
+      name: "out",
+      path: "/nix/store/x",
+      drvPath: "/nix/store/x.drv",
+      narHash: "0".repeat(64),
+      narSize: -1,
+    };
     const targets = [
       { attribute: "x", drv: "/nix/store/x.drv", outputs: [{ ...output, references: [], signatures: [] }] },
     ];
