@@ -81,7 +81,7 @@ describe.concurrent("a runner that is killed and started again", () => {
     const { runs } = await broker.until(job.id, hasLog);
     await runner.kill();
     await expect
-      .poll(() => existsSync(join(runner.state, "runs", runs[0]!.id, "exit.json")), { timeout: 20_000 })
+      .poll(() => existsSync(join(runner.state, "runs", runs[0]!.id, "exit.json")), { timeout: 40_000 })
       .toBe(true);
     const journal = join(runner.state, "journal", `${runs[0]!.id}.json`);
     expect(existsSync(journal)).toBe(true);
@@ -99,7 +99,7 @@ describe.concurrent("a runner that is killed and started again", () => {
     await runner.kill();
     // A broker that answers nobody: the result gets into the spool and no further.
     const away = await start("spooled", { url: "http://127.0.0.1:9", registration: undefined });
-    await expect.poll(() => readdirSync(join(runner.state, "spool")), { timeout: 20_000 }).toEqual([`${run}.json`]);
+    await expect.poll(() => readdirSync(join(runner.state, "spool")), { timeout: 40_000 }).toEqual([`${run}.json`]);
     await expect.poll(() => existsSync(join(runner.state, "journal", `${run}.json`))).toBe(false);
     await away.kill();
     copyFileSync(record, join(runner.state, "journal", `${run}.json`));
@@ -148,7 +148,7 @@ describe.concurrent("a runner that is killed and started again", () => {
     const { runs } = await broker.until(silent.id, hasLog);
     await runner.kill();
     await expect
-      .poll(() => existsSync(join(runner.state, "runs", runs[0]!.id, "exit.json")), { timeout: 20_000 })
+      .poll(() => existsSync(join(runner.state, "runs", runs[0]!.id, "exit.json")), { timeout: 40_000 })
       .toBe(true);
     await start("late", { capacity: 2 });
     expect((await broker.until(long.id)).job.reason?.code).toBe("run-timeout");

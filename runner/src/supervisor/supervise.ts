@@ -5,7 +5,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { jobEnvironment } from "../environment.ts";
 import { LOG_TAIL_BYTES, openLogFile } from "../log-file.ts";
 import { createReporter, type Reporter } from "../reporter.ts";
-import { runSteps } from "../tasks/steps.ts";
+import { loadTask, runSteps } from "../tasks/steps.ts";
 import { ended, orderOf, stopEnd, type TaskContext, type TaskEnd } from "../tasks/task.ts";
 import { createWorkspace, type Workspace } from "../workspace.ts";
 import { type RunFiles, replaceFile, runFiles, SUPERVISOR_VERSION } from "./files.ts";
@@ -87,6 +87,8 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, log }: 
   const { assignment, machine } = order;
   const { spec } = assignment;
   reporter.phase("setup");
+  const loaded = loadTask(spec.task);
+  loaded.catch(() => {});
   const made = await createWorkspace({
     workspaces: order.workspaces,
     mirrors: order.mirrors,
@@ -120,6 +122,7 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, log }: 
     survivors,
     silenceMs: assignment.limits.silenceMs,
   };
+  await loaded;
   return runSteps(context, spec.task);
 }
 

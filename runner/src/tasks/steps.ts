@@ -7,6 +7,14 @@ import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 const loadTaskFile = (): Promise<typeof import("../task-file.ts")> => import("../task-file.ts");
 const loadNixBuild = (): Promise<typeof import("./nix-build.ts")> => import("./nix-build.ts");
 
+/**
+ * Loads what a task may need in any of its steps. At the beginning, because an update may replace the files of this program while a long run is
+ * at work, and a process must not be of two versions.
+ */
+export async function loadTask({ kind }: Task): Promise<void> {
+  if (kind !== "shell") await Promise.all([loadTaskFile(), loadNixBuild()]);
+}
+
 /** Runs a job's task: itself, or the steps that its repository describes, in order, until one does not succeed. */
 export async function runSteps(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
