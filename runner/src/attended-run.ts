@@ -1,14 +1,14 @@
 import { mkdirSync } from "node:fs";
 import { type Assignment, LIMITS } from "@plumule/protocol";
-import { createBackoff, pause } from "./backoff.ts";
 import type { Broker } from "./broker.ts";
 import type { RunnerConfig, RunnerFolders } from "./config.ts";
-import type { Effect, Input, StopOrder, Supervisor } from "./core/model.ts";
+import type { Input, StopOrder, Supervisor } from "./core/model.ts";
 import { followRun } from "./follow-run.ts";
+import { createHeartbeat } from "./heartbeat.ts";
 import { killRun } from "./leftovers.ts";
 import type { Machine } from "./machine.ts";
-import { monotonicMs } from "./process-identity.ts";
-import { readLease, runFiles, writeLease, writeOrder } from "./supervisor/files.ts";
+import { readLease, type RunFiles, runFiles, writeLease, writeOrder } from "./supervisor/files.ts";
+import type { SupervisorOrder } from "./supervisor/order.ts";
 import type { Supervisors, WaitingSupervisor } from "./supervisors.ts";
 
 /** What carrying out a run's effects needs of its runner. */
@@ -22,148 +22,140 @@ export type AttendDeps = {
   tell: (input: Input) => void;
 };
 
-/** The hands of one run: each does what the core said, and tells what came of it. It decides nothing but when to wait. */
-export type AttendedRun = {
-  readonly assignment: Assignment;
-  /** When it began, RFC 3339; null before that. */
-  startedAt: string | null;
-  /** Up to which number the broker has its events. */
-  reportedNumber: number;
-  heartbeat(effect: Extract<Effect, { do: "heartbeat" }>): Promise<void>;
-  prepare(): Promise<void>;
-  begin(): void;
-  attach(supervisor: Supervisor): void;
-  renew(untilMs: number): void;
-  stop(order: StopOrder): void;
-  kill(supervisor: Supervisor | null): Promise<void>;
-  /** Sends and watches nothing any more. The supervisor lives on. */
-  leave(): void;
-};
-
-/** A short job ends before this, and so costs no long poll, ms. */
-const QUIET_START_MS = 400;
 /** How long after its grace a run may take to say that it has ended, ms: its tree is killed and proved empty by then. */
 const OVERDUE_MS = 15_000;
 
-/** Attends a run, whose assignment came now or was in the journal. */
-export function attendRun(deps: AttendDeps, assignment: Assignment, startedAt: string | null): AttendedRun {
-  const { broker, tell, say, supervisors } = deps;
-  const { run, limits } = assignment;
-  const files = runFiles(deps.folders.runs, run);
-  const left = new AbortController();
-  const backoff = createBackoff(100, 2_000);
-  // What an earlier process was granted counts; before the first word of the broker it is the time to acknowledge.
-  let leaseUntil =
-    startedAt === null ? monotonicMs() + assignment.acknowledgeMs : (readLease(files.control)?.untilMs ?? 0);
-  let hasBegun = startedAt !== null;
-  let isQuiet = !hasBegun;
-  let waiting: WaitingSupervisor | null = null;
-  let follower: ReturnType<typeof followRun> | null = null;
-  let overdue: NodeJS.Timeout | null = null;
+/**
+ * The hands of one run, whose assignment came now or was in the journal: each method does what the core said, and tells what came of it. It
+ * decides nothing but when to wait.
+ */
+export class AttendedRun {
+  readonly assignment: Assignment;
+  /** Sends one, and tells of its answer. */
+  readonly heartbeat: ReturnType<typeof createHeartbeat>;
+  /** When it began, RFC 3339; null before that. */
+  startedAt: string | null;
+  /** Up to which number the broker has its events. */
+  reportedNumber = 0;
+  readonly #deps: AttendDeps;
+  readonly #files: RunFiles;
+  readonly #left = new AbortController();
+  #hasBegun: boolean;
+  #waiting: WaitingSupervisor | null = null;
+  #follower: ReturnType<typeof followRun> | null = null;
+  #overdue: NodeJS.Timeout | null = null;
 
-  const leave = (): void => {
-    left.abort();
-    follower?.close();
-    if (!hasBegun) waiting?.dismiss();
-    if (overdue !== null) clearTimeout(overdue);
-  };
-  const follow = (supervisor: Supervisor): void => {
-    hasBegun = true;
-    follower = followRun({
-      files,
+  constructor(deps: AttendDeps, assignment: Assignment, startedAt: string | null) {
+    this.#deps = deps;
+    this.assignment = assignment;
+    this.startedAt = startedAt;
+    this.#hasBegun = startedAt !== null;
+    this.#files = runFiles(deps.folders.runs, assignment.run);
+    this.heartbeat = createHeartbeat({
+      broker: deps.broker,
+      assignment,
+      isolation: deps.machine.isolation,
+      leaseUntil: startedAt === null ? null : (readLease(this.#files.control)?.untilMs ?? 0),
+      left: this.#left.signal,
+      tell: deps.tell,
+    });
+  }
+
+  /** Takes a supervisor that waits. */
+  async prepare(): Promise<void> {
+    const { tell, supervisors, say } = this.#deps;
+    const { run } = this.assignment;
+    try {
+      this.#waiting = await supervisors.take();
+    } catch (error) {
+      say(`run ${run}: ${String(error)}`);
+      return tell({ type: "supervisor ended", run, seen: false });
+    }
+    if (this.#left.signal.aborted) return this.#waiting.dismiss();
+    void this.#waiting.ended.then(() =>
+      this.#follower === null ? tell({ type: "supervisor ended", run, seen: false }) : this.#follower.look(),
+    );
+    tell({ type: "supervisor ready", run, supervisor: this.#waiting.supervisor });
+  }
+
+  /** Lets the supervisor work. */
+  begin(): void {
+    const waiting = this.#waiting;
+    if (waiting === null) throw new Error(`run ${this.assignment.run} has no supervisor`);
+    this.#follow(waiting.supervisor);
+    waiting.begin(orderOf(this.#deps, this.assignment));
+    this.#deps.supervisors.refill();
+  }
+
+  /** Follows a supervisor of an earlier process. */
+  attach(supervisor: Supervisor): void {
+    this.#deps.say(`run ${this.assignment.run}: goes on; it is followed again`);
+    this.#follow(supervisor).look();
+  }
+
+  #follow(supervisor: Supervisor): ReturnType<typeof followRun> {
+    const { broker, tell } = this.#deps;
+    this.#hasBegun = true;
+    this.#follower = followRun({
+      files: this.#files,
       supervisor,
-      sendLog: (offset, bytes) => broker.appendLog(assignment, offset, bytes),
-      sendEvents: (batch) => broker.report(assignment, batch),
+      sendLog: (offset, bytes) => broker.appendLog(this.assignment, offset, bytes),
+      sendEvents: (batch) => broker.report(this.assignment, batch),
       onEnd: ({ seen, reportedNumber }) => {
-        attended.reportedNumber = reportedNumber;
-        tell({ type: "supervisor ended", run, seen });
+        this.reportedNumber = reportedNumber;
+        tell({ type: "supervisor ended", run: this.assignment.run, seen });
       },
     });
+    return this.#follower;
+  }
+
+  /** Writes until when the lease is held. */
+  renew(untilMs: number): void {
+    mkdirSync(this.#files.control, { recursive: true, mode: 0o700 });
+    writeLease(this.#files.control, untilMs);
+  }
+
+  /** Writes an order to stop. */
+  stop(order: StopOrder): void {
+    const { run, limits } = this.assignment;
+    writeOrder(this.#files.control, order);
+    if (this.#overdue !== null) clearTimeout(this.#overdue);
+    const dueMs = (order.graceMs ?? limits.graceMs) + OVERDUE_MS;
+    this.#overdue = setTimeout(() => this.#deps.tell({ type: "stop overdue", run }), dueMs);
+  }
+
+  /** Ends it, whatever is left of it. */
+  async kill(supervisor: Supervisor | null): Promise<void> {
+    const { run } = this.assignment;
+    this.leave();
+    if (!this.#hasBegun) return;
+    const leftoverCount = await killRun(run, supervisor);
+    if (leftoverCount > 0) this.#deps.say(`run ${run}: ${leftoverCount} processes could not be killed`);
+  }
+
+  /** Sends and watches nothing any more. A supervisor that has begun lives on. */
+  leave(): void {
+    this.#left.abort();
+    this.#follower?.close();
+    if (!this.#hasBegun) this.#waiting?.dismiss();
+    if (this.#overdue !== null) clearTimeout(this.#overdue);
+  }
+}
+
+/** What the supervisor gets to know. */
+function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignment): SupervisorOrder {
+  const { leaseToken: _, ...withoutToken } = assignment;
+  const { isolation, nix, variables, path } = machine;
+  return {
+    assignment: withoutToken,
+    machine: { isolation, nix, variables, path },
+    runs: folders.runs,
+    workspaces: folders.workspaces,
+    mirrors: folders.mirrors,
+    allowLocal: config.allowLocal,
+    logLimitBytes: Math.min(assignment.limits.logBytes, config.logBytes ?? Infinity),
+    derivationCount: LIMITS.derivations,
+    edgeCount: LIMITS.derivationEdges,
+    outlives: config.outlive,
   };
-  const attended: AttendedRun = {
-    assignment,
-    startedAt,
-    reportedNumber: 0,
-    async heartbeat({ first, seenCommand }) {
-      // Work that has just begun is usually quicker than a held request.
-      if (!first && isQuiet) await pause(QUIET_START_MS, left.signal);
-      if (!first) isQuiet = false;
-      const sentAt = monotonicMs();
-      const leftMs = leaseUntil - sentAt;
-      if (left.signal.aborted) return;
-      if (leftMs <= 0) return tell({ type: "lease ended", run });
-      // A request that hangs must not outlive the lease unnoticed.
-      const signal = AbortSignal.any([left.signal, AbortSignal.timeout(Math.ceil(leftMs))]);
-      const waitMs = Math.min(LIMITS.heartbeatHoldMs, Math.floor(leftMs / 3));
-      const body = first ? { isolation: deps.machine.isolation } : { seenCommand, waitMs };
-      const answer = await broker.heartbeat(assignment, body, signal);
-      if (left.signal.aborted) return;
-      if (answer.ok) {
-        backoff.reset();
-        // The lease counts from when the broker answered; what is known for sure is when this request was sent.
-        leaseUntil = first ? sentAt + answer.value.leaseMs : Math.max(leaseUntil, sentAt + answer.value.leaseMs);
-        return tell({ type: "heartbeat accepted", run, untilMs: leaseUntil, command: answer.value.command });
-      }
-      if (!answer.retry) {
-        if (first) say(`run ${run}: not started: ${answer.problem.detail}`);
-        return tell({ type: "heartbeat refused", run, detail: answer.problem.detail });
-      }
-      await pause(Math.min(backoff.next(), Math.max(leaseUntil - monotonicMs(), 0)), left.signal);
-      tell({ type: "heartbeat failed", run });
-    },
-    async prepare() {
-      try {
-        waiting = await supervisors.take();
-      } catch (error) {
-        say(`run ${run}: ${String(error)}`);
-        return tell({ type: "supervisor ended", run, seen: false });
-      }
-      if (left.signal.aborted) return waiting.dismiss();
-      void waiting.ended.then(() =>
-        follower === null ? tell({ type: "supervisor ended", run, seen: false }) : follower.look(),
-      );
-      tell({ type: "supervisor ready", run, supervisor: waiting.supervisor });
-    },
-    begin() {
-      if (waiting === null) throw new Error(`run ${run} has no supervisor`);
-      const { leaseToken: _, ...withoutToken } = assignment;
-      const { isolation, nix, variables, path } = deps.machine;
-      follow(waiting.supervisor);
-      waiting.begin({
-        assignment: withoutToken,
-        machine: { isolation, nix, variables, path },
-        runs: deps.folders.runs,
-        workspaces: deps.folders.workspaces,
-        mirrors: deps.folders.mirrors,
-        allowLocal: deps.config.allowLocal,
-        logLimitBytes: Math.min(limits.logBytes, deps.config.logBytes ?? Infinity),
-        derivationCount: LIMITS.derivations,
-        edgeCount: LIMITS.derivationEdges,
-        outlives: deps.config.outlive,
-      });
-      supervisors.refill();
-    },
-    attach(supervisor) {
-      say(`run ${run}: goes on; it is followed again`);
-      follow(supervisor);
-      follower?.look();
-    },
-    renew(untilMs) {
-      mkdirSync(files.control, { recursive: true, mode: 0o700 });
-      writeLease(files.control, untilMs);
-    },
-    stop(order) {
-      writeOrder(files.control, order);
-      if (overdue !== null) clearTimeout(overdue);
-      overdue = setTimeout(() => tell({ type: "stop overdue", run }), (order.graceMs ?? limits.graceMs) + OVERDUE_MS);
-    },
-    async kill(supervisor) {
-      leave();
-      if (!hasBegun) return;
-      const leftoverCount = await killRun(run, supervisor);
-      if (leftoverCount > 0) say(`run ${run}: ${leftoverCount} processes could not be killed`);
-    },
-    leave,
-  };
-  return attended;
 }

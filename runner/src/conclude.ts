@@ -55,7 +55,10 @@ async function sign(
 ): Promise<SpoolRecord> {
   const files = runFiles(folders.runs, assignment.run);
   const targets = await Promise.all(
-    exit.targets.map(async (target) => ({ ...target, outputs: await signOutputs(machine, assignment, target.outputs) })),
+    exit.targets.map(async (target) => ({
+      ...target,
+      outputs: await signOutputs(machine, assignment, target.outputs),
+    })),
   );
   const end = { outcome: exit.outcome, exitCode: exit.exitCode, reason: exit.reason, targets };
   const ran = end.outcome !== "refused";

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Assignment, LIMITS, PROTOCOL_VERSION } from "@plumule/protocol";
-import { attendRun, type AttendDeps, type AttendedRun } from "./attended-run.ts";
+import { type AttendDeps, AttendedRun } from "./attended-run.ts";
 import type { BrokerAnswer } from "./broker.ts";
 import { concludeRun } from "./conclude.ts";
 import type { Effect, RunRecord } from "./core/model.ts";
@@ -24,122 +24,131 @@ export type HandsDeps = AttendDeps & {
   polled: (answer: BrokerAnswer<Assignment | null>) => void;
 };
 
-/** Carries out what the core decides, and holds no opinion. */
-export type Hands = {
-  /** Resolves when a write is on the disk, and when anything else was begun. Rejects when the disk refuses. */
-  carryOut(effect: Effect): Promise<void>;
-  /** What an earlier process left of the work of a run. */
-  find(record: RunRecord): Found;
-  /** Removes what no record names and no lease keeps. */
-  sweep(): Promise<void>;
-  /** Sends and watches nothing any more. */
-  leave(): void;
-};
-
 /** How long the last question for a lost answer may take, ms. */
 const LAST_POLL_MS = 2_000;
 
-/** Makes the hands of a runner; the runs of its journal are known to them. */
-export function createHands(deps: HandsDeps): Hands {
-  const { journal, spool, folders, tell, say } = deps;
-  const runs = new Map<string, AttendedRun>(
-    journaledRuns(journal).map(({ assignment, startedAt }) => [assignment.run, attendRun(deps, assignment, startedAt)]),
-  );
-  const known = (run: string): AttendedRun => {
-    const found = runs.get(run);
+/** Carries out what the core decides, and holds no opinion. The runs of the journal are known to it. */
+export class Hands {
+  readonly #deps: HandsDeps;
+  readonly #runs: Map<string, AttendedRun>;
+
+  constructor(deps: HandsDeps) {
+    this.#deps = deps;
+    const left = journaledRuns(deps.journal);
+    this.#runs = new Map(
+      left.map(({ assignment, startedAt }) => [assignment.run, new AttendedRun(deps, assignment, startedAt)]),
+    );
+  }
+
+  /** Resolves when a write is on the disk, and when anything else was begun. Rejects when the disk refuses. */
+  async carryOut(effect: Effect): Promise<void> {
+    const { journal, spool, deliver } = this.#deps;
+    switch (effect.do) {
+      case "store key":
+        return journal.put(POLL_KEY, { requestKey: effect.key });
+      case "forget key":
+        return journal.remove(POLL_KEY);
+      case "store run":
+        return storeRun(this.#deps, this.#known(effect.record.run), effect.record);
+      case "forget run":
+        return journal.remove(effect.run);
+      case "spool":
+        return this.#keepResult(effect);
+      case "unspool":
+        return forgetResult(spool, effect.run);
+      case "poll":
+        return void this.#poll(effect);
+      case "heartbeat":
+        return void this.#known(effect.run).heartbeat(effect);
+      case "prepare":
+        return void this.#known(effect.run).prepare();
+      case "begin":
+        return this.#known(effect.run).begin();
+      case "attach":
+        return this.#known(effect.run).attach(effect.supervisor);
+      case "renew":
+        return this.#known(effect.run).renew(effect.untilMs);
+      case "stop":
+        return this.#known(effect.run).stop(effect.order);
+      case "kill":
+        return this.#known(effect.run).kill(effect.supervisor);
+      case "deliver":
+        return deliver();
+      case "discard":
+        // Large trees take long to remove, and nobody should wait for that.
+        return void this.#discard(effect.run);
+    }
+  }
+
+  /** What an earlier process left of the work of a run. */
+  find({ run, supervisor }: RunRecord): Found {
+    if (existsSync(runFiles(this.#deps.folders.runs, run).exit)) return "ended";
+    return supervisor !== null && isAlive(supervisor) ? "alive" : "gone";
+  }
+
+  /** Removes what no record names and no lease keeps. */
+  sweep(): Promise<void> {
+    return sweep(this.#deps, new Set(this.#runs.keys()));
+  }
+
+  /** Sends and watches nothing any more. */
+  leave(): void {
+    for (const run of this.#runs.values()) run.leave();
+  }
+
+  #known(run: string): AttendedRun {
+    const found = this.#runs.get(run);
     if (found === undefined) throw new Error(`run ${run} is not known`);
     return found;
-  };
+  }
 
-  const poll = async ({ key, busy, last }: Extract<Effect, { do: "poll" }>): Promise<void> => {
-    const signal = last ? AbortSignal.timeout(LAST_POLL_MS) : deps.interrupt();
-    const answer = await askForWork(deps, key, busy, last ? 0 : undefined, signal);
+  async #poll({ key, busy, last }: Extract<Effect, { do: "poll" }>): Promise<void> {
+    const { tell, interrupt, polled } = this.#deps;
+    const signal = last ? AbortSignal.timeout(LAST_POLL_MS) : interrupt();
+    const answer = await askForWork(this.#deps, key, busy, last ? 0 : LIMITS.pollHoldMs, signal);
     if (answer.ok) {
       const assignment = answer.value;
-      if (assignment !== null && !runs.has(assignment.run)) runs.set(assignment.run, attendRun(deps, assignment, null));
+      if (assignment !== null && !this.#runs.has(assignment.run))
+        this.#runs.set(assignment.run, new AttendedRun(this.#deps, assignment, null));
       tell({ type: "poll answered", key, run: assignment?.run ?? null });
     } else tell({ type: "poll failed", key, last });
-    if (!last) deps.polled(answer);
-  };
+    if (!last) polled(answer);
+  }
 
-  const keepResult = async ({ run, end }: Extract<Effect, { do: "spool" }>): Promise<void> => {
-    const attended = known(run);
+  async #keepResult({ run, end }: Extract<Effect, { do: "spool" }>): Promise<void> {
+    const { spool, say, tell } = this.#deps;
+    const attended = this.#known(run);
     const { assignment, startedAt, reportedNumber } = attended;
-    const record = await concludeRun(deps, { assignment, startedAt, end, reportedNumber });
+    const record = await concludeRun(this.#deps, { assignment, startedAt, end, reportedNumber });
     const answer = await spool.put(run, record);
     if (!answer.ok) throw new Error(answer.detail);
     attended.leave();
     if (end !== "seen") say(`run ${run}: ${record.result.reason?.detail ?? end}`);
     tell({ type: "result kept", run });
-  };
+  }
 
-  const discard = async (run: string): Promise<void> => {
-    runs.delete(run);
+  async #discard(run: string): Promise<void> {
+    const { folders, spool, say } = this.#deps;
+    this.#runs.delete(run);
     const workspace = join(folders.workspaces, run);
     if (!(await removeWorkspace(folders.workspaces, run)))
       say(`run ${run}: files of another user remain in ${workspace}`);
     if (!spool.pending().some(({ runId }) => runId === run))
       await rm(runFiles(folders.runs, run).folder, { recursive: true, force: true });
-  };
-
-  return {
-    async carryOut(effect) {
-      switch (effect.do) {
-        case "store key":
-          return journal.put(POLL_KEY, { requestKey: effect.key });
-        case "forget key":
-          return journal.remove(POLL_KEY);
-        case "store run":
-          return storeRun(deps, known(effect.record.run), effect.record);
-        case "forget run":
-          return journal.remove(effect.run);
-        case "spool":
-          return keepResult(effect);
-        case "unspool":
-          return forgetResult(spool, effect.run);
-        case "poll":
-          return void poll(effect);
-        case "heartbeat":
-          return void known(effect.run).heartbeat(effect);
-        case "prepare":
-          return void known(effect.run).prepare();
-        case "begin":
-          return known(effect.run).begin();
-        case "attach":
-          return known(effect.run).attach(effect.supervisor);
-        case "renew":
-          return known(effect.run).renew(effect.untilMs);
-        case "stop":
-          return known(effect.run).stop(effect.order);
-        case "kill":
-          return runs.get(effect.run)?.kill(effect.supervisor);
-        case "deliver":
-          return deps.deliver();
-        case "discard":
-          // Large trees take long to remove, and nobody should wait for that.
-          return void discard(effect.run);
-      }
-    },
-    find: ({ run, supervisor }) => {
-      if (existsSync(runFiles(folders.runs, run).exit)) return "ended";
-      return supervisor !== null && isAlive(supervisor) ? "alive" : "gone";
-    },
-    sweep: () => sweep(deps, new Set(runs.keys())),
-    leave: () => runs.forEach((run) => run.leave()),
-  };
+  }
 }
 
 async function askForWork(
   { broker, machine }: HandsDeps,
   requestKey: string,
   busy: number,
-  waitMs: number | undefined,
+  waitMs: number,
   signal: AbortSignal,
 ): Promise<BrokerAnswer<Assignment | null>> {
   const pool = await broker.pool();
   if (!pool.ok) return pool;
   const body = { requestKey, protocol: PROTOCOL_VERSION, pool: pool.value, offer: machine.offer, busy };
-  return broker.poll({ ...body, waitMs: waitMs ?? LIMITS.pollHoldMs }, signal);
+  return broker.poll({ ...body, waitMs }, signal);
 }
 
 async function storeRun({ journal, say }: HandsDeps, attended: AttendedRun, record: RunRecord): Promise<void> {

@@ -7,7 +7,7 @@ import { type Decided, type Effect, type Input, mayLeave, type Memory } from "./
 import { recover } from "./core/recover.ts";
 import { step } from "./core/step.ts";
 import { createDeliverer, type Deliverer } from "./deliver.ts";
-import { createHands, type Hands, type HandsDeps } from "./hands.ts";
+import { Hands, type HandsDeps } from "./hands.ts";
 import { openJournal } from "./journal.ts";
 import { probeMachine } from "./machine.ts";
 import {
@@ -129,7 +129,7 @@ class Runner {
   constructor(deps: LoopDeps) {
     this.#deps = deps;
     const { broker, spool, say } = deps;
-    this.#hands = createHands({
+    this.#hands = new Hands({
       ...deps,
       tell: (input) => void this.#tell(input),
       deliver: () => this.#deliverer.wake(),

@@ -4,8 +4,8 @@ import { runShell } from "./shell.ts";
 import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 
 // A supervisor that waits holds memory and one that starts is waited for: what only some tasks need is loaded when one does.
-const loadTaskFile = (): Promise<typeof import("../task-file.ts")> => import("../task-file.ts");
-const loadNixBuild = (): Promise<typeof import("./nix-build.ts")> => import("./nix-build.ts");
+const loadTaskFile = () => import("../task-file.ts");
+const loadNixBuild = () => import("./nix-build.ts");
 
 /**
  * Loads what a task may need in any of its steps. At the beginning, because an update may replace the files of this program while a long run is
