@@ -157,7 +157,7 @@ class RunnerSteps {
     const failed = withRunner(this.#world, id, { reply: null, going: going.filter((one) => one !== poll) });
     this.#add(reply === null ? "polls again" : "loses the answer and polls again", () => {
       const machine = new Machine(this.#core, this.#scope, id);
-      return machine.tell(machine.tell(failed, { type: "poll failed", key: poll.key }), wanted);
+      return machine.tell(machine.tell(failed, { type: "poll failed", key: poll.key, last: false }), wanted);
     });
   }
 
