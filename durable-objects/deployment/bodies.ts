@@ -35,7 +35,11 @@ export function briefOf(body: SubmitBody, stranger: Stranger | null = null): Bri
 }
 
 /** What is wrong with a job's secrets, or null. One that names no box has to be filled in before, from those that the namespace stores. */
-export function secretsFault({ secrets = [] }: SubmitBody): Refusal | null {
+export function secretsFault({ secrets = [] }: SubmitBody, stranger: Stranger | null): Refusal | null {
+  if (stranger !== null && secrets.length > 0)
+    return refuse("invalid-body", "The job of a stranger gets no secrets.", {
+      errors: [{ pointer: "/secrets", detail: stranger.why }],
+    });
   const errors = secrets.flatMap(({ box, name }, at) =>
     box === undefined ? [{ pointer: `/secrets/${at}`, detail: `no box, and no secret ${name} is stored` }] : [],
   );

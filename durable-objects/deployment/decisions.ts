@@ -129,7 +129,7 @@ export class Decisions {
     dryRun: boolean,
   ): Promise<SubmitAnswer | Refusal> {
     const { ballots, dispatcher, ledger, pools, requests } = this.#parts;
-    const fault = secretsFault(spec);
+    const fault = secretsFault(spec, stranger);
     if (fault !== null) return fault;
     const basis = spec.quorum === undefined ? null : await ballots.basis([]);
     if (isRefusal(basis)) return basis;

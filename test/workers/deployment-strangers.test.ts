@@ -66,6 +66,17 @@ describe("the job of a stranger", () => {
     expect(ok(await house.deployment.job(held.job.id)).job.state).toBe("held");
   });
 
+  it("brings no secrets, whatever asked for it", async () => {
+    const { deployment } = await newHouse();
+    const body = { task: { kind: "shell" as const, script: "true" }, secrets: [{ name: "key", box: "AAAA" }] };
+    const call = { actor: "hook:seed", body, guard: guardOf(), dryRun: false };
+    expect(await deployment.submit({ ...call, stranger: STRANGER })).toMatchObject({
+      refused: "invalid-body",
+      errors: [{ pointer: "/secrets" }],
+    });
+    expect(codeOf(await deployment.submit(call))).toBe("answered");
+  });
+
   it("starts with it, and says who approved, with the proof", async () => {
     const house = await newHouse();
     const held = await push(house);
