@@ -3,7 +3,9 @@ import {
   allowsScope,
   coversDeployment,
   type DeploymentId,
+  type Endpoint,
   isRefusal,
+  type JobId,
   LIMITS,
   type Principal,
   refuse,
@@ -76,6 +78,19 @@ export function confine({ deployments }: Principal, deployment: DeploymentId | n
   return refuse("forbidden", `This credential is for ${deployments.join(", ")}; ${what}.`, {
     next: "Use a credential that is not confined to some deployments.",
   });
+}
+
+/** Asks the panel about one thing that somebody whom it named wants to do, where it wants to be asked. */
+export async function askPanel(
+  env: Env,
+  principal: Principal,
+  { name }: Endpoint,
+  about: { deployment: DeploymentId } | { job: JobId } | null,
+): Promise<Refusal | null> {
+  if (principal.kind !== "token" || principal.ask !== true) return null;
+  const { actor, namespace } = principal;
+  if (await namespaceObject(env, namespace).mayAct({ actor, action: name, about })) return null;
+  return refuse("forbidden", `The panel of ${namespace} does not allow \`${name}\` to ${actor}.`);
 }
 
 /** Admits a watcher by a bearer or a ticket. Never from the cache: the namespace has to know whose sockets to close. */

@@ -7,13 +7,14 @@ import {
   fieldErrors,
   type InputOf,
   isRefusal,
+  jobOfRun,
   parseJson,
   type Principal,
   refuse,
   type Refusal,
 } from "@plumule/protocol";
 import type { Env } from "../durable-objects/env.ts";
-import { authenticate, authorize, bearerOf, confine } from "./auth.ts";
+import { askPanel, authenticate, authorize, bearerOf, confine } from "./auth.ts";
 import { readBody } from "./body.ts";
 import { problemResponse } from "./problem.ts";
 import { countCaller, countSigned, countStranger } from "./rate.ts";
@@ -101,6 +102,7 @@ async function principalOf(
     (await countCaller(env, endpoint, principal)) ??
     authorize(principal, endpoint.access) ??
     confineTo(principal, endpoint, params) ??
+    (await askPanel(env, principal, endpoint, aboutOf(params))) ??
     principal
   );
 }
@@ -109,6 +111,13 @@ async function principalOf(
 function confineTo(principal: Principal, endpoint: Endpoint, params: Record<string, unknown>): Refusal | null {
   if ("job" in params || "run" in params || endpoint === createTicket || endpoint === endLogin) return null;
   return confine(principal, typeof params["deployment"] === "string" ? params["deployment"] : null);
+}
+
+/** What a request is about, by its path: a deployment, a job (a run names its job), or the namespace. */
+function aboutOf({ deployment, job, run }: Record<string, unknown>): { deployment: string } | { job: string } | null {
+  if (typeof deployment === "string") return { deployment };
+  if (typeof job === "string") return { job };
+  return typeof run === "string" ? { job: jobOfRun(run) } : null;
 }
 
 function parseBody(schema: NonNullable<Endpoint["body"]>, bytes: Uint8Array): { body: unknown } | Refusal {

@@ -15,6 +15,7 @@ import {
   type TokenView,
   type WsTicket,
 } from "@plumule/protocol";
+import type { Authorizer } from "./authorizer.ts";
 import type { NamespaceContext } from "./context.ts";
 import { credentialId, hashCredential, mintCredential, randomSecret, sameHash, sessionKey } from "./credentials.ts";
 import { readLogins, readMembers } from "./store/logins.ts";
@@ -49,6 +50,9 @@ export type Access = {
   revokeToken(call: { actor: string; id: string }): true | Refusal;
 };
 
+/** What the actor of somebody whom the panel named begins with. */
+const PANEL = "panel:";
+
 /** One answer for every credential that opens nothing: unknown, malformed, expired and revoked look the same. */
 export function unauthenticated(): Refusal {
   return refuse("unauthenticated", "This credential is not known here, has expired or was revoked.");
@@ -58,9 +62,9 @@ export function unauthenticated(): Refusal {
 type Known = { principal: Principal; endsAt: Millis };
 
 /** Access to a namespace. */
-export function createAccess(context: NamespaceContext): Access {
+export function createAccess(context: NamespaceContext, authorizer: Authorizer): Access {
   const { sql } = context;
-  const callers = createCallers(context);
+  const callers = createCallers(context, authorizer);
   const tickets = createTickets(context);
   return {
     ...tokens(context),
@@ -78,7 +82,10 @@ export function createAccess(context: NamespaceContext): Access {
       const endsAt = known === null ? null : callers.standing(known.principal.actor, now);
       if (known === null || endsAt === null) return unauthenticated();
       const { principal } = known;
-      const until = Math.min(endsAt, known.endsAt, now + LIMITS.admissionMs);
+      // A panel's answer is believed for seconds; its sockets are asked about again every few minutes, not with every event.
+      const until = principal.actor.startsWith(PANEL)
+        ? endsAt
+        : Math.min(endsAt, known.endsAt, now + LIMITS.admissionMs);
       const isAdmitted =
         allowsScope(principal.scopes, "read") &&
         (principal.deployments === undefined ||
@@ -91,7 +98,10 @@ export function createAccess(context: NamespaceContext): Access {
 }
 
 /** Who holds a credential, and whether whoever acted as `actor` still may. */
-function createCallers({ sql, namespace }: NamespaceContext): {
+function createCallers(
+  { sql, namespace }: NamespaceContext,
+  authorizer: Authorizer,
+): {
   find(credential: string): Promise<Known | null>;
   /** When the right of an actor ends; null when it has ended. */
   standing(actor: string, now: Millis): Millis | null;
@@ -127,6 +137,23 @@ function createCallers({ sql, namespace }: NamespaceContext): {
     };
   };
 
+  /** A credential of another make is the panel's, if there is one. What has the form of one of ours never leaves the broker. */
+  const byPanel = async (credential: string): Promise<Known | null> => {
+    const found = /^pl[a-z]_/.test(credential) ? null : await authorizer.identify(credential);
+    if (found === null) return null;
+    const { actor, scopes = [], role, deployments, ask = false, until } = found;
+    const may = role === undefined ? scopes : [ROLES[role]];
+    const principal: Principal = {
+      kind: "token",
+      actor: `${PANEL}${actor}`,
+      namespace,
+      scopes: may,
+      ...confined(deployments),
+      ...(ask ? { ask } : {}),
+    };
+    return { principal, endsAt: until };
+  };
+
   return {
     async find(credential) {
       const now = Date.now();
@@ -135,18 +162,22 @@ function createCallers({ sql, namespace }: NamespaceContext): {
       const member = sessionKey("plu", credential);
       if (token !== null) return byToken(credential, token, now);
       if (runner !== null) return bySession(credential, runner, now);
-      return member === null ? null : byLogin(credential, member, now);
+      return member === null ? byPanel(credential) : byLogin(credential, member, now);
     },
 
-    standing(actor, now) {
-      if (actor === "admin") return Number.POSITIVE_INFINITY;
-      const id = /^token:(.*)$/.exec(actor)?.[1];
-      const token = id === undefined ? null : findToken(sql, id);
-      if (id !== undefined) return token === null || isOver(token, now) ? null : (token.expiresAt ?? Infinity);
-      const last = readLogins(sql, actor).at(-1);
-      return last === undefined || last.expiresAt <= now ? null : last.expiresAt;
-    },
+    standing: (actor, now) => standing(sql, actor, now),
   };
+}
+
+/** When the right of whoever acted as `actor` ends; null when it has ended. */
+function standing(sql: SqlStorage, actor: string, now: Millis): Millis | null {
+  if (actor === "admin") return Number.POSITIVE_INFINITY;
+  if (actor.startsWith(PANEL)) return now + LIMITS.authorizerCacheMs;
+  const id = /^token:(.*)$/.exec(actor)?.[1];
+  const token = id === undefined ? null : findToken(sql, id);
+  if (id !== undefined) return token === null || isOver(token, now) ? null : (token.expiresAt ?? Infinity);
+  const last = readLogins(sql, actor).at(-1);
+  return last === undefined || last.expiresAt <= now ? null : last.expiresAt;
 }
 
 /** A principal's confinement, left out where there is none. */

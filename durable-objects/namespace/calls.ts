@@ -1,4 +1,6 @@
 import type {
+  AuthorizerBody,
+  AuthorizerView,
   DeliveryView,
   DeploymentId,
   DeploymentView,
@@ -88,6 +90,18 @@ export type NamespaceCalls = {
   }): Promise<{ challenge: string; audience: string; expiresAt: string } | Refusal>;
   createLogin(call: { key: string; proof: WireEnvelope; audience: string }): Promise<Login | Refusal>;
   endLogin(call: { credential: string }): Promise<true | Refusal>;
+  getAuthorizer(): Promise<AuthorizerView | Refusal>;
+  putAuthorizer(call: {
+    actor: Actor;
+    body: AuthorizerBody;
+    ifMatch: string | null;
+  }): Promise<AuthorizerView | Refusal>;
+  /** Whether somebody whom the panel named may do this. A job is in one deployment, which is looked up. */
+  mayAct(call: {
+    actor: Actor;
+    action: string;
+    about: { deployment: DeploymentId } | { job: JobId } | null;
+  }): Promise<boolean>;
 
   // Runners
   createRegistration(call: { actor: Actor; pool: PoolName }): Promise<RegistrationToken | Refusal>;

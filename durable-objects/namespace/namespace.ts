@@ -131,6 +131,21 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     return answer;
   }
 
+  async getAuthorizer(): Answer<"getAuthorizer"> {
+    return this.#parts?.authorizer.getAuthorizer() ?? notOpen();
+  }
+
+  async putAuthorizer(call: Call<"putAuthorizer">): Answer<"putAuthorizer"> {
+    return this.#parts?.authorizer.putAuthorizer(call) ?? notOpen();
+  }
+
+  async mayAct({ actor, action, about }: Call<"mayAct">): Answer<"mayAct"> {
+    if (this.#parts === null) return false;
+    const { authorizer, listing } = this.#parts;
+    const deployment = about === null ? null : "job" in about ? await listing.locate(about.job) : about.deployment;
+    return authorizer.mayAct({ actor: actor.replace(/^panel:/, ""), action, deployment });
+  }
+
   // Runners
 
   async createRegistration(call: Call<"createRegistration">): Answer<"createRegistration"> {

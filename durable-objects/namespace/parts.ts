@@ -6,6 +6,7 @@ import { createHistory, type History } from "../shared/history.ts";
 import { createOutgoing } from "../shared/outgoing.ts";
 import { createWatchers, type Watchers } from "../shared/watchers.ts";
 import { type Access, createAccess } from "./access.ts";
+import { type Authorizer, createAuthorizer } from "./authorizer.ts";
 import { type Alarm, createAlarm, createContext, type NamespaceContext } from "./context.ts";
 import { createFleet, type Fleet, runnerCourier } from "./fleet.ts";
 import { submitCourier } from "./delivery-jobs.ts";
@@ -26,6 +27,7 @@ export type Parts = {
   context: NamespaceContext;
   alarm: Alarm;
   access: Access;
+  authorizer: Authorizer;
   fleet: Fleet;
   sessions: Sessions;
   logins: Logins;
@@ -52,13 +54,16 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
   });
   const alarm = createAlarm(storage);
   const context = createContext({ namespace, env, storage, alarm, log, history, watchers });
+  const outgoing = createOutgoing({ fetch: (url, init) => fetch(url, init), now: () => Date.now() });
+  const authorizer = createAuthorizer(context, outgoing);
   reviveOutbox(storage.sql);
   // An alarm that failed too often is not repeated by the platform; whatever wakes the object sets it again.
   alarm.arm();
   return {
     context,
     alarm,
-    access: createAccess(context),
+    access: createAccess(context, authorizer),
+    authorizer,
     fleet: createFleet(context),
     sessions: createSessions(context),
     logins: createLogins(context),
@@ -70,7 +75,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
       runner: runnerCourier(context),
       submit: submitCourier(context),
       watcher: watcherCourier(context, watchers),
-      status: statusCourier(context, createOutgoing({ fetch: (url, init) => fetch(url, init), now: () => Date.now() })),
+      status: statusCourier(context, outgoing),
     }),
     sweeper: createSweeper(storage, log),
     history,

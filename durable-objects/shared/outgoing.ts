@@ -2,15 +2,23 @@ import { accepted, type Millis, refused, type Refused, type Result } from "@plum
 
 /**
  * The one place from which this broker calls addresses that others gave it. An address is checked before every call, redirects are not
- * followed, and of an answer only its status is told: whoever gave the address learns nothing of what is behind it.
+ * followed, and whoever gave the address learns of an answer only what the broker makes of it, never its text.
  *
  * A name that leads to a private address cannot be told from here. The flag `global_fetch_strictly_public` keeps such a call out of the
  * broker's own zone; beyond that the operator decides what the network lets out.
  */
 export type Outgoing = {
   /** Posts a body to an address that `checkOutgoingUrl` has passed. The value is the status of the answer. */
-  post(url: URL, message: { body: string; headers: Readonly<Record<string, string>> }): Promise<Posted>;
+  post(url: URL, message: Message): Promise<Posted>;
+  /** The same with the text of the answer, which has to come within `withinMs` and have at most `maxBytes`. Only for the broker itself to read. */
+  ask(url: URL, message: Message & { withinMs: number; maxBytes: number }): Promise<Answered>;
 };
+
+/** What is sent. */
+export type Message = { body: string; headers: Readonly<Record<string, string>> };
+
+/** An answer with its text. */
+export type Answered = Exclude<Posted, { ok: true }> | { ok: true; status: number; text: string };
 
 /** `resting`: the host failed so often that it is left alone until `until`. `unreachable`: no answer in time. */
 export type Posted =
@@ -65,36 +73,61 @@ export function createOutgoing(deps: { fetch: typeof fetch; now: () => Millis })
     failures.set(host, { count, until: count >= FAILURES ? deps.now() + REST_MS : 0 });
   };
 
-  return {
-    async post(url, { body, headers }) {
-      const { host } = url;
-      const until = failures.get(host)?.until ?? 0;
-      if (until > deps.now())
-        return { ok: false, code: "resting", detail: `${host} failed ${FAILURES} times in a row`, until };
-      // Not `AbortSignal.timeout`: its timer would keep the object in memory after the answer.
-      const abort = new AbortController();
-      const timer = setTimeout(() => abort.abort(), ANSWER_MS);
-      try {
-        const answer = await deps.fetch(url, {
-          method: "POST",
-          headers,
-          body,
-          // A redirect would lead to an address that nobody has checked: 3xx is an answer like any other.
-          redirect: "manual",
-          signal: abort.signal,
-        });
-        await answer.body?.cancel();
-        if (answer.status >= 500 || answer.status === 429) failed(host);
-        else failures.delete(host);
-        return { ok: true, status: answer.status };
-      } catch (error) {
-        failed(host);
-        return { ok: false, code: "unreachable", detail: `${host} cannot be reached (${nameOf(error)})` };
-      } finally {
-        clearTimeout(timer);
-      }
-    },
+  const call = async <T>(
+    url: URL,
+    { body, headers }: Message,
+    withinMs: number,
+    read: (answer: Response) => Promise<T>,
+  ): Promise<Exclude<Posted, { ok: true }> | ({ ok: true; status: number } & T)> => {
+    const { host } = url;
+    const until = failures.get(host)?.until ?? 0;
+    if (until > deps.now())
+      return { ok: false, code: "resting", detail: `${host} failed ${FAILURES} times in a row`, until };
+    // Not `AbortSignal.timeout`: its timer would keep the object in memory after the answer.
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), withinMs);
+    try {
+      const answer = await deps.fetch(url, {
+        method: "POST",
+        headers,
+        body,
+        // A redirect would lead to an address that nobody has checked: 3xx is an answer like any other.
+        redirect: "manual",
+        signal: abort.signal,
+      });
+      const rest = await read(answer);
+      if (answer.status >= 500 || answer.status === 429) failed(host);
+      else failures.delete(host);
+      return { ok: true, status: answer.status, ...rest };
+    } catch (error) {
+      failed(host);
+      return { ok: false, code: "unreachable", detail: `${host} cannot be reached (${nameOf(error)})` };
+    } finally {
+      clearTimeout(timer);
+    }
   };
+
+  return {
+    post: (url, message) =>
+      call(url, message, ANSWER_MS, async (answer) => {
+        await answer.body?.cancel();
+        return {};
+      }),
+    ask: (url, { withinMs, maxBytes, ...message }) =>
+      call(url, message, withinMs, async (answer) => ({ text: await readText(answer, maxBytes) })),
+  };
+}
+
+/** The text of an answer, read with a running cap: a length that is announced is no promise. Rejects when it is longer. */
+async function readText(answer: Response, maxBytes: number): Promise<string> {
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let size = 0;
+  for await (const chunk of answer.body ?? []) {
+    size += chunk.byteLength;
+    if (size > maxBytes) throw new RangeError("the answer is too long");
+    chunks.push(chunk);
+  }
+  return new TextDecoder().decode(await new Blob(chunks).arrayBuffer());
 }
 
 /** The kind of a fault alone: its text may quote what is inside the network. */

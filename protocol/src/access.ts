@@ -74,7 +74,15 @@ export type Login = z.output<typeof loginSchema>;
  */
 export type Principal =
   | { kind: "admin"; actor: "admin"; namespace: null; scopes: readonly Scope[]; deployments?: undefined }
-  | { kind: "token"; actor: string; namespace: string; scopes: readonly Scope[]; deployments?: readonly string[] }
+  | {
+      kind: "token";
+      actor: string;
+      namespace: string;
+      scopes: readonly Scope[];
+      deployments?: readonly string[];
+      /** Somebody whom the panel named, and who is asked about there for each thing that they do. */
+      ask?: boolean;
+    }
   | {
       kind: "runner";
       actor: string;

@@ -49,6 +49,7 @@ export const EVENT_TYPES = [
   "token.created",
   "token.revoked",
   "members.changed",
+  "authorizer.changed",
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];
 

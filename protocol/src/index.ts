@@ -11,6 +11,7 @@ export * from "./run.ts";
 export * from "./events.ts";
 export * from "./stream.ts";
 export * from "./access.ts";
+export * from "./authorizer.ts";
 export * from "./approval.ts";
 export * from "./hook.ts";
 export * from "./namespace.ts";

@@ -142,6 +142,10 @@ export const LIMITS = {
   challengeMs: 60_000,
   /** Life of a registration token, ms. */
   registrationMs: 3600_000,
+  /** How long a panel may take to say who somebody is, ms; beyond it the answer is no. */
+  authorizerMs: 3_000,
+  /** How long a panel's answer may be believed at most, ms. */
+  authorizerCacheMs: 300_000,
   /** Requests of one caller in a minute: a page that polls ten times a second, a panel that submits ten jobs a second. */
   readsPerMinute: 6_000,
   writesPerMinute: 1_200,

@@ -7,6 +7,7 @@ import {
   createToken,
   drainRunner,
   endLogin,
+  getAuthorizer,
   getCapabilities,
   getHealth,
   getMembers,
@@ -22,6 +23,7 @@ import {
   listTokens,
   PROTOCOL_VERSION,
   PROTOCOL_VERSION_FLOOR,
+  putAuthorizer,
   putMembers,
   putRecipient,
   putSecret,
@@ -153,6 +155,15 @@ function versionedRoutes(app: App): void {
   implement(app, putMembers, async ({ params, body, principal, request, env }) => {
     const ifMatch = request.headers.get("if-match");
     const answer = await namespaceObject(env, params.ns).putMembers({ actor: principal.actor, body, ifMatch });
+    forgetCallers(params.ns);
+    return tagged(answer);
+  });
+  implement(app, getAuthorizer, async ({ params, request, env }) =>
+    versioned(request, await namespaceObject(env, params.ns).getAuthorizer()),
+  );
+  implement(app, putAuthorizer, async ({ params, body, principal, request, env }) => {
+    const ifMatch = request.headers.get("if-match");
+    const answer = await namespaceObject(env, params.ns).putAuthorizer({ actor: principal.actor, body, ifMatch });
     forgetCallers(params.ns);
     return tagged(answer);
   });

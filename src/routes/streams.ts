@@ -1,5 +1,6 @@
 import {
   type DeploymentId,
+  type Endpoint,
   type EventsPage,
   getDeploymentEvents,
   getNamespaceEvents,
@@ -16,19 +17,19 @@ import type { Env } from "../../durable-objects/env.ts";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
 import { admittedUpgrade } from "../../durable-objects/shared/handshake.ts";
 import type { Admission } from "../../durable-objects/shared/subscription.ts";
-import { admit, authenticate, authorize, confine } from "../auth.ts";
+import { admit, askPanel, authenticate, authorize, confine } from "../auth.ts";
 import { type App, implement } from "../implement.ts";
 import { countStranger } from "../rate.ts";
 
 /** The doors of events: WebSocket, SSE and JSON history. All three read the same log of the same object. */
 export function streamRoutes(app: App): void {
   implement(app, streamDeployment, async ({ params: { ns, deployment }, bearer, request, env }) => {
-    const admitted = await admitWatcher(env, ns, deployment, bearer, request);
+    const admitted = await admitWatcher(streamDeployment, env, ns, deployment, bearer, request);
     if (isRefusal(admitted)) return admitted;
     return upgraded(await deploymentObject(env, ns, deployment).fetch(admittedUpgrade(request.url, admitted)));
   });
   implement(app, streamNamespace, async ({ params: { ns }, bearer, request, env }) => {
-    const admitted = await admitWatcher(env, ns, null, bearer, request);
+    const admitted = await admitWatcher(streamNamespace, env, ns, null, bearer, request);
     if (isRefusal(admitted)) return admitted;
     return upgraded(await namespaceObject(env, ns).fetch(admittedUpgrade(request.url, admitted)));
   });
@@ -122,6 +123,7 @@ function serverSentEvents(first: EventsPage, limit: number, signal: AbortSignal,
  * namespace remembers where, so that a revocation closes the socket.
  */
 async function admitWatcher(
+  endpoint: Endpoint,
   env: Env,
   ns: string,
   deployment: DeploymentId | null,
@@ -145,7 +147,14 @@ async function admitWatcher(
   const admitted = await admit(env, ns, deployment, ticket === undefined ? bearer : { ticket, origin });
   if (isRefusal(admitted)) return (await countStranger(env, request)) ?? admitted;
   const { principal, until } = admitted;
-  return authorize(principal, "read") ?? confine(principal, deployment) ?? { actor: principal.actor, until };
+  return (
+    authorize(principal, "read") ??
+    confine(principal, deployment) ??
+    (await askPanel(env, principal, endpoint, deployment === null ? null : { deployment })) ?? {
+      actor: principal.actor,
+      until,
+    }
+  );
 }
 
 function offeredSubprotocols(request: Request): string[] {

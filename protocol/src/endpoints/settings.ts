@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { loginSchema, membersBodySchema, membersViewSchema } from "../access.ts";
+import { authorizerBodySchema, authorizerViewSchema } from "../authorizer.ts";
 import { namespaceIdSchema, runnerIdSchema } from "../ids.ts";
 import { LIMITS } from "../limits.ts";
 import {
@@ -147,6 +148,26 @@ export const putMembers = endpoint({
   bodyLimitBytes: LIMITS.submitBytes,
   answers: { 200: membersViewSchema },
   refusals: ["precondition-required", "revision-conflict", "weak-key"],
+});
+export const getAuthorizer = endpoint({
+  name: "getAuthorizer",
+  method: "get",
+  path: "/v1/:ns/authorizer",
+  summary: "Whom the namespace asks about credentials that are none of its own",
+  access: "admin",
+  params: ns,
+  answers: { 200: authorizerViewSchema, 304: null },
+});
+export const putAuthorizer = endpoint({
+  name: "putAuthorizer",
+  method: "put",
+  path: "/v1/:ns/authorizer",
+  summary: "Replace it; questions are signed webhooks, and whatever goes wrong means no",
+  access: "admin",
+  params: ns,
+  body: authorizerBodySchema,
+  answers: { 200: authorizerViewSchema },
+  refusals: ["precondition-required", "revision-conflict"],
 });
 export const createTicket = endpoint({
   name: "createTicket",
