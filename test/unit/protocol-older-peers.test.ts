@@ -78,11 +78,12 @@ describe.each(served)("a peer of %s", (release) => {
     const old = await releasedProtocol(release);
     const folder = join(import.meta.dirname, `../../protocol/fixtures/v${PROTOCOL_VERSION}`);
     const schemas = messageSchemas(old);
+    // What a newer peer sends is not for an older one to read: brokers are deployed first.
+    const sent = new Set(Object.values(ENDPOINTS).map(({ body }) => body?.meta()?.["id"]));
     const unread = Object.entries(schemas).filter(([name, schema]) => {
       const message = JSON.parse(readFileSync(join(folder, `${name}.json`), "utf8")) as { spec?: protocol.SubmitBody };
       const shown = message.spec === undefined ? message : { ...message, spec: readableIn(version, message.spec) };
-      // What only a newer peer sends is not for it to read.
-      return name !== "SubmitBody" && !schema.safeParse(shown).success;
+      return !sent.has(name) && !schema.safeParse(shown).success;
     });
     expect(readdirSync(folder).length).toBeGreaterThan(40);
     expect(unread.map(([name]) => name)).toEqual([]);

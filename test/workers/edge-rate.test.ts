@@ -21,7 +21,7 @@ async function untilStopped(
 }
 
 describe("an address that guesses credentials", () => {
-  it("is stopped with the numbers, at every door, and changes nothing", async () => {
+  it("is stopped with the numbers, at every door, and changes nothing", { timeout: 30_000 }, async () => {
     const before = await storedBy(tenant);
     const guess = { token: `plm_abcdefghijkl_${"x".repeat(43)}`, ...from("192.0.2.1") };
     const path = `${tenant.at}/jobs`;
@@ -52,7 +52,7 @@ describe("an address that guesses credentials", () => {
 });
 
 describe("a caller that writes without end", () => {
-  it("is stopped, alone", async () => {
+  it("is stopped, alone", { timeout: 60_000 }, async () => {
     const path = `${tenant.at}/deployments/nothing-here/cancel`;
     const send = (): Promise<Response> => ask("POST", path, { token: tenant.tokens.submit });
     const { stopped, count } = await untilStopped(LIMITS.writesPerMinute, send);

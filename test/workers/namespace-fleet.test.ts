@@ -85,7 +85,7 @@ describe("a registration", () => {
     expect(await calls.registerRunner({ token, name: "box", proof, audience })).toMatchObject({
       refused: "unauthenticated",
     });
-    expect(granted(await calls.getTrust()).signers).toEqual([{ key: key.did, operator: "namespace" }]);
+    expect(granted(await calls.getTrust()).signers).toEqual([{ key: key.did, operator: key.did }]);
     const { events } = granted(await calls.history({ since: null, limit: 10, waitMs: 0 }));
     expect(events.map(({ type, actor, subject }) => [type, actor, subject])).toEqual([
       ["runner.registered", key.did, `runners/${key.did}`],
