@@ -126,6 +126,15 @@ describe("the job of a stranger", () => {
     expect(await runner.send(own, boasting)).toMatchObject({ refused: "invalid-statement" });
   });
 
+  it("is given to no runner that would not read whose it is", async () => {
+    const house = await newHouse();
+    const held = await push(house);
+    ok(await approve(house, held, await approvalOf(house, held)));
+    const runner = await Runner.in(house);
+    expect(await runner.poll(0, crypto.randomUUID(), 1)).toBeNull();
+    expect((await runner.start()).job).toBe(held.job.id);
+  });
+
   it("that is run again, and the teardown of what it made, wait for another approval", async () => {
     const house = await newHouse();
     const held = await push(house);
