@@ -25,6 +25,7 @@ import { isStorageAhead } from "../shared/ahead.ts";
 import { refuseHandshake, turnAway } from "../shared/handshake.ts";
 import { hasTables } from "../shared/migrate.ts";
 import type { DeploymentCalls, LogSlice } from "./calls.ts";
+import { dismiss } from "./core/lease.ts";
 import { poolOf } from "./core/model.ts";
 import { noteWaiting } from "./core/pool-news.ts";
 import { offerable } from "./core/tickets.ts";
@@ -170,6 +171,13 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
 
   async result(call: CallOf<"result">): Promise<ResultAnswer | Refusal> {
     return this.#opened?.runs.result(call) ?? noRun();
+  }
+
+  async dismiss({ actor, runner }: CallOf<"dismiss">): Promise<void> {
+    if (this.#opened === null) return;
+    const { ledger } = this.#opened.parts;
+    const moment = ledger.moment(actor);
+    ledger.commit(dismiss(ledger.state(), runner, moment), moment);
   }
 
   async endWatchers({ actor }: CallOf<"endWatchers">): Promise<void> {

@@ -20,6 +20,7 @@ import type { Presence } from "../pool/calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import { credentialId, hashCredential, mintCredential, sameHash } from "./credentials.ts";
+import { dismissRunner } from "./dismissal.ts";
 import type { Courier } from "./outbox.ts";
 import { insertOutbox } from "./store/outbox.ts";
 import { findRecipient } from "./store/secrets.ts";
@@ -173,6 +174,7 @@ function management(context: NamespaceContext): Pick<Fleet, "listRunners" | "dra
         context.commit(actor, now, (emit) => {
           saveRunner(sql, revoked);
           deleteSessions(sql, id);
+          dismissRunner(context, actor, id, now);
           tellPool(context, id, runner.pool, now);
           emit({ type: "runner.revoked", subject: `runners/${id}`, data: { runner: runnerView(revoked, null, now) } });
         });

@@ -8,6 +8,7 @@ import { createWatchers, type Watchers } from "../shared/watchers.ts";
 import { type Access, createAccess } from "./access.ts";
 import { type Authorizer, createAuthorizer } from "./authorizer.ts";
 import { type Alarm, createAlarm, createContext, type NamespaceContext } from "./context.ts";
+import { dismissalCourier } from "./dismissal.ts";
 import { createFleet, type Fleet, runnerCourier } from "./fleet.ts";
 import { submitCourier } from "./delivery-jobs.ts";
 import { createHooks, type Hooks } from "./hooks.ts";
@@ -74,6 +75,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
     outbox: createOutbox(context, {
       runner: runnerCourier(context),
       submit: submitCourier(context),
+      dismissal: dismissalCourier(context),
       watcher: watcherCourier(context, watchers),
       status: statusCourier(context, outgoing),
     }),

@@ -13,7 +13,19 @@ import {
   signSession,
 } from "@plumule/protocol";
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import { ask, newTenant, problemIn, settled, storedBy, type Tenant, told } from "./edge-harness.ts";
+import {
+  ask,
+  newRunner,
+  newTenant,
+  pollBody,
+  problemIn,
+  runPath,
+  settled,
+  storedBy,
+  takeJob,
+  type Tenant,
+  told,
+} from "./edge-harness.ts";
 
 const SHELL = { task: { kind: "shell", script: "true" } };
 let tenant: Tenant;
@@ -151,6 +163,35 @@ describe("a revoked token", () => {
     } finally {
       vi.useRealTimers();
     }
+  });
+});
+
+describe("a revoked runner", () => {
+  it("loses its lease in the midst of its work: what it still says changes nothing, and the job goes on elsewhere", async () => {
+    const fleet = await newTenant();
+    const [gone, kept] = [await newRunner(fleet), await newRunner(fleet)];
+    const { job } = await told<{ job: { id: string } }>(
+      ask("POST", `${fleet.at}/deployments/web/jobs`, { token: fleet.tokens.submit, body: SHELL }),
+      202,
+    );
+    const taken = await takeJob(fleet, gone);
+    expect(taken.job).toBe(job.id);
+    await settled(fleet);
+    const path = `${fleet.at}/runners/${gone.id}`;
+    expect(await status(ask("DELETE", path, { token: fleet.tokens.admin }))).toBe(200);
+    const late = await ask("POST", `${runPath(fleet.at, taken)}/heartbeat`, {
+      token: taken.leaseToken,
+      body: { epoch: taken.epoch },
+    });
+    expect((await problemIn(late)).code).toBe("stale-lease");
+    expect(await status(ask("POST", `${fleet.at}/poll`, { token: gone.session, body: pollBody() }))).toBe(401);
+    const detail = await told<{ runs: { state: string; reason: { detail: string } }[] }>(
+      ask("GET", `${fleet.at}/jobs/${job.id}`, { token: fleet.tokens.read }),
+      200,
+    );
+    expect(detail.runs[0]).toMatchObject({ state: "lost", reason: { detail: expect.stringContaining("was revoked") } });
+    const again = await takeJob(fleet, kept);
+    expect([again.job, again.attempt]).toEqual([job.id, 2]);
   });
 });
 

@@ -9,6 +9,7 @@ import {
   type Reason,
   type Refusal,
   type RunId,
+  type RunnerId,
 } from "@plumule/protocol";
 import type { Cause } from "./edges.ts";
 import {
@@ -192,11 +193,7 @@ export function revoke(work: Work, job: Job, why: Reason): Job {
  * The lease has ended without a result. A run that was not acknowledged, or had not begun to apply, is tried again elsewhere; one that
  * may have changed the world is `unknown` and left to a person; a job that was being stopped is stopped.
  */
-export function expire(work: Work, job: Job, run: Run): void {
-  const unacknowledged = run.state === "assigned";
-  const why = unacknowledged
-    ? reason("not-acknowledged", `The runner did not acknowledge run ${run.id} in time.`)
-    : reason("runner-lost", `The lease of run ${run.id} ended without a result.`);
+export function expire(work: Work, job: Job, run: Run, why: Reason = lapse(run)): void {
   work.nextEpoch();
   const ended = endRun(work, run, "lost", why);
   const lost = work.put(withRun(job, ended));
@@ -204,6 +201,25 @@ export function expire(work: Work, job: Job, run: Run): void {
   if (job.phase === "applying") work.move(lost, "lease expired", "unknown", { reason: why });
   else if (isStopping(job)) endStopped(work, lost, "lease expired");
   else retryElsewhere(work, lost, run, job.state === "assigned" ? "acknowledgement expired" : "lease expired", why);
+}
+
+function lapse({ id, state }: Run): Reason {
+  return state === "assigned"
+    ? reason("not-acknowledged", `The runner did not acknowledge run ${id} in time.`)
+    : reason("runner-lost", `The lease of run ${id} ended without a result.`);
+}
+
+/**
+ * Takes every lease away from a runner that was revoked, as if it had ended now: the job goes on elsewhere, and what the runner still writes is
+ * refused by its epoch (P5).
+ */
+export function dismiss(state: State, runner: RunnerId, moment: Moment): Decided<null> {
+  const work = new Work(state, moment);
+  for (const job of work.jobs)
+    for (const run of liveRuns(job))
+      if (run.runner === runner)
+        expire(work, job, run, reason("runner-lost", `The runner of run ${run.id} was revoked.`));
+  return work.done(null);
 }
 
 /** Puts a job back into the queue after an infrastructure failure, away from the runner that it met, or fails it when its attempts are used up. */

@@ -138,3 +138,13 @@ export function readJobs(
 function viewsOf<T>(rows: SqlStorageCursor<{ view: string }>): T[] {
   return rows.toArray().map(({ view }) => JSON.parse(view) as T);
 }
+
+/** The deployments in which a job holds a lease, as far as the index knows. Walks all jobs: for what is rare. */
+export function readBusyDeployments(sql: SqlStorage): DeploymentId[] {
+  return sql
+    .exec<{ deployment: string }>(
+      "SELECT DISTINCT deployment FROM jobs WHERE state IN ('assigned', 'running', 'cancelling')",
+    )
+    .toArray()
+    .map(({ deployment }) => deployment);
+}

@@ -28,6 +28,17 @@ export function insertOutbox(
   );
 }
 
+/** Adds a row that is not handed over before a time. */
+export function insertOutboxFor(sql: SqlStorage, at: Millis, kind: string, payload: unknown): void {
+  // As if it had been tried once: a row that was never tried is due at once.
+  sql.exec(
+    "INSERT INTO outbox (kind, payload, attempts, due_at) VALUES (?, ?, 1, ?)",
+    kind,
+    JSON.stringify(payload),
+    at,
+  );
+}
+
 /** The rows that are new or due again, oldest first; of each lane the first alone. */
 export function readDueOutbox(sql: SqlStorage, now: Millis, limit: number): OutboxRow[] {
   return sql
