@@ -19,7 +19,7 @@ import type { EventLog } from "../shared/event-log.ts";
 import type { LogSlice } from "./calls.ts";
 import type { Job, Run, State } from "./core/model.ts";
 import { foldDerivations } from "./core/report.ts";
-import { deploymentView, jobView, runView } from "./core/views.ts";
+import { deploymentView, isFinal, jobView, runView } from "./core/views.ts";
 import type { RunBytes } from "./run-bytes.ts";
 import type { Store } from "./store.ts";
 
@@ -86,7 +86,7 @@ export class Answers {
       spec,
       runs: job.runs.map((run) => this.#viewRun({ job, run })),
       ...(approval === undefined ? {} : { approval }),
-      ...(job.quorum === undefined ? {} : { verdict: job.quorum.verdict }),
+      ...this.#judgement(job),
     };
   }
 
@@ -104,12 +104,14 @@ export class Answers {
     return foldDerivations(run === undefined ? [] : this.#bytes.batches(run.epoch));
   }
 
-  /** What runners signed about the job, in results that counted. */
+  /** What runners signed about the job, in results that counted, and behind it what the broker signed about its verdict. */
   statements(id: JobId): WireEnvelope[] | Refusal {
     const job = this.find(id);
     if (isRefusal(job)) return job;
     const counted = job.runs.filter(({ statementCount }) => statementCount > 0);
-    return counted.flatMap(({ epoch }) => this.#store.result(epoch)?.statements ?? []);
+    const said = counted.flatMap(({ epoch }) => this.#store.result(epoch)?.statements ?? []);
+    const summary = isFinal(job) ? this.#store.verdict(job)?.summary : undefined;
+    return summary === undefined ? said : [...said, summary];
   }
 
   readLog(id: RunId, offset: number, limit: number): WatchedSlice | Refusal {
@@ -124,6 +126,14 @@ export class Answers {
       });
     const bytes = this.#bytes.read(found.run.epoch, offset, Math.min(limit, LIMITS.logReadBytes));
     return { bytes, offset, size, complete: log.state !== "open", sha256: log.sha256, state: log.state };
+  }
+
+  /** What votes came to: of a quorum while it goes on, and what the broker signed about a job that has ended. */
+  #judgement(job: Job): Pick<JobDetail, "verdict" | "summary" | "equivocations"> {
+    const stored = isFinal(job) ? this.#store.verdict(job) : null;
+    if (stored !== null)
+      return { verdict: stored.verdict, summary: stored.summary, equivocations: [...stored.equivocations] };
+    return job.quorum === undefined ? {} : { verdict: job.quorum.verdict };
   }
 
   #viewRun({ job, run }: Found): RunView {

@@ -80,7 +80,7 @@ export function createBallots({ namespace, trustBasis, answers, store }: BallotD
 }
 
 /** What a statement claims that was verified when its result came. */
-async function readVote(envelope: WireEnvelope | undefined, signer: RunnerId): Promise<SignedClaims> {
+export async function readVote(envelope: WireEnvelope | undefined, signer: RunnerId): Promise<SignedClaims> {
   const payload = envelope === undefined ? null : parseBase64(envelope.payload);
   const json = payload === null ? null : parseStrictJson(payload);
   const read = json?.ok === true ? readStatement(json.value) : null;

@@ -23,4 +23,10 @@ export const MIGRATIONS: readonly Migration[] = [
       CREATE TABLE derivation_batches (position INTEGER PRIMARY KEY, changes TEXT NOT NULL) STRICT;
     `,
   },
+  {
+    id: "verdicts",
+    sql: `
+      CREATE TABLE verdicts (created_at INTEGER PRIMARY KEY, verdict TEXT NOT NULL, summary TEXT NOT NULL, equivocations TEXT NOT NULL) STRICT;
+    `,
+  },
 ];

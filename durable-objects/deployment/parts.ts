@@ -3,7 +3,7 @@ import type { Env } from "../env.ts";
 import { createEventLog, type EventLog } from "../shared/event-log.ts";
 import { createHistory, type History } from "../shared/history.ts";
 import { migrate } from "../shared/migrate.ts";
-import { namespaceObject, poolObject } from "../shared/names.ts";
+import { DIRECTORY, namespaceObject, poolObject } from "../shared/names.ts";
 import { createWatchers, type Watchers } from "../shared/watchers.ts";
 import { Answers } from "./answers.ts";
 import { type Ballots, createBallots } from "./ballots.ts";
@@ -16,6 +16,7 @@ import { createPublisher, type Publisher } from "./publisher.ts";
 import { createRequests, type Requests } from "./requests.ts";
 import { RunBytes } from "./run-bytes.ts";
 import { Store } from "./store.ts";
+import { createSummaries, type Summaries } from "./summaries.ts";
 
 /** What a deployment is made of. */
 export type Parts = {
@@ -32,6 +33,7 @@ export type Parts = {
   pools: Pools;
   dispatcher: Dispatcher;
   publisher: Publisher;
+  summaries: Summaries;
 };
 
 /** What a deployment object is called. */
@@ -64,6 +66,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     held.wake();
     if (events.some(({ type }) => isPublished(type))) publisher.schedule();
     dispatcher.send();
+    summaries.send();
   };
   const publisher = createPublisher({
     log,
@@ -99,6 +102,18 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
   });
   const dispatcher = createDispatcher({ ledger: () => ledger, pools, spec: (job) => store.spec(job), waitUntil });
 
+  const summaries = createSummaries({
+    namespace,
+    deployment,
+    ledger: () => ledger,
+    answers,
+    ballots,
+    store,
+    broker: namespaceObject(env, DIRECTORY),
+    now,
+    waitUntil,
+  });
+
   void ctx.blockConcurrencyWhile(async () => {
     ledger.wokenWith(await storage.getAlarm());
     if (log.head() > ledger.state().lane.published) publisher.schedule();
@@ -117,5 +132,6 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     pools,
     dispatcher,
     publisher,
+    summaries,
   };
 }

@@ -1,8 +1,9 @@
-import { LIMITS, type Event, type JobView, type Millis } from "@plumule/protocol";
-import type { PublishCall } from "../namespace/calls.ts";
+import { LIMITS, type Event, type JobId, type JobView, type Millis } from "@plumule/protocol";
+import type { Published, PublishCall } from "../namespace/calls.ts";
 import type { EventLog } from "../shared/event-log.ts";
 import { within } from "../shared/within.ts";
 import { backoffMs } from "./core/model.ts";
+import { withUnsigned } from "./core/summaries.ts";
 import { deploymentView } from "./core/views.ts";
 import { BROKER, isPublished, type Ledger } from "./ledger.ts";
 
@@ -19,7 +20,7 @@ export type PublisherDeps = {
   waitUntil: (work: Promise<unknown>) => void;
   now: () => Millis;
   ledger: () => Ledger;
-  publish: (call: PublishCall) => Promise<unknown>;
+  publish: (call: PublishCall) => Promise<Published>;
 };
 
 /** Tells a namespace what its deployment did. The event log is the outbox, the cursor in the lane is where it stands. */
@@ -44,9 +45,10 @@ export function createPublisher({ log, waitUntil, now, ledger, publish }: Publis
   let scanned = 0;
 
   const published = (): number => ledger().state().lane.published;
-  const told = (through: number): void => {
+  const told = (through: number, unsigned: readonly JobId[]): void => {
     const { lane, jobs } = ledger().state();
-    const state = { lane: { ...lane, published: through }, jobs };
+    const owed = withUnsigned(lane, unsigned, now());
+    const state = { lane: { ...lane, published: through, unsigned: owed }, jobs };
     ledger().commit({ state, jobs: [], events: [], answer: null }, ledger().moment(BROKER));
   };
 
@@ -62,8 +64,8 @@ export function createPublisher({ log, waitUntil, now, ledger, publish }: Publis
       const removed = state.lane.removedAt !== null;
       const jobs = newestJobs(events);
       const call = { deployment: deploymentView(state), removed, jobs, events, after: published(), through };
-      await within(PUBLISH_MS, publish(call));
-      told(through);
+      const { judge = [] } = await within(PUBLISH_MS, publish(call));
+      told(through, judge);
     }
     scanned = through;
     return page.more;

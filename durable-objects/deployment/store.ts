@@ -2,12 +2,14 @@ import {
   jobCreatedAt,
   LIMITS,
   type DeploymentId,
+  type EquivocationView,
   type JobId,
   type Millis,
   type NamespaceId,
   type Output,
   type ResultAnswer,
   type SubmitBody,
+  type VerdictView,
   type WireEnvelope,
 } from "@plumule/protocol";
 import { emptyState, type Job, type Lane, type State } from "./core/model.ts";
@@ -26,6 +28,13 @@ export type StoredResult = {
   answer: ResultAnswer;
   outputs: readonly Output[];
   statements: readonly WireEnvelope[];
+};
+
+/** What the broker said of a job's statements: the verdict, the statement that it signed about it, and keys that it caught contradicting themselves. */
+export type StoredVerdict = {
+  verdict: VerdictView;
+  summary: WireEnvelope;
+  equivocations: readonly EquivocationView[];
 };
 
 type Row = Record<string, SqlStorageValue>;
@@ -88,6 +97,7 @@ export class Store {
   /** Removes a job with its results. */
   deleteJob(job: Job): void {
     this.#sql.exec("DELETE FROM jobs WHERE created_at = ?", job.createdAt);
+    this.#sql.exec("DELETE FROM verdicts WHERE created_at = ?", job.createdAt);
     for (const run of job.runs) this.#sql.exec("DELETE FROM results WHERE epoch = ?", run.epoch);
   }
 
@@ -144,6 +154,30 @@ export class Store {
       JSON.stringify(answer),
       JSON.stringify(outputs),
       JSON.stringify(statements),
+    );
+  }
+
+  /** What the broker signed about a job, or null. */
+  verdict(job: Job): StoredVerdict | null {
+    const row = this.#first<{ verdict: string; summary: string; equivocations: string }>(
+      "SELECT verdict, summary, equivocations FROM verdicts WHERE created_at = ?",
+      job.createdAt,
+    );
+    if (row === null) return null;
+    return {
+      verdict: JSON.parse(row.verdict) as VerdictView,
+      summary: JSON.parse(row.summary) as WireEnvelope,
+      equivocations: JSON.parse(row.equivocations) as EquivocationView[],
+    };
+  }
+
+  putVerdict(job: Job, { verdict, summary, equivocations }: StoredVerdict): void {
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO verdicts (created_at, verdict, summary, equivocations) VALUES (?, ?, ?, ?)",
+      job.createdAt,
+      JSON.stringify(verdict),
+      JSON.stringify(summary),
+      JSON.stringify(equivocations),
     );
   }
 

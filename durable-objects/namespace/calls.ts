@@ -54,11 +54,18 @@ export type PublishCall = {
   through: number;
 };
 
+/** What a namespace answers to it. `judge`: ended jobs about whose results the trust policy has a rule, so that the broker signs its verdict. */
+export type Published = { through: number; judge?: JobId[] };
+
 /** What the edge and the other objects may ask of a Namespace. Refusals are values. */
 export type NamespaceCalls = {
   // Installation (the directory object) and existence
   createNamespace(call: { id: string }): Promise<{ created: boolean; namespace: NamespaceView }>;
   listNamespaces(call: { cursor: string | null; limit: number }): Promise<Page<NamespaceView> | Refusal>;
+  /** The did:key that the broker signs with; null as long as there is none. `make`: then make it, for somebody who was let in. */
+  brokerKey(call: { make: boolean }): Promise<string | null>;
+  /** From a Deployment: signs what the broker says in its own name. */
+  signAsBroker(call: { payloadType: string; payload: Uint8Array }): Promise<WireEnvelope>;
   /** Makes this object a namespace; idempotent. Everything else refuses `not-found` before it. */
   open(call: { id: string }): Promise<NamespaceView>;
   /** Whether this namespace was opened; the admin token, which no namespace knows, is checked with it. */
@@ -149,7 +156,7 @@ export type NamespaceCalls = {
   redeliver(call: { actor: Actor; id: string }): Promise<DeliveryView | Refusal>;
 
   // Index and feed
-  publish(call: PublishCall): Promise<{ through: number }>;
+  publish(call: PublishCall): Promise<Published>;
   /** Which deployment a job belongs to. A young job that is not indexed yet is waited for, at most 2 s. */
   locate(job: JobId): Promise<DeploymentId | null>;
   listDeployments(call: {

@@ -10,9 +10,11 @@ import {
   type JobView,
   type NamespaceSnapshot,
   type Refusal,
+  ruleFor,
+  type TrustPolicy,
 } from "@plumule/protocol";
 import type { EventDraft } from "../shared/event-log.ts";
-import type { Page, PublishCall } from "./calls.ts";
+import type { Page, Published, PublishCall } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { formatPosition, type ListName, parsePosition } from "./core/positions.ts";
 import { tellOfJob } from "./statuses.ts";
@@ -25,6 +27,7 @@ import {
   saveDeployment,
   saveJob,
 } from "./store/jobs.ts";
+import { readTrust } from "./store/settings.ts";
 
 /** How long a job counts as young, and how long `locate` waits for one, ms. */
 const YOUNG_MS = 10_000;
@@ -37,7 +40,7 @@ const SNAPSHOT_JOBS = 50;
 
 /** The index of deployments and jobs. It follows the deployments, which alone know the truth. */
 export type Listing = {
-  publish(call: PublishCall): { through: number };
+  publish(call: PublishCall): Published;
   locate(job: JobId): Promise<DeploymentId | null>;
   listDeployments(call: {
     state: string | null;
@@ -84,7 +87,8 @@ export function createListing(context: NamespaceContext): Listing {
         for (const event of call.events) if (Number(event.sequence) > known) emit(forwarded(event));
       });
       for (const job of jobs) waiting.settle(job.id, deployment.id);
-      return { through };
+      const judge = toJudge(readTrust(sql), jobs);
+      return judge.length === 0 ? { through } : { through, judge };
     },
 
     async locate(job) {
@@ -156,4 +160,13 @@ function createWaiting(): Waiting {
       for (const finish of waiting.get(job) ?? []) finish(deployment);
     },
   };
+}
+
+/** The jobs that have ended with a result of which a policy that was put has something to say. Those with a quorum are judged anyway. */
+function toJudge(policy: TrustPolicy | null, jobs: readonly JobView[]): JobId[] {
+  if (policy === null) return [];
+  const ended = jobs.filter(
+    ({ state, quorum }) => (state === "succeeded" || state === "failed") && quorum === undefined,
+  );
+  return ended.filter(({ source }) => ruleFor(policy, source?.ref ?? "") !== null).map(({ id }) => id);
 }

@@ -14,6 +14,7 @@ import { hasTables, migrate } from "../shared/migrate.ts";
 import { namespaceObject } from "../shared/names.ts";
 import { transact } from "../shared/transact.ts";
 import { unauthenticated } from "./access.ts";
+import { type BrokerKey, createBrokerKey } from "./broker-key.ts";
 import type { NamespaceCalls } from "./calls.ts";
 import { addNamespace, listNamespaces } from "./directory.ts";
 import { badSignature } from "./hook-verify.ts";
@@ -33,6 +34,8 @@ type Answer<Name extends keyof NamespaceCalls> = ReturnType<NamespaceCalls[Name]
  */
 export class Namespace extends DurableObject<Env> implements NamespaceCalls {
   #parts: Parts | null = null;
+  /** Of the directory alone. */
+  #brokerKey: BrokerKey | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -54,6 +57,18 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
   async listNamespaces(call: Call<"listNamespaces">): Answer<"listNamespaces"> {
     const { sql } = this.ctx.storage;
     return hasTables(sql) ? listNamespaces(sql, call) : { items: [], nextCursor: null };
+  }
+
+  async brokerKey({ make }: Call<"brokerKey">): Answer<"brokerKey"> {
+    if (make) migrate(this.ctx.storage, MIGRATIONS);
+    if (!hasTables(this.ctx.storage.sql)) return null;
+    const key = (this.#brokerKey ??= createBrokerKey(this.ctx.storage));
+    return make ? key.make() : key.read();
+  }
+
+  async signAsBroker({ payloadType, payload }: Call<"signAsBroker">): Answer<"signAsBroker"> {
+    migrate(this.ctx.storage, MIGRATIONS);
+    return (this.#brokerKey ??= createBrokerKey(this.ctx.storage)).sign(payloadType, payload);
   }
 
   async open({ id }: Call<"open">): Answer<"open"> {

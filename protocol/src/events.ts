@@ -43,6 +43,7 @@ export const EVENT_TYPES = [
   "runner.revoked",
   "delivery.received",
   "trust.changed",
+  "trust.equivocation",
   "triggers.changed",
   "secret.stored",
   "secret.removed",

@@ -41,6 +41,8 @@ export * from "./verify.ts";
 export * from "./verdict-view.ts";
 export * from "./verdict.ts";
 export * from "./quorum.ts";
+export * from "./verdict-summary.ts";
+export * from "./equivocation.ts";
 export * from "./nix-signature.ts";
 export * from "./webhook.ts";
 export * from "./challenge.ts";

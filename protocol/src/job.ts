@@ -19,7 +19,7 @@ import {
   sourceSchema,
   submitBodySchema,
 } from "./submit.ts";
-import { verdictViewSchema } from "./verdict-view.ts";
+import { equivocationViewSchema, signedSummarySchema, verdictViewSchema } from "./verdict-view.ts";
 
 export const JOB_STATES = [
   "held",
@@ -248,6 +248,10 @@ export const jobDetailSchema = z
     /** The signed approval of a stranger's job (`verifyApproval`). */
     approval: signedApprovalSchema.optional(),
     verdict: verdictViewSchema.nullable().optional(),
+    /** What the broker signed about the verdict (`verifySummary`). */
+    summary: signedSummarySchema.optional(),
+    /** Keys that contradicted themselves, each with the two envelopes that prove it (`proveEquivocation`). */
+    equivocations: z.array(equivocationViewSchema).optional(),
   })
   .meta({ id: "JobDetail" });
 export type JobDetail = z.output<typeof jobDetailSchema>;

@@ -74,6 +74,10 @@ export const LIMITS = {
   quorumReplicas: 7,
   /** Replicas added because votes differed. Two settle every split that one liar can make; more would let liars spend other people's machines. */
   quorumTieBreaks: 2,
+  /** Verdicts of one deployment that the broker has still to sign: a namespace that cannot be reached for hours. */
+  unsignedVerdicts: 200,
+  /** Earlier jobs of a deployment in which statements are looked for that contradict those of a job that has just ended. */
+  equivocationJobs: 50,
   /** Outputs that a verdict lists as different; further ones are counted. */
   verdictOutputs: 32,
   /** Longest debounce, ms. */

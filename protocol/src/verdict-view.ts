@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { envelopeSchema } from "./dsse.ts";
 
 /**
  * What a policy says of the statements about one job or commit. `pending`: no trusted key has spoken yet; `insufficient`: some have, but
@@ -58,3 +59,12 @@ export const verdictViewSchema = z
   })
   .meta({ id: "Verdict" });
 export type VerdictView = z.output<typeof verdictViewSchema>;
+
+/** A verdict that the broker signed: a DSSE envelope around a summary (`verdict-summary.ts`). */
+export const signedSummarySchema = envelopeSchema.meta({ id: "SignedSummary" });
+
+/** A key that said two different things of the same, and the two envelopes that prove it to anybody. */
+export const equivocationViewSchema = z
+  .object({ signer: z.string(), about: z.string(), envelopes: z.tuple([envelopeSchema, envelopeSchema]) })
+  .meta({ id: "Equivocation" });
+export type EquivocationView = z.output<typeof equivocationViewSchema>;

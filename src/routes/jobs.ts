@@ -10,6 +10,7 @@ import {
   getRun,
   getStatements,
   isRefusal,
+  looksLikeSummary,
   readableIn,
   type JobView,
   LIMITS,
@@ -189,12 +190,15 @@ function readRoutes(app: App): void {
     const place = await placeOfJob(env, params.ns, params.job, principal);
     return isRefusal(place) ? place : ok(await place.object.derivations(params.job));
   });
-  implement(app, getStatements, async ({ params, principal, env }) => {
+  implement(app, getStatements, async ({ params, principal, env, request }) => {
     const place = await placeOfJob(env, params.ns, params.job, principal);
     if (isRefusal(place)) return place;
     const envelopes = await place.object.statements(params.job);
     if (isRefusal(envelopes)) return envelopes;
-    const lines = envelopes.map((envelope) => `${JSON.stringify(envelope)}\n`).join("");
+    // A client of version 1, which says no more than that it reads JSON, would take a statement of a kind that it does not know for a false one.
+    const isOld = request.headers.get("accept") === "application/json";
+    const readable = isOld ? envelopes.filter((envelope) => !looksLikeSummary(envelope)) : envelopes;
+    const lines = readable.map((envelope) => `${JSON.stringify(envelope)}\n`).join("");
     return new Response(lines, {
       headers: {
         "content-type": "application/vnd.in-toto.bundle",

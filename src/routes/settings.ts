@@ -52,7 +52,7 @@ const DOORS: string[] = ["http", "sse", `websocket ${STREAM_SUBPROTOCOL}`];
 /** What is configured: namespaces, tokens, runners, trust, triggers, webhooks. All of it lives in the Namespace object. */
 export function settingsRoutes(app: App): void {
   implement(app, getHealth, async () => ({ status: 200, body: { ok: true } }));
-  implement(app, getCapabilities, async () => ({
+  implement(app, getCapabilities, async ({ env }) => ({
     status: 200,
     body: {
       name: "plumule",
@@ -60,7 +60,7 @@ export function settingsRoutes(app: App): void {
       protocolFloor: PROTOCOL_VERSION_FLOOR,
       limits: { ...LIMITS },
       doors: DOORS,
-      brokerKey: null,
+      brokerKey: await namespaceObject(env, DIRECTORY).brokerKey({ make: false }),
     },
   }));
   implement(app, createNamespace, async ({ body, env }) => {

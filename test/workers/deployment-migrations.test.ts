@@ -9,7 +9,7 @@ async function takeBack({ deployment }: House, steps: number): Promise<void> {
   await runInDurableObject(deployment, async (_, { storage }) => {
     const { sql } = storage;
     await storage.deleteAlarm();
-    for (const table of ["log_chunks", "derivation_batches"]) sql.exec(`DROP TABLE ${table}`);
+    for (const table of ["log_chunks", "derivation_batches", "verdicts"]) sql.exec(`DROP TABLE ${table}`);
     sql.exec("DELETE FROM schema_migrations WHERE position >= ?", steps);
   });
   await evictDurableObject(deployment);
@@ -53,7 +53,16 @@ it("starts from nothing, step by step, and refuses a past that was changed", asy
         .toArray()
         .map(({ name }) => name);
     expect(names()).toEqual(
-      expect.arrayContaining(["lane", "jobs", "results", "requests", "log_chunks", "derivation_batches", "event_rows"]),
+      expect.arrayContaining([
+        "lane",
+        "jobs",
+        "results",
+        "requests",
+        "log_chunks",
+        "derivation_batches",
+        "verdicts",
+        "event_rows",
+      ]),
     );
     const changed = MIGRATIONS.map((step, position) => (position === 1 ? { ...step, sql: `${step.sql} ` } : step));
     expect(() => migrate(storage, changed)).toThrow("append-only");

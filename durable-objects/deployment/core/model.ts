@@ -53,6 +53,8 @@ export type Lane = {
   sweepAt: Millis | null;
   /** Jobs that ended since retention looked. */
   unsweptCount: number;
+  /** Jobs about whose verdict the broker has still to sign a statement. */
+  unsigned: readonly Unsigned[];
 };
 
 /** The bounded part of the truth that decisions see: the lane, and its jobs that are not final, in the order of their submission. */
@@ -84,6 +86,8 @@ export type ApprovedBy = { approver: RunnerId; at: Millis; envelope: Envelope };
 export type Outgoing = { number: number; dueAt: Millis; tryCount: number };
 export type Ticket = Outgoing & { placed: boolean };
 export type Drop = Outgoing & { job: JobId; pool: PoolName };
+/** A verdict to be signed, tried until it is. */
+export type Unsigned = { job: JobId; dueAt: Millis; tryCount: number };
 
 /** What a job that is being stopped becomes, and when its lease ends at the latest, whatever its runner says (P15). */
 export type Ending = { state: "cancelled" | "superseded" | "failed"; reason: Reason; until: Millis };
@@ -198,6 +202,7 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
     published: 0,
     sweepAt: null,
     unsweptCount: 0,
+    unsigned: [],
   };
   return { lane, jobs: [] };
 }

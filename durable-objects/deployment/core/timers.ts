@@ -41,7 +41,8 @@ function timersOfRun(job: Job, run: Run, outputs: Outputs | null): Timer[] {
  * When the object has to wake up next, or null. `publishAt` is when events have to be told to the namespace, null when none are left.
  */
 export function nextWake(state: State, outputs: Outputs | null, publishAt: Millis | null): Millis | null {
-  const due = [...timers(state, outputs), ...dispatches(state).map(({ dueAt }) => ({ at: dueAt }))].map(({ at }) => at);
+  const owed = [...dispatches(state), ...state.lane.unsigned].map(({ dueAt }) => dueAt);
+  const due = [...timers(state, outputs).map(({ at }) => at), ...owed];
   if (publishAt !== null) due.push(publishAt);
   if (state.lane.sweepAt !== null) due.push(state.lane.sweepAt);
   return due.length === 0 ? null : Math.min(...due);

@@ -3,6 +3,7 @@ import type { EventDraft } from "../../shared/event-log.ts";
 import { type Cause, isEdge } from "./edges.ts";
 import type { Job, Lane, Moment, State } from "./model.ts";
 import { SWEEP_AFTER_COUNT } from "./retention.ts";
+import { withUnsigned } from "./summaries.ts";
 import { settleTickets } from "./tickets.ts";
 import { deploymentView, isFinal, jobView } from "./views.ts";
 
@@ -120,6 +121,7 @@ export class Work {
       unsweptCount,
       sweepAt: unsweptCount >= SWEEP_AFTER_COUNT ? this.now : lane.sweepAt,
       removing: lane.removing || (succeeded && job.teardown),
+      ...(job.quorum?.conclusion?.state === job.state ? { unsigned: withUnsigned(lane, [job.id], this.now) } : {}),
     };
     return this.put({
       ...job,
