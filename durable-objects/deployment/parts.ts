@@ -86,12 +86,6 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     committed,
   });
   const answers = new Answers({ store, bytes, log, state: () => ledger.state() });
-  const ballots = createBallots({
-    namespace,
-    answers,
-    store,
-    trustBasis: (call) => namespaceCalls.trustBasis(call),
-  });
   const history = createHistory(log);
   const held = createHeldHeartbeats();
   const watchers = createWatchers({
@@ -102,17 +96,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
   });
   const dispatcher = createDispatcher({ ledger: () => ledger, pools, spec: (job) => store.spec(job), waitUntil });
 
-  const summaries = createSummaries({
-    namespace,
-    deployment,
-    ledger: () => ledger,
-    answers,
-    ballots,
-    store,
-    broker: namespaceObject(env, DIRECTORY),
-    now,
-    waitUntil,
-  });
+  const { ballots, summaries } = openVotes(env, { namespace, deployment }, { ledger, answers, store, waitUntil });
 
   void ctx.blockConcurrencyWhile(async () => {
     ledger.wokenWith(await storage.getAlarm());
@@ -134,4 +118,27 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     publisher,
     summaries,
   };
+}
+
+/** What is there for votes alone: who is asked whose votes count, and who signs what they came to. */
+function openVotes(
+  env: Env,
+  { namespace, deployment }: Identity,
+  deps: Pick<Parts, "ledger" | "answers" | "store"> & { waitUntil: (work: Promise<unknown>) => void },
+): Pick<Parts, "ballots" | "summaries"> {
+  const { answers, ledger, store, waitUntil } = deps;
+  const trusting = namespaceObject(env, namespace);
+  const ballots = createBallots({ namespace, answers, store, trustBasis: (call) => trusting.trustBasis(call) });
+  const summaries = createSummaries({
+    namespace,
+    deployment,
+    ledger,
+    answers,
+    ballots,
+    store,
+    broker: namespaceObject(env, DIRECTORY),
+    now: () => Date.now(),
+    waitUntil,
+  });
+  return { ballots, summaries };
 }

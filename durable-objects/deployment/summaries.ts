@@ -40,7 +40,7 @@ export type Summaries = {
 export type SummaryDeps = {
   namespace: NamespaceId;
   deployment: DeploymentId;
-  ledger: () => Ledger;
+  ledger: Ledger;
   answers: Answers;
   ballots: Ballots;
   store: Store;
@@ -69,11 +69,11 @@ export function createSummaries(deps: SummaryDeps): Summaries {
       signed = false;
     }
     underWay.delete(id);
-    const moment = ledger().moment(BROKER);
+    const moment = ledger.moment(BROKER);
     const events = job === null || stored === null ? [] : tellEquivocations(job.id, stored.equivocations);
-    const noted = noteSigned(ledger().state(), { job: id, signed }, now());
+    const noted = noteSigned(ledger.state(), { job: id, signed }, now());
     const row = job !== null && stored !== null ? { job, stored } : null;
-    ledger().commit(
+    ledger.commit(
       { ...noted, events },
       moment,
       row === null ? {} : { rows: () => store.putVerdict(row.job, row.stored) },
@@ -82,7 +82,7 @@ export function createSummaries(deps: SummaryDeps): Summaries {
 
   return {
     send() {
-      for (const { job, dueAt, tryCount } of deps.ledger().state().lane.unsigned) {
+      for (const { job, dueAt, tryCount } of deps.ledger.state().lane.unsigned) {
         if ((tryCount > 0 && dueAt > deps.now()) || underWay.has(job)) continue;
         underWay.add(job);
         deps.waitUntil(signOne(job));

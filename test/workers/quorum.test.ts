@@ -8,7 +8,6 @@ import {
   type JobDetail,
   type Output,
   type TrustPolicy,
-  type WireEnvelope,
 } from "@plumule/protocol";
 import { describe, expect, it, vi } from "vitest";
 import { DIRECTORY, namespaceObject } from "../../durable-objects/shared/names.ts";
@@ -49,7 +48,7 @@ async function vote(runner: Runner, assignment: Assignment, nar: string): Return
 }
 
 async function detailOf({ deployment }: House, job: string): Promise<JobDetail> {
-  return ok(await deployment.job(job)) as JobDetail;
+  return ok(await deployment.job(job));
 }
 
 /** The job once the broker has signed about it. */
@@ -103,7 +102,7 @@ describe("a job of several replicas", () => {
     expect(types.filter((type) => type === "job.verdict")).toHaveLength(3);
 
     const broker = await namespaceObject(env, DIRECTORY).brokerKey({ make: false });
-    const lines = ok(await made.deployment.statements(job.id)) as WireEnvelope[];
+    const lines = ok(await made.deployment.statements(job.id));
     const envelopes = lines.slice(0, -1);
     expect(envelopes).toHaveLength(3);
     expect(lines.at(-1)).toEqual(summary);
@@ -169,7 +168,7 @@ describe("a job of several replicas", () => {
     const assignments = [await runners[0]!.start(), await runners[1]!.start()];
     ok(await vote(runners[0]!, assignments[0]!, "a"));
     const namespace = namespaceObject(env, made.namespace);
-    const trust = ok(await namespace.getTrust()) as TrustPolicy;
+    const trust = ok(await namespace.getTrust());
     const signers = trust.signers.map((signer) =>
       signer.key === runners[0]!.id ? { ...signer, revokedAt: new Date().toISOString() } : signer,
     );
@@ -203,7 +202,7 @@ describe("a job without a quorum", () => {
     const { verdict, summary } = await signedOf(made, job.id);
     expect(verdict).toMatchObject({ verdict: "agreed", agreeing: 1 });
     const broker = await namespaceObject(env, DIRECTORY).brokerKey({ make: false });
-    const envelopes = ok(await made.deployment.statements(job.id)) as WireEnvelope[];
+    const envelopes = ok(await made.deployment.statements(job.id));
     expect((await verifySummary(summary, { brokers: [broker ?? ""], envelopes })).ok).toBe(true);
 
     const { job: other } = await submit(made, {});
