@@ -153,6 +153,7 @@ function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignmen
     workspaces: folders.workspaces,
     mirrors: folders.mirrors,
     allowLocal: config.allowLocal,
+    secrets: folders.secrets,
     logLimitBytes: Math.min(assignment.limits.logBytes, config.logBytes ?? Infinity),
     derivationCount: LIMITS.derivations,
     edgeCount: LIMITS.derivationEdges,

@@ -7,6 +7,7 @@ import {
   type ClientDeps,
   createSession,
   type Endpoint,
+  type Envelope,
   type HeartbeatAnswer,
   type HeartbeatBody,
   heartbeatRun,
@@ -14,6 +15,7 @@ import {
   pollWork,
   postResult,
   type Problem,
+  putRecipient,
   type ResultAnswer,
   type ResultBody,
   type RunnerEventsBody,
@@ -34,6 +36,8 @@ export type BrokerAnswer<T> =
 export type Broker = {
   /** The pool that the session belongs to; asks for a session when there is none. */
   pool(): Promise<BrokerAnswer<string>>;
+  /** Publishes where secrets for this runner are sealed to. */
+  publish(recipient: Envelope): Promise<BrokerAnswer<null>>;
   poll(body: PollBody, signal: AbortSignal): Promise<BrokerAnswer<Assignment | null>>;
   heartbeat(
     lease: Lease,
@@ -87,6 +91,15 @@ export function connectBroker({
       const begun = await session.get();
       return begun.ok ? { ok: true, value: begun.value.pool } : begun;
     },
+    async publish(recipient) {
+      const begun = await session.get();
+      if (!begun.ok) return begun;
+      const answer = await send(begun.value.token, putRecipient, {
+        params: { ns: namespace, runner },
+        body: { recipient },
+      });
+      return answer.ok ? { ok: true, value: null } : failed(answer);
+    },
     async poll(body, signal) {
       const begun = await session.get();
       if (!begun.ok) return begun;
@@ -113,34 +126,43 @@ function keepSession(
 ): { get(): Promise<BrokerAnswer<Session>>; forget(): void } {
   const ownAudience = `${baseUrl}/v1/${namespace}`;
   let session: Session | null = null;
+  let asking: Promise<BrokerAnswer<Session>> | null = null;
+  const ask = async (): Promise<BrokerAnswer<Session>> => {
+    const asked = await send(undefined, createSession, { params: { ns: namespace }, body: { runner } });
+    if (!asked.ok) return failed(asked);
+    if (asked.answer.status !== 200) return failed(unreachable("the broker answered a session without a challenge"));
+    const { audience, challenge } = asked.answer.body;
+    // A broker that passed on the challenge of another one would get a session there with this signature.
+    if (audience !== ownAudience)
+      return failed(unreachable(`the broker calls itself ${audience}, but is polled as ${ownAudience}`));
+    const proof = await signSession({ audience, challenge }, signer);
+    const begun = await send(undefined, createSession, { params: { ns: namespace }, body: { runner, proof } });
+    if (!begun.ok) return failed(begun);
+    if (begun.answer.status !== 201) return failed(unreachable("the broker answered a proof with another challenge"));
+    // The life of the session is measured here: this clock and the broker's need not agree.
+    const lifeMs =
+      Date.parse(begun.answer.body.expiresAt) - Date.parse(begun.headers.get("date") ?? new Date().toISOString());
+    session = { token: begun.answer.body.token, pool: begun.answer.body.pool, endsAt: performance.now() + lifeMs };
+    return { ok: true, value: session };
+  };
   return {
     forget: () => {
       session = null;
     },
-    async get() {
-      if (session !== null && session.endsAt - RENEW_EARLY_MS > performance.now()) return { ok: true, value: session };
-      const asked = await send(undefined, createSession, { params: { ns: namespace }, body: { runner } });
-      if (!asked.ok) return failed(asked);
-      if (asked.answer.status !== 200) return failed(unreachable("the broker answered a session without a challenge"));
-      const { audience, challenge } = asked.answer.body;
-      // A broker that passed on the challenge of another one would get a session there with this signature.
-      if (audience !== ownAudience)
-        return failed(unreachable(`the broker calls itself ${audience}, but is polled as ${ownAudience}`));
-      const proof = await signSession({ audience, challenge }, signer);
-      const begun = await send(undefined, createSession, { params: { ns: namespace }, body: { runner, proof } });
-      if (!begun.ok) return failed(begun);
-      if (begun.answer.status !== 201) return failed(unreachable("the broker answered a proof with another challenge"));
-      // The life of the session is measured here: this clock and the broker's need not agree.
-      const lifeMs =
-        Date.parse(begun.answer.body.expiresAt) - Date.parse(begun.headers.get("date") ?? new Date().toISOString());
-      session = { token: begun.answer.body.token, pool: begun.answer.body.pool, endsAt: performance.now() + lifeMs };
-      return { ok: true, value: session };
+    get() {
+      if (session !== null && session.endsAt - RENEW_EARLY_MS > performance.now())
+        return Promise.resolve({ ok: true, value: session });
+      // One at a time: a challenge serves once, and two who ask at the same moment get the same one.
+      asking ??= ask().finally(() => {
+        asking = null;
+      });
+      return asking;
     },
   };
 }
 
 /** The writes of a run, which need its lease alone. */
-function leaseCalls(send: Send): Omit<Broker, "pool" | "poll"> {
+function leaseCalls(send: Send): Omit<Broker, "pool" | "publish" | "poll"> {
   const target = (lease: Lease): { ns: string; deployment: string; run: string } => ({
     ns: lease.namespace,
     deployment: lease.deployment,

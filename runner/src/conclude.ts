@@ -18,7 +18,12 @@ import { ended } from "./tasks/task.ts";
 export type Ended = { assignment: Assignment; startedAt: string | null; end: End; reportedNumber: number };
 
 /** What making results needs of the runner. */
-export type ConcludeDeps = { config: RunnerConfig; folders: RunnerFolders; machine: Machine };
+export type ConcludeDeps = {
+  config: RunnerConfig;
+  folders: RunnerFolders;
+  machine: Machine;
+  say: (line: string) => void;
+};
 
 /** Events that ride on a result; more go before it, because a result that is too large would be refused for good. */
 const RIDING_CHARACTERS = 64 * 1024;
@@ -38,6 +43,7 @@ const UNSEEN: Readonly<Record<End, Reason>> = {
 export async function concludeRun(deps: ConcludeDeps, how: Ended): Promise<SpoolRecord> {
   const { assignment, end } = how;
   const exit = end === "seen" ? await readExit(runFiles(deps.folders.runs, assignment.run).exit) : null;
+  if (exit?.note !== undefined) deps.say(`run ${assignment.run}: ${exit.note}`);
   if (exit === null) return sign(deps, how, await withoutEnd(deps, assignment, UNSEEN[end]));
   try {
     return await sign(deps, how, exit);
@@ -77,6 +83,7 @@ async function sign(
     finishedAt,
     isolation: ran ? machine.isolation : null,
     survivorsKilled: exit.survivors.killedCount,
+    ...(exit.redactions === undefined ? {} : { redactions: exit.redactions }),
     log: { bytes: log.bytes, sha256: log.sha256, truncated: log.omittedBytes > 0 },
     outputs: targets.flatMap((target) => target.outputs),
     statements,

@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { isolationSchema, namespaceIdSchema } from "@plumule/protocol";
 import * as z from "zod";
+import { memoryFolder, type SecretPlaces } from "./secrets/files.ts";
 
 const label = z.string().min(1).max(128);
 
@@ -10,7 +11,7 @@ export const runnerConfigSchema = z.strictObject({
   /** Origin of the broker, e.g. `https://plumule.example`. */
   url: z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, "")),
   namespace: namespaceIdSchema,
-  /** Folder of everything that the runner keeps: key, mirrors, workspaces, journal, spool, logs. */
+  /** Folder of everything that the runner keeps: keys, mirrors, workspaces, journal, spool, logs. */
   state: z.string().startsWith("/"),
   name: label.default(hostname().slice(0, 128)),
   /** One-time registration token; needed once per key. */
@@ -39,6 +40,8 @@ export const runnerConfigSchema = z.strictObject({
   once: z.boolean().default(false),
   /** Whether runs go on, until their leases end, when the runner is killed or leaves them to its next start. */
   outlive: z.boolean().default(true),
+  /** Lets opened secrets lie on the disk, in the state folder, where the machine has no file system in memory. */
+  secretsOnDisk: z.boolean().default(false),
   /** Bytes of logs on disk per run; head and tail are kept beyond it. The broker's own limit holds too. */
   logBytes: z
     .int()
@@ -52,6 +55,8 @@ export type RunnerOptions = z.input<typeof runnerConfigSchema>;
 /** The folders below `state`. */
 export type RunnerFolders = {
   key: string;
+  /** The age identity, and where opened secrets lie while they are needed; null where they may not. */
+  secrets: SecretPlaces;
   mirrors: string;
   workspaces: string;
   journal: string;
@@ -68,6 +73,10 @@ export function runnerFolders(config: RunnerConfig): RunnerFolders {
   const at = (name: string): string => join(config.state, name);
   return {
     key: config.key ?? at("key.pem"),
+    secrets: {
+      identity: at("age.key"),
+      folder: memoryFolder(config.state) ?? (config.secretsOnDisk ? at("secrets") : null),
+    },
     mirrors: at("mirrors"),
     workspaces: at("workspaces"),
     journal: at("journal"),

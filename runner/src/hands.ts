@@ -10,6 +10,7 @@ import type { Found } from "./core/recover.ts";
 import type { Journal } from "./journal.ts";
 import { bootId, isAlive, monotonicMs } from "./process-identity.ts";
 import { journaledRuns, type JournalRecord, POLL_KEY, type SpoolRecord } from "./records.ts";
+import { removeSecretFiles, sweepSecretFiles } from "./secrets/files.ts";
 import type { Spool } from "./spool.ts";
 import { readLease, runFiles, SUPERVISOR_VERSION } from "./supervisor/files.ts";
 import { listWorkspaces, removeWorkspace } from "./workspace.ts";
@@ -130,6 +131,7 @@ export class Hands {
   async #discard(run: string): Promise<void> {
     const { folders, spool, say } = this.#deps;
     this.#runs.delete(run);
+    if (folders.secrets.folder !== null) await removeSecretFiles(folders.secrets.folder, run);
     const workspace = join(folders.workspaces, run);
     if (!(await removeWorkspace(folders.workspaces, run)))
       say(`run ${run}: files of another user remain in ${workspace}`);
@@ -173,6 +175,8 @@ async function forgetResult(spool: Spool<SpoolRecord>, run: string): Promise<voi
 
 /** A run that the journal does not name may still be at work, for a runner of another version: its lease ends it, and a later start tidies up. */
 async function sweep({ folders, spool }: HandsDeps, kept: ReadonlySet<string>): Promise<void> {
+  const { folder } = folders.secrets;
+  if (folder !== null) await sweepSecretFiles(folder, (run) => kept.has(run) || isLeased(folders.runs, run));
   const spooled = new Set(spool.pending().map(({ runId }) => runId));
   for (const run of await listWorkspaces(folders.workspaces))
     if (!kept.has(run) && !isLeased(folders.runs, run)) await removeWorkspace(folders.workspaces, run);

@@ -7,7 +7,7 @@ export interface Redactor {
   stream(): RedactedStream;
   /** A text that is whole: a reason, an error, the name of a step. */
   text(text: string): string;
-  /** Any JSON value with its texts masked, keys too. */
+  /** Any JSON value with its texts masked and no longer than before; what is a word of the wire (`WORDS`) stays. */
   json<T>(value: T): T;
   /** How often each secret was masked, by name, over all streams and texts. */
   readonly counts: ReadonlyMap<string, number>;
@@ -56,11 +56,16 @@ export function createRedactor(secrets: Readonly<Record<string, Uint8Array>>): R
   };
 }
 
+/** Fields whose values are words of the protocol: a secret that is such a word must not make a result unreadable. */
+const WORDS = ["type", "phase", "state", "code", "outcome"];
+
 function mapTexts(value: unknown, change: (text: string) => string): unknown {
-  if (typeof value === "string") return change(value);
+  // A mask is longer than some secrets, and the wire bounds every text.
+  if (typeof value === "string") return change(value).slice(0, Math.max(value.length, MASK.length));
   if (Array.isArray(value)) return value.map((one) => mapTexts(one, change));
   if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [change(key), mapTexts(one, change)]));
+  const fields = Object.entries(value);
+  return Object.fromEntries(fields.map(([key, one]) => [key, WORDS.includes(key) ? one : mapTexts(one, change)]));
 }
 
 /** Places are counted from the beginning of the stream. */

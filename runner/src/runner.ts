@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { type Assignment, type ClientDeps, didKeyOf, LIMITS } from "@plumule/protocol";
+import { type Assignment, type ClientDeps, didKeyOf, type Envelope, LIMITS } from "@plumule/protocol";
 import { createBackoff, pause } from "./backoff.ts";
 import { type BrokerAnswer, connectBroker } from "./broker.ts";
 import { type RunnerConfig, runnerConfigSchema, runnerFolders, type RunnerOptions } from "./config.ts";
@@ -19,6 +19,7 @@ import {
   spoolRecordSchema,
 } from "./records.ts";
 import { openSigner, register } from "./register.ts";
+import { openIdentity, publishRecipient, signedRecipient } from "./secrets/identity.ts";
 import { openSpool } from "./spool.ts";
 import { lockState, type StateLock } from "./state-lock.ts";
 import { openSupervisors } from "./supervisors.ts";
@@ -90,6 +91,9 @@ async function open(
         refused: `The broker did not register this runner: ${registered.problem.detail} ${registered.problem.next}`,
       };
   }
+  const identity = await openIdentity(folders.secrets.identity);
+  if ("refused" in identity) return identity;
+  const recipient = await signedRecipient(identity, opened.signer);
   const probed = await probeMachine(config, opened.signer, runner);
   if ("refused" in probed) return probed;
   const broker = connectBroker({
@@ -106,11 +110,13 @@ async function open(
   say(`${probed.findings.join(", ")}; polling ${config.url} as ${config.namespace}`);
   const supervisors = openSupervisors(folders.cache);
   const { machine } = probed;
-  return new Runner({ config, folders, machine, broker, journal, spool, supervisors, say, lock }).start(runner);
+  return new Runner({ config, folders, machine, broker, journal, spool, supervisors, say, lock, recipient }).start(
+    runner,
+  );
 }
 
 /** What the loop is made of. */
-type LoopDeps = Omit<HandsDeps, "tell" | "deliver" | "interrupt" | "polled"> & { lock: StateLock };
+type LoopDeps = Omit<HandsDeps, "tell" | "deliver" | "interrupt" | "polled"> & { lock: StateLock; recipient: Envelope };
 
 /** The loop of one process: it feeds the core with what happens, has its effects carried out one after the other, and knows when to wait. */
 class Runner {
@@ -156,6 +162,7 @@ class Runner {
     const left = recover(readDisk(journal, spool), (record) => this.#hands.find(record));
     await this.#hands.sweep();
     supervisors.refill();
+    void publishRecipient(this.#deps, this.#exit.signal);
     void this.#take(left);
     const code = await this.#poll();
     await this.#mayLeave.promise;

@@ -139,14 +139,20 @@ describe("a secret", () => {
     ]);
   });
 
-  test("is masked in texts and in JSON, keys too, and all else stays as it is", () => {
+  test("is masked in texts and in JSON, without making them longer, and all else stays as it is", () => {
     const all = redactor({ token: "secret-value" });
     const half = "half \uD800";
     expect(all.text(half)).toBe(half);
-    expect(all.json({ "x-secret-value": ["secret-value", 1, null, { deep: "a secret-value" }], half })).toEqual({
-      "x-[redacted]": ["[redacted]", 1, null, { deep: "a [redacted]" }],
+    const value = { code: "secret-value", list: ["secret-value", 1, null, { deep: "a secret-value" }], half };
+    expect(all.json(value)).toEqual({
+      code: "secret-value",
+      list: ["[redacted]", 1, null, { deep: "a [redacted]" }],
       half,
     });
+    expect(redactor({ pin: "123456" }).json(["123456 is", "it is 123456 and"])).toEqual([
+      "[redacted]",
+      "it is [redacted]",
+    ]);
   });
 });
 

@@ -8,6 +8,7 @@ import { readExit } from "../../runner/src/conclude.ts";
 import { readBatches } from "../../runner/src/event-feed.ts";
 import { probeIsolation, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../../runner/src/isolation.ts";
 import { killRun } from "../../runner/src/leftovers.ts";
+import { memoryFolder } from "../../runner/src/secrets/files.ts";
 import { bootId, identityOf, isAlive, monotonicMs } from "../../runner/src/process-identity.ts";
 import { findTracked } from "../../runner/src/process-tree.ts";
 import { lockState } from "../../runner/src/state-lock.ts";
@@ -46,6 +47,7 @@ function order(
     workspaces: join(folder, "workspaces"),
     mirrors: join(folder, "mirrors"),
     allowLocal: false,
+    secrets: { identity: join(folder, "age.key"), folder: memoryFolder(folder) },
     logLimitBytes: limits.logBytes,
     derivationCount: 10,
     edgeCount: 10,

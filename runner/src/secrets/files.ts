@@ -4,6 +4,9 @@ import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseUtf8, runIdSchema } from "@plumule/protocol";
 
+/** Where a runner has its age identity, and the folder in memory for opened secrets; null when it has none and may not use the disk. */
+export type SecretPlaces = { identity: string; folder: string | null };
+
 /** Opened secrets by name. */
 export type OpenedSecrets = Readonly<Record<string, Uint8Array>>;
 
@@ -61,11 +64,10 @@ export async function removeSecretFiles(root: string, run: string): Promise<void
   await rm(runFolder(root, run), { recursive: true, force: true });
 }
 
-/** Removes what runs have left behind that are not among those at work. */
-export async function sweepSecretFiles(root: string, working: ReadonlySet<string>): Promise<void> {
+/** Removes what was left behind by runs that are not at work any more. */
+export async function sweepSecretFiles(root: string, isAtWork: (run: string) => boolean): Promise<void> {
   const left = (await readdir(root).catch(() => [])).filter((name) => runIdSchema.safeParse(name).success);
-  for (const run of left) if (!working.has(run)) await removeSecretFiles(root, run);
-  if (working.size === 0) await rm(root, { recursive: true, force: true });
+  for (const run of left) if (!isAtWork(run)) await removeSecretFiles(root, run);
 }
 
 function runFolder(root: string, run: string): string {

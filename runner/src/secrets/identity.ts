@@ -1,6 +1,8 @@
 import type { Envelope, Signer } from "@plumule/protocol";
 import { signRecipient } from "@plumule/protocol";
 import { newIdentity, recipientOf } from "@plumule/protocol/seal";
+import { createBackoff, pause } from "../backoff.ts";
+import type { Broker } from "../broker.ts";
 import { createPrivateFile, readPrivateFile } from "../private-file.ts";
 
 /** The key that secrets for a runner are sealed to. `recipient` is public; the identity opens every box that was ever sealed to it. */
@@ -23,6 +25,20 @@ export async function openIdentity(path: string): Promise<SecretIdentity | { ref
 /** The recipient as a runner publishes it. The same identity gives the same bytes, so that a start changes nothing at the broker. */
 export async function signedRecipient({ recipient, createdAt }: SecretIdentity, signer: Signer): Promise<Envelope> {
   return signRecipient({ recipient, createdAt }, signer);
+}
+
+/** Tells the broker where to seal to, again and again until it has taken it. Without that the runner works, but for jobs with secrets. */
+export async function publishRecipient(
+  { broker, recipient, say }: { broker: Pick<Broker, "publish">; recipient: Envelope; say: (line: string) => void },
+  stopped: AbortSignal,
+): Promise<void> {
+  const backoff = createBackoff(500, 30_000);
+  while (!stopped.aborted) {
+    const answer = await broker.publish(recipient);
+    if (answer.ok) return;
+    if (!answer.retry) return say(`secrets cannot be sealed to this runner: ${answer.problem.detail}`);
+    await pause(backoff.next(), stopped);
+  }
 }
 
 async function parseIdentity(path: string, text: string): Promise<SecretIdentity | { refused: string }> {

@@ -1,5 +1,4 @@
 import { type Assignment, conditionHolds, type SecretCondition, type SecretFacts, workSha256 } from "@plumule/protocol";
-import { openBox } from "@plumule/protocol/seal";
 import type { OpenedSecrets } from "./files.ts";
 
 /** What everybody but the runner's owner is told: whoever may not have a secret learns neither that it exists nor what it is guarded by. */
@@ -23,6 +22,8 @@ export type Asker = Pick<Assignment, "namespace" | "deployment" | "teardown" | "
  */
 export async function openSecrets(asker: Asker, { identity, facts, nowMs }: OpenDeps): Promise<OpenResult> {
   const { namespace, spec } = asker;
+  // Loaded by runs with secrets alone: every other run would start later for it.
+  const { openBox } = await import("@plumule/protocol/seal");
   const work = await workSha256(asker);
   const secrets: Record<string, Uint8Array> = {};
   for (const { name, box } of spec.secrets ?? []) {

@@ -2,17 +2,14 @@ import type { Assignment } from "@plumule/protocol";
 import type { FetchOptions } from "../mirror.ts";
 import { createRedactor, type RedactedStream, type Redactor } from "../redact.ts";
 import { gatherFacts } from "./facts.ts";
-import { type OpenedSecrets, removeSecretFiles, writeSecretFiles } from "./files.ts";
+import { type OpenedSecrets, removeSecretFiles, type SecretPlaces, writeSecretFiles } from "./files.ts";
 import { openIdentity } from "./identity.ts";
 import { openSecrets, type OpenResult, SECRET_REFUSED } from "./open.ts";
 
-/** Where a runner has its age identity, and the folder in memory for opened secrets; null when it has none and may not use the disk. */
-export type SecretPlaces = { identity: string; folder: string | null };
-
-/** Variables that point at the opened secrets, for the part of a task that applies; or why there are none, for the job and for the owner. */
+/** Variables that point at the opened secrets, for the part of a task that applies; or the one sentence that the job is told. */
 export type Opened =
   | { ok: true; env: Readonly<Record<string, string>> }
-  | { ok: false; elsewhere: boolean; detail: string; why: string };
+  | { ok: false; elsewhere: boolean; detail: string };
 
 /** The secrets of one run: when they are there, where, and that nothing that the run says shows them. */
 export type RunSecrets = {
@@ -26,6 +23,8 @@ export type RunSecrets = {
   endLog(): void;
   /** A value that leaves the run otherwise, masked. */
   mask<T>(value: T): T;
+  /** Why nothing was opened, for the owner of the machine alone; undefined when there is nothing to say. */
+  note(): string | undefined;
   /** How often each secret was masked; undefined for a run without secrets. */
   counts(): Record<string, number> | undefined;
 };
@@ -50,6 +49,7 @@ export function createRunSecrets({
   const log = createMaskedLog(append);
   let redactor: Redactor | null = null;
   let opened: OpenedSecrets | null = null;
+  let note: string | undefined;
 
   /** Opened once for all steps of a run: its repository need not be asked again. */
   const openOnce = async (): Promise<OpenResult> => {
@@ -69,9 +69,11 @@ export function createRunSecrets({
   return {
     async open() {
       if (spec.secrets === undefined) return { ok: true, env: {} };
-      if (folder === null) return { ok: false, elsewhere: true, detail: SECRET_REFUSED, why: NO_MEMORY };
-      const result = await openOnce();
-      if (!result.ok) return { ...result, detail: SECRET_REFUSED };
+      const result: OpenResult = folder === null ? { ok: false, elsewhere: true, why: NO_MEMORY } : await openOnce();
+      if (!result.ok || folder === null) {
+        note = result.ok ? undefined : result.why;
+        return { ok: false, elsewhere: !result.ok && result.elsewhere, detail: SECRET_REFUSED };
+      }
       const paths = await writeSecretFiles(folder, run, result.secrets);
       return { ok: true, env: { PLUMULE_SECRETS: paths.folder, HERCULES_CI_SECRETS_JSON: paths.hercules } };
     },
@@ -80,6 +82,7 @@ export function createRunSecrets({
     },
     log: (chunk) => log.write(chunk),
     endLog: () => log.end(),
+    note: () => (note === undefined ? undefined : `its secrets stay closed: ${note}`),
     mask: (value) => redactor?.json(value) ?? value,
     counts: () => (redactor === null ? undefined : Object.fromEntries(redactor.counts)),
   };

@@ -1,5 +1,6 @@
 import type { Assignment } from "@plumule/protocol";
 import type { MachineFacts } from "../machine.ts";
+import type { SecretPlaces } from "../secrets/files.ts";
 
 /**
  * What a runner tells its supervisor, as one line of JSON on standard input: everything that the work needs, and nothing with which
@@ -13,6 +14,8 @@ export type SupervisorOrder = {
   workspaces: string;
   mirrors: string;
   allowLocal: boolean;
+  /** Where the age identity lies, which this process reads itself when the job has secrets, and where it may put what it opens. */
+  secrets: SecretPlaces;
   logLimitBytes: number;
   /** Derivations, and edges between them, that one batch of events may name. */
   derivationCount: number;

@@ -19,6 +19,10 @@ export const exitRecordSchema = z.object({
   targets: z.array(z.object({ attribute: z.string(), drv: z.string(), outputs: z.array(outputSchema) })),
   log: z.object({ bytes: z.int(), sha256: z.string(), omittedBytes: z.int() }),
   finishedAt: timeSchema,
+  /** How often each secret was masked; missing for a run that opened none. */
+  redactions: z.record(z.string(), z.int()).optional(),
+  /** What the runner's owner should know, and nobody else. */
+  note: z.string().optional(),
   survivors: z.object({ killedCount: z.int(), leftoverCount: z.int() }),
 });
 export type ExitRecord = z.output<typeof exitRecordSchema>;

@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { jobEnvironment } from "../environment.ts";
 import { LOG_TAIL_BYTES, openLogFile } from "../log-file.ts";
+import type { FetchOptions } from "../mirror.ts";
 import { createReporter, type Reporter } from "../reporter.ts";
+import { createRunSecrets, type RunSecrets } from "../secrets/run-secrets.ts";
 import { loadTask, runSteps } from "../tasks/steps.ts";
 import { ended, orderOf, stopEnd, type TaskContext, type TaskEnd } from "../tasks/task.ts";
 import { createWorkspace, type Workspace } from "../workspace.ts";
@@ -35,33 +37,43 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
   left?.addEventListener("abort", () => stopped("The runner has gone.", 0));
   if (left?.aborted === true) stopped("The runner has gone.", 0);
   const log = await openLogFile(files.log, { limitBytes: order.logLimitBytes, tailBytes: LOG_TAIL_BYTES });
+  const secrets = createRunSecrets({
+    assignment: order.assignment,
+    places: order.secrets,
+    fetch: fetchOptions(order, stop),
+    append: (bytes) => log.append(bytes),
+  });
   const reporter = createReporter(
-    (batch) => appendFileSync(files.events, `${JSON.stringify(batch)}\n`, { mode: 0o600 }),
+    (batch) => appendFileSync(files.events, `${JSON.stringify(secrets.mask(batch))}\n`, { mode: 0o600 }),
     () => new Date(),
     order,
   );
   const survivors = { killedCount: 0, leftoverCount: 0 };
   const text = new TextEncoder();
   const say = (chunk: Uint8Array | string): void => {
-    log.append(typeof chunk === "string" ? text.encode(chunk) : chunk);
+    secrets.log(typeof chunk === "string" ? text.encode(chunk) : chunk);
     stop.touch();
   };
-  const end = await work(order, { reporter, stop, survivors, log: say }).catch((error: unknown): TaskEnd => {
+  const end = await work(order, { reporter, stop, survivors, secrets, log: say }).catch((error: unknown): TaskEnd => {
     const detail = `The runner failed: ${String(error)}`.slice(0, DETAIL_CHARACTERS);
     return ended("refused", null, { code: "setup-failed", detail });
   });
   stop.clear();
+  await secrets.close();
   if (survivors.leftoverCount > 0)
-    log.append(text.encode(`[plumule] ${survivors.leftoverCount} processes of this run could not be killed\n`));
+    secrets.log(text.encode(`[plumule] ${survivors.leftoverCount} processes of this run could not be killed\n`));
   reporter.phase("signing");
+  secrets.endLog();
   const sealed = log.seal();
   reporter.finish();
   await writeExit(files, {
     version: SUPERVISOR_VERSION,
-    ...end,
+    ...secrets.mask(end),
     log: { ...sealed },
     finishedAt: new Date().toISOString(),
     survivors,
+    redactions: secrets.counts(),
+    note: secrets.note(),
   });
 }
 
@@ -80,10 +92,15 @@ type RunParts = {
   reporter: Reporter;
   stop: StopSwitch;
   survivors: { killedCount: number; leftoverCount: number };
+  secrets: RunSecrets;
   log: (chunk: Uint8Array | string) => void;
 };
 
-async function work(order: SupervisorOrder, { reporter, stop, survivors, log }: RunParts): Promise<TaskEnd> {
+function fetchOptions({ mirrors, allowLocal }: SupervisorOrder, stop: StopSwitch): FetchOptions {
+  return { mirrors, policy: { allowLocal }, timeoutMs: FETCH_MS, cancel: stop.signal };
+}
+
+async function work(order: SupervisorOrder, { reporter, stop, survivors, secrets, log }: RunParts): Promise<TaskEnd> {
   const { assignment, machine } = order;
   const { spec } = assignment;
   reporter.phase("setup");
@@ -91,12 +108,9 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, log }: 
   loaded.catch(() => {});
   const made = await createWorkspace({
     workspaces: order.workspaces,
-    mirrors: order.mirrors,
     runId: assignment.run,
     source: spec.source ?? null,
-    policy: { allowLocal: order.allowLocal },
-    timeoutMs: FETCH_MS,
-    cancel: stop.signal,
+    ...fetchOptions(order, stop),
   });
   if (!made.ok) {
     if (stop.signal.aborted) return stopEnd(orderOf(stop.signal), null);
@@ -115,6 +129,7 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, log }: 
     untrusted: assignment.untrusted === true,
     commit: spec.source?.commit ?? null,
     env: env.env,
+    secrets,
     reporter,
     log,
     stop: stop.signal,

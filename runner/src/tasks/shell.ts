@@ -14,8 +14,17 @@ type ShellTask = Extract<Task, { kind: "shell" }>;
 export async function runShell(context: TaskContext, task: ShellTask): Promise<TaskEnd> {
   const command = shellCommand(context, task);
   if ("refused" in command) return ended("failed", null, { code: "task-invalid", detail: command.refused });
+  const opened = await context.secrets.open();
+  if (!opened.ok) {
+    if (context.stop.aborted) return stopEnd(orderOf(context.stop), null);
+    context.log(`[plumule] ${opened.detail}\n`);
+    return ended(opened.elsewhere ? "refused" : "failed", null, { code: "refused", detail: opened.detail });
+  }
   context.reporter.phase("building");
-  const result = await runTaskProcess(context, command.argv, { merged: true, onOutput: (chunk) => context.log(chunk) });
+  const env = { ...context.env, ...opened.env };
+  const onOutput = (chunk: Uint8Array): void => context.log(chunk);
+  const result = await runTaskProcess(context, command.argv, { env, merged: true, onOutput });
+  await context.secrets.close();
   return endOf(context, result);
 }
 

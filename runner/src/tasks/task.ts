@@ -3,6 +3,7 @@ import type { StopOrder } from "../core/model.ts";
 import type { MachineFacts } from "../machine.ts";
 import { type ProcessResult, runProcess } from "../process.ts";
 import type { Reporter } from "../reporter.ts";
+import type { RunSecrets } from "../secrets/run-secrets.ts";
 import type { Workspace } from "../workspace.ts";
 
 /** What a task works with. */
@@ -14,6 +15,8 @@ export type TaskContext = {
   /** The commit that is checked out; null for a job without a source. */
   commit: string | null;
   env: Readonly<Record<string, string>>;
+  /** Opened only for the part of a task that applies, which for a script is all of it. */
+  secrets: Pick<RunSecrets, "open" | "close">;
   reporter: Reporter;
   /** Adds to the run's log. */
   log: (chunk: Uint8Array | string) => void;
