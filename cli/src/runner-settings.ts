@@ -24,6 +24,7 @@ const VARIABLES = {
   isolation: "text",
   allowLocal: "switch",
   untrusted: "switch",
+  secretsOnDisk: "switch",
   nixStore: "path",
   once: "switch",
 } as const;

@@ -23,6 +23,7 @@ type StartFlags = {
   isolation?: string;
   allowLocal?: true;
   untrusted?: true;
+  secretsOnDisk?: true;
   nixStore?: string;
   once?: true;
 };
@@ -70,6 +71,7 @@ function startCommand(): Command {
     )
     .option("--allow-local", "let jobs name repositories of this machine by file: URLs")
     .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
+    .option("--secrets-on-disk", "let secrets of jobs lie on the disk where this machine has no file system in memory")
     .option("--nix-store <folder>", "a Nix store of the runner's own")
     .option("--once", "leave after one run")
     .action(act(start));
