@@ -91,6 +91,7 @@ describe("a box", () => {
     "another commit": [{}, { ...asker, spec: { ...spec, source: { ...spec.source!, commit: "b".repeat(40) } } }],
     "another deployment": [{}, { ...asker, deployment: "shop" }],
     "a teardown": [{}, { ...asker, teardown: true }],
+    "a stranger, even one that was approved": [{}, { ...asker, untrusted: true }],
     "another namespace": [{ namespace: "evil" }],
     "another name": [{}, asker, "other"],
     "a time that is over": [{ expiresAt: "2026-11-21T10:00:00.000Z" }],

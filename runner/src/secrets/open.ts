@@ -14,7 +14,7 @@ export type OpenResult = { ok: true; secrets: OpenedSecrets } | { ok: false; els
 export type OpenDeps = { identity: string; facts: () => Promise<readonly SecretFacts[]>; nowMs: number };
 
 /** Which job asks. */
-export type Asker = Pick<Assignment, "namespace" | "deployment" | "teardown" | "spec">;
+export type Asker = Pick<Assignment, "namespace" | "deployment" | "teardown" | "spec" | "untrusted">;
 
 /**
  * Opens the secrets of a job, all or none. What the broker says counts for nothing: the name, the namespace, the work or the condition that
@@ -28,6 +28,7 @@ export async function openSecrets(asker: Asker, { identity, facts, nowMs }: Open
   const secrets: Record<string, Uint8Array> = {};
   for (const { name, box } of spec.secrets ?? []) {
     const refuse = (why: string, elsewhere = false): OpenResult => ({ ok: false, elsewhere, why: `${name}: ${why}` });
+    if (asker.untrusted === true) return refuse("a stranger's job gets none");
     if (box === undefined) return refuse("the job brings no box");
     const opened = await openBox(box, identity);
     if (!opened.ok) return refuse(opened.detail, opened.code === "not-sealed-to-us");
