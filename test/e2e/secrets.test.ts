@@ -5,7 +5,7 @@ import { getDeploymentEvents, getJob, getNamespaceEvents, getStatements, listSec
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { formsOf, Visible } from "../../runner/src/redact-forms.ts";
 import { memoryFolder } from "../../runner/src/secrets/files.ts";
-import { startTestBroker, type TestBroker } from "../support/broker.ts";
+import { makeRepository, startTestBroker, type TestBroker } from "../support/broker.ts";
 import { startCommand } from "../support/command-line.ts";
 
 const VALUE = 'correct "horse"\\battery/$taple\nwith a second line: Zm9vYmFy\n';
@@ -203,6 +203,23 @@ describe("a stored secret", () => {
     const gone = await plumule("submit", "blog", "--shell", "true", "--secret", "KEY");
     expect(gone.code).toBe(2);
     expect(gone.err).toContain("no secret KEY is stored here");
+  });
+});
+
+describe("a stored secret about a commit", () => {
+  it("is given to the work that the branch's own commit describes, not to a script about that commit or to another branch", async () => {
+    const script = "test -s $PLUMULE_SECRETS/REPO && echo given";
+    const files = { ".radicle/plumule.yaml": `jobs:\n  deploy:\n    shell: ${script}\n` };
+    const { url, commit } = await makeRepository(broker.folder, files);
+    const condition = ["--if", `repository=${url}`, "--if", "branch=main"];
+    expect((await plumule("secret", "set", "REPO=@token", ...condition)).code).toBe(0);
+    const about = ["--source", url, "--commit", commit, "--secret", "REPO", "--wait"];
+    const [own, other, branch] = await Promise.all([
+      plumule("submit", "own", "--repository", "--ref", "main", ...about),
+      plumule("submit", "script", "--shell", script, "--ref", "main", ...about),
+      plumule("submit", "branch", "--repository", "--ref", "release", ...about),
+    ]);
+    expect([own.code, other.code, branch.code], own.err + own.out).toEqual([0, 1, 1]);
   });
 });
 
