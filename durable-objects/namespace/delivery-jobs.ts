@@ -8,13 +8,7 @@ import { planJobs, type Plan } from "./core/triggers.ts";
 import type { Courier } from "./outbox.ts";
 import { fillSecrets } from "./secrets.ts";
 import { tellOfDelivery } from "./statuses.ts";
-import {
-  type Delivery,
-  type DeliveryResult,
-  findDelivery,
-  insertStatusJob,
-  updateDelivery,
-} from "./store/deliveries.ts";
+import { type Delivery, type DeliveryResult, findDelivery, updateDelivery } from "./store/deliveries.ts";
 import { insertOutbox } from "./store/outbox.ts";
 import { readTriggers } from "./store/settings.ts";
 
@@ -89,7 +83,6 @@ export function submitCourier(context: NamespaceContext): Courier {
         delivery.results.map((one) => (one.trigger === submission.trigger ? { ...one, ...result } : one)),
       ),
     );
-    if (result.job != null) insertStatusJob(sql, result.job, delivery);
     tellOfDelivery(context, delivery.id, Date.now());
   };
   return {

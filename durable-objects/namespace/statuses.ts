@@ -7,6 +7,7 @@ import {
   type Delivery,
   deleteStatusJobs,
   findDelivery,
+  insertStatusJob,
   readCopies,
   readDeliveriesOfJob,
   updateDelivery,
@@ -35,6 +36,7 @@ export function tellOfDelivery(context: NamespaceContext, id: string, now: Milli
   );
   for (const one of asking) if (one.status !== null) enqueue(context, one, one.status, report, now);
   if (report.state === "success" || report.state === "failure") deleteStatusJobs(sql, id);
+  else for (const { job } of delivery.results) if (job !== null) insertStatusJob(sql, job, id);
 }
 
 function enqueue(

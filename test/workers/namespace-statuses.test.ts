@@ -80,6 +80,9 @@ async function jobOf(garden: Garden): Promise<string> {
   }, 5_000);
 }
 
+/** Each test waits for calls to the outside, one after the other, ms. */
+const timeout = 30_000;
+
 let through = 100;
 /** Says in the deployment's name that a job has this state now. */
 async function moved(garden: Garden, job: string, state: JobState): Promise<void> {
@@ -90,7 +93,7 @@ async function moved(garden: Garden, job: string, state: JobState): Promise<void
   await garden.calls.publish(batchOf(deploymentOf(garden.name, "app-main"), [{ ...view, state, reason }], through));
 }
 
-describe("a webhook that asks for an answer", () => {
+describe("a webhook that asks for an answer", { timeout }, () => {
   test("gets pending, running and success, signed, in order, with the job's page", async () => {
     const garden = await openGarden();
     await push(garden);
@@ -152,6 +155,19 @@ describe("a webhook that asks for an answer", () => {
     await told(other, "pending", "success");
   });
 
+  test("is answered about the job of a push that somebody else told of first, and wanted no answer", async () => {
+    const garden = await openGarden();
+    const first = await push(garden, { context: null });
+    const job = await jobOf(garden);
+    expect(await push(garden)).toMatchObject({
+      state: "duplicate",
+      results: [{ detail: expect.stringContaining(first.id) as string }],
+    });
+    await told(garden, "pending");
+    await moved(garden, job, "succeeded");
+    await told(garden, "pending", "success");
+  });
+
   test("is answered anew when it is handled again", async () => {
     const garden = await openGarden();
     const { id } = await push(garden);
@@ -162,7 +178,7 @@ describe("a webhook that asks for an answer", () => {
   });
 });
 
-describe("a Garden that is away", () => {
+describe("a Garden that is away", { timeout }, () => {
   test("is told again, and of states that waited only the last", async () => {
     const garden = await openGarden();
     await fetch(`https://eu.garden.test/fail?context=${garden.context}&times=1`);
@@ -196,7 +212,7 @@ describe("a Garden that is away", () => {
   });
 });
 
-describe("an address that a webhook brings", () => {
+describe("an address that a webhook brings", { timeout }, () => {
   test.each([
     [
       "a host that the hook does not name",

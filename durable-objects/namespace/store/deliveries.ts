@@ -143,10 +143,9 @@ function textOf(status: CommitStatus | null): string | null {
   return status === null ? null : JSON.stringify(status);
 }
 
-/** Remembers that the answers about a delivery depend on a job, when anybody waits for one. */
-export function insertStatusJob(sql: SqlStorage, job: JobId, delivery: Delivery): void {
-  if (delivery.status === null && readCopies(sql, delivery).length === 0) return;
-  sql.exec("INSERT OR IGNORE INTO status_jobs (job, delivery) VALUES (?, ?)", job, delivery.id);
+/** Remembers that the answers about a delivery depend on a job. */
+export function insertStatusJob(sql: SqlStorage, job: JobId, delivery: string): void {
+  sql.exec("INSERT OR IGNORE INTO status_jobs (job, delivery) VALUES (?, ?)", job, delivery);
 }
 
 /** Forgets it, when nothing more is to be told. */
