@@ -17,8 +17,12 @@ export interface JobEnvironment {
 /** The whole environment, or the variable that a job may not set and why. */
 export type EnvironmentResult = { ok: true; env: Record<string, string> } | { ok: false; name: string; detail: string };
 
-/** Names that a job cannot choose: the runner's promises, and what would run code in the sandbox's launcher before the sandbox stands. */
-const RESERVED = /^(?:PLUMULE_.*|LD_.*|DYLD_.*|HOME|TMPDIR|PWD|CI)$/;
+/**
+ * Names that a job cannot choose: the runner's promises, what would run code in the sandbox's launcher before the sandbox stands, and what
+ * configures Nix and git, which the runner calls for the job with settings of its own. A script may export what it likes.
+ */
+const RESERVED =
+  /^(?:PLUMULE_.*|LD_.*|DYLD_.*|NIX_.*|GC_.*|GIT_(?!(?:AUTHOR|COMMITTER)_(?:NAME|EMAIL|DATE)$).*|HOME|XDG_.*|TMPDIR|PWD|CI)$/;
 const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 
 /**

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { generateKeyPairSync, randomUUID, sign } from "node:crypto";
 import {
   appendFileSync,
@@ -25,30 +25,14 @@ import { evaluate } from "../../runner/src/nix/evaluate.ts";
 import type { Installable, NixSource } from "../../runner/src/nix/installables.ts";
 import { parseDerivations } from "../../runner/src/nix/plan.ts";
 import { privateStore, probeNix } from "../../runner/src/nix/probe.ts";
-import { capture, NEW_COMMANDS, type NixContext, type NixRun } from "../../runner/src/nix/run.ts";
+import { capture, NEW_COMMANDS, type NixContext } from "../../runner/src/nix/run.ts";
+import { spawnNix } from "../support/nix.ts";
 import { encodeNixPublicKey, signPath } from "../../runner/src/nix/signature.ts";
 
 const fixtures = new URL("../fixtures/nix/", import.meta.url);
 const home = mkdtempSync(join(tmpdir(), "plumule-nix-"));
 let env: Record<string, string>;
 let system: string;
-
-/** Starts a process; a cancel interrupts it, as the runner does before it forces anything. */
-const run: NixRun = (argv, { cwd, env: variables, signal, onStdout, onStderr }) => {
-  const { promise, resolve, reject } = Promise.withResolvers<Awaited<ReturnType<NixRun>>>();
-  const child = spawn(argv[0] ?? "", argv.slice(1), { cwd, env: variables, stdio: ["ignore", "pipe", "pipe"] });
-  const interrupt = (): void => void child.kill("SIGINT");
-  signal?.addEventListener("abort", interrupt);
-  if (signal?.aborted === true) interrupt();
-  child.stdout.on("data", onStdout);
-  child.stderr.on("data", onStderr);
-  child.on("error", reject);
-  child.on("close", (exitCode, exitSignal) => {
-    signal?.removeEventListener("abort", interrupt);
-    resolve({ exitCode, signal: exitSignal });
-  });
-  return promise;
-};
 
 function git(cwd: string, ...args: string[]): string {
   const variables = { PATH: process.env["PATH"] ?? "", HOME: home, GIT_CONFIG_NOSYSTEM: "1" };
@@ -98,7 +82,12 @@ async function build(
 ): Promise<{ result: NixBuildResult; events: NixBuildEvent[]; states: Record<string, string> }> {
   const { signal, onEvent, ...rest } = options;
   const events: NixBuildEvent[] = [];
-  const context: NixContext = { run, cwd: source.directory, env, ...(signal === undefined ? {} : { signal }) };
+  const context: NixContext = {
+    run: spawnNix,
+    cwd: source.directory,
+    env,
+    ...(signal === undefined ? {} : { signal }),
+  };
   const request = { source, system, ...(installables === undefined ? {} : { installables }), ...rest };
   const result = await buildInstallables(context, request, (event) => {
     events.push(event);
@@ -114,7 +103,7 @@ function failureOf({ result }: { result: NixBuildResult }): { code: string; deta
 
 beforeAll(async () => {
   env = { PATH: process.env["PATH"] ?? "", ...(await privateStore(join(home, "nix"))) };
-  const probe = await probeNix({ run, cwd: home, env });
+  const probe = await probeNix({ run: spawnNix, cwd: home, env });
   if (!probe.present) throw new Error(`these tests need Nix (on Debian: apt-get install nix-bin): ${probe.why}`);
   system = probe.system;
 });
@@ -126,12 +115,12 @@ afterAll(() => {
 
 describe("the probe", () => {
   test("says what is there", async () => {
-    const probe = await probeNix({ run, cwd: home, env });
+    const probe = await probeNix({ run: spawnNix, cwd: home, env });
     expect(probe).toMatchObject({ present: true, version: expect.stringMatching(/^2\.\d+/), flakes: true });
   });
 
   test("says why nothing is there", async () => {
-    const probe = await probeNix({ run, cwd: home, env: { PATH: home } });
+    const probe = await probeNix({ run: spawnNix, cwd: home, env: { PATH: home } });
     expect(probe).toEqual({ present: false, why: expect.stringMatching(/nix cannot be started/) });
   });
 });
@@ -212,7 +201,7 @@ describe("installables", () => {
   test("sets are expanded for this system, files are read, doubles are built once", async () => {
     const source = checkout({ "flake.nix": flake() });
     const request = { source, system, installables: [".#checks", `.#checks.${system}.a`, { file: "refs.nix" }] };
-    const context: NixContext = { run, cwd: source.directory, env };
+    const context: NixContext = { run: spawnNix, cwd: source.directory, env };
     const found = await evaluate(context, request, () => {});
     if ("failure" in found) throw new Error(found.failure.detail);
     expect(found.targets.map(({ label }) => label)).toEqual([`.#checks.a`, `.#checks.c`, "refs.nix"]);
@@ -220,7 +209,7 @@ describe("installables", () => {
 
   test("become derivations whose files say what Nix says of them", async () => {
     const source = checkout({ "flake.nix": flake() });
-    const context: NixContext = { run, cwd: source.directory, env };
+    const context: NixContext = { run: spawnNix, cwd: source.directory, env };
     const found = await evaluate(context, { source, system, installables: [".#default"] }, () => {});
     if ("failure" in found) throw new Error(found.failure.detail);
     const root = found.targets[0]?.drv ?? "";

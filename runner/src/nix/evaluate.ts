@@ -43,10 +43,13 @@ export interface EvaluateRequest {
   readonly system: string;
   /** Lets evaluation build derivations and read them. Off unless given: it blocks and hides builds from the plan. */
   readonly allowImportFromDerivation?: boolean;
+  /** Most memory of one evaluation. 4 GiB unless given, what Hydra gives: a whole system fits, a bomb does not take the machine along. */
+  readonly evaluationBytes?: number;
 }
 
 type Evaluated = { readonly targets: readonly NixTarget[] } | { readonly failure: NixFailure };
 
+const EVALUATION_BYTES = 4 * 1024 ** 3;
 const MAX_DETAIL_CHARS = 2000;
 /** Any set may call itself a derivation and have a `drvPath` of its own, which must not become an option of a command. */
 const DERIVATION_PATH = /^\/\S+\/[0-9a-z]{32}-[^\s/]+\.drv$/;
@@ -110,7 +113,10 @@ async function evaluateOne(
     }
   };
   const argv = parsed.kind === "flake" ? flakeCommand(request, parsed) : fileCommand(request, parsed);
-  const done = await capture(context, argv, (chunk) => read(splitter.push(chunk)));
+  const { evaluationBytes = EVALUATION_BYTES } = request;
+  // The evaluator's memory is that of its garbage collector, which reads this.
+  const env = { ...context.env, GC_MAXIMUM_HEAP_SIZE: String(evaluationBytes) };
+  const done = await capture({ ...context, env }, argv, (chunk) => read(splitter.push(chunk)));
   read(splitter.end());
   if (context.signal?.aborted === true) return { failure: { code: "cancelled", detail: "cancelled while evaluating" } };
   if (done.exitCode === 0) {
@@ -118,6 +124,10 @@ async function evaluateOne(
     const forged = targets.find(({ drv }) => !DERIVATION_PATH.test(drv));
     if (forged === undefined) return { targets };
     return { failure: { code: "evaluation-failed", detail: `${forged.label}: its drvPath names no derivation` } };
+  }
+  if (done.stderr.includes("GC Warning: Out of Memory")) {
+    const needs = `${parsed.label}: the evaluation needs more than ${Math.floor(evaluationBytes / 1024 ** 2)} MiB of memory`;
+    return { failure: { code: "evaluation-failed", detail: needs } };
   }
   const errors = log.errors().join("\n") || `${argv[0]} ended with ${done.signal ?? `exit code ${done.exitCode}`}`;
   const detail = `${parsed.label}: ${errors}`.slice(0, MAX_DETAIL_CHARS);
