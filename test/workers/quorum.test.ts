@@ -51,13 +51,14 @@ async function detailOf({ deployment }: House, job: string): Promise<JobDetail> 
   return ok(await deployment.job(job));
 }
 
-/** The job once the broker has signed about it. */
+/** The job once the broker has signed about it; what an eviction interrupts is taken up again by the alarm. */
 async function signedOf(made: House, job: string): Promise<JobDetail> {
-  return vi.waitFor(async () => {
+  const look = async (): Promise<JobDetail> => {
     const detail = await detailOf(made, job);
     expect(detail.summary).toBeDefined();
     return detail;
-  });
+  };
+  return vi.waitFor(look, { timeout: 15_000 });
 }
 
 describe("a job of several replicas", () => {
@@ -142,7 +143,7 @@ describe("a job of several replicas", () => {
     await evict();
     const assignments: Assignment[] = [];
     for (const runner of runners) {
-      assignments.push((await runner.poll())!);
+      assignments.push((await runner.poll(20_000))!);
       await evict();
       ok(await runner.beat(assignments.at(-1)!));
       await evict();
@@ -160,7 +161,7 @@ describe("a job of several replicas", () => {
     const { job: view, verdict } = await signedOf(made, job.id);
     expect(view.state).toBe("succeeded");
     expect(verdict).toMatchObject({ verdict: "agreed", agreeing: 2 });
-  });
+  }, 60_000);
 
   it("is judged by the policy as it stands when the vote comes", async () => {
     const { house: made, runners } = await house();
