@@ -10,6 +10,7 @@ import {
 } from "@plumule/protocol";
 import type { Page, RawHook } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
+import { withPolicySigners } from "./core/hooks.ts";
 import { placePush } from "./core/order.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import { type HookEvent, readHookBody } from "./core/push.ts";
@@ -28,7 +29,7 @@ import {
   readMoves,
   updateDelivery,
 } from "./store/deliveries.ts";
-import { readTriggers } from "./store/settings.ts";
+import { readTriggers, readTrust } from "./store/settings.ts";
 
 /** Webhooks in, and what became of them. */
 export type Hooks = {
@@ -43,7 +44,7 @@ export function createHooks(context: NamespaceContext): Hooks {
   return {
     async receive(call) {
       const now = Date.now();
-      const verified = await verifyHook(readTriggers(sql).hooks, call, now);
+      const verified = await verifyHook(withPolicySigners(readTriggers(sql).hooks, readTrust(sql)), call, now);
       if (isRefusal(verified)) return verified;
       const json = parseJson(call.body);
       if (isRefusal(json)) return json;

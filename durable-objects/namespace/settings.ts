@@ -84,13 +84,14 @@ export function createSettings(context: NamespaceContext): Settings {
   };
 }
 
-function triggersView({ version, triggers, hooks, secrets, approvals }: StoredTriggers): TriggersView {
+function triggersView({ version, triggers, hooks, secrets, approvals, quorums }: StoredTriggers): TriggersView {
   return {
     version,
     triggers,
     hooks: hooks.map(hookView),
     ...(secrets === undefined ? {} : { secrets }),
     ...(approvals === undefined ? {} : { approvals }),
+    ...(quorums === undefined ? {} : { quorums }),
   };
 }
 

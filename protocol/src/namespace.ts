@@ -21,6 +21,7 @@ import {
   requiresSchema,
   secretNameSchema,
   taskSchema,
+  quorumSchema,
 } from "./submit.ts";
 import { LIMITS } from "./limits.ts";
 
@@ -98,12 +99,15 @@ const ruleSecrets = z
   .optional();
 /** Whose jobs a rule starts without asking, by its name; beside the rules for the same reason. */
 const ruleApprovals = z.record(triggerSchema.shape.name, approvalRuleSchema).optional();
+/** How many runners have to agree about the jobs of a rule, by its name; beside the rules for the same reason. */
+const ruleQuorums = z.record(triggerSchema.shape.name, quorumSchema).optional();
 export const triggersBodySchema = z
   .strictObject({
     triggers: z.array(triggerSchema).max(LIMITS.triggers),
     hooks: z.array(hookSchema).max(64),
     secrets: ruleSecrets,
     approvals: ruleApprovals,
+    quorums: ruleQuorums,
   })
   .meta({ id: "TriggersBody" });
 export type TriggersBody = z.output<typeof triggersBodySchema>;
@@ -115,6 +119,7 @@ export const triggersViewSchema = z
     hooks: z.array(hookViewSchema),
     secrets: ruleSecrets,
     approvals: ruleApprovals,
+    quorums: ruleQuorums,
   })
   .meta({ id: "Triggers" });
 export type TriggersView = z.output<typeof triggersViewSchema>;

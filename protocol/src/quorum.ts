@@ -1,7 +1,7 @@
 import type { SignedClaims } from "./claims.ts";
 import { LIMITS } from "./limits.ts";
 import type { Quorum } from "./submit.ts";
-import { isPast, ruleFor, type TrustedSigner, type TrustPolicy, votesNeeded } from "./trust.ts";
+import { isFor, isPast, ruleFor, type TrustedSigner, type TrustPolicy, votesNeeded } from "./trust.ts";
 import { decide, type Decision } from "./verdict.ts";
 import type { VerdictView } from "./verdict-view.ts";
 
@@ -47,8 +47,11 @@ export function quorumPolicy({ policy, isDefault, revoked }: TrustBasis, ref: st
 /** The signers whose vote could count now, of a policy that `quorumPolicy` made. */
 export function eligibleSigners(policy: TrustPolicy, nowMs: number): TrustedSigner[] {
   return policy.signers.filter(
-    ({ revokedAt, validAfter, validBefore }) =>
-      !isPast(revokedAt, nowMs) && !isPast(validBefore, nowMs) && (validAfter == null || isPast(validAfter, nowMs)),
+    ({ revokedAt, validAfter, validBefore, purposes }) =>
+      isFor({ purposes }, "result") &&
+      !isPast(revokedAt, nowMs) &&
+      !isPast(validBefore, nowMs) &&
+      (validAfter == null || isPast(validAfter, nowMs)),
   );
 }
 

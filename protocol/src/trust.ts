@@ -10,10 +10,14 @@ export const COMPARISONS = ["outputs", "result"] as const;
 export const comparisonSchema = z.enum(COMPARISONS);
 export type Comparison = z.output<typeof comparisonSchema>;
 
+export const PURPOSES = ["result", "webhook"] as const;
+/** What a key's signature is believed about: results of jobs, or webhooks to any hook of the namespace. */
+export const purposeSchema = z.enum(PURPOSES);
+
 /**
  * A key whose votes count. `operator` says who answers for the machine: keys of one operator are not independent. `validAfter` and
  * `validBefore` bound the time at which a statement says it was finished; `revokedAt` ends every vote of the key from then on, old ones
- * too, because whoever stole a key can date its statements back.
+ * too, because whoever stole a key can date its statements back. Without `purposes` a key is there for results alone.
  */
 export const trustedSignerSchema = z.strictObject({
   key: runnerIdSchema,
@@ -22,6 +26,7 @@ export const trustedSignerSchema = z.strictObject({
   validAfter: timeSchema.nullish(),
   validBefore: timeSchema.nullish(),
   revokedAt: timeSchema.nullish(),
+  purposes: z.array(purposeSchema).min(1).max(PURPOSES.length).optional(),
 });
 export type TrustedSigner = z.output<typeof trustedSignerSchema>;
 
@@ -83,7 +88,9 @@ export function acceptPolicy(
     seen.add(key);
   }
   const operatorCount = new Set(
-    next.signers.filter((signer) => !isPast(signer.revokedAt, nowMs)).map((signer) => signer.operator),
+    next.signers
+      .filter((signer) => !isPast(signer.revokedAt, nowMs) && isFor(signer, "result"))
+      .map((signer) => signer.operator),
   ).size;
   for (const [index, rule] of next.rules.entries()) {
     const needed = votesNeeded(rule);
@@ -121,6 +128,11 @@ export function ruleFor(policy: TrustPolicy, ref: string): TrustRule | null {
 /** How many votes a rule needs. A vote is of one key and one operator, so that both numbers count the same votes. */
 export function votesNeeded({ require }: TrustRule): number {
   return Math.max(require.k, require.distinctOperators ?? 0);
+}
+
+/** Whether a key is believed about something of this kind. */
+export function isFor({ purposes }: Pick<TrustedSigner, "purposes">, purpose: z.output<typeof purposeSchema>): boolean {
+  return (purposes ?? ["result"]).includes(purpose);
 }
 
 /** True when a time was given and has come. */

@@ -18,6 +18,7 @@ export const STANDINGS = [
   "operator-divided",
   "outside-validity",
   "wrong-builder",
+  "wrong-purpose",
   "revoked",
 ] as const;
 export type Standing = (typeof STANDINGS)[number];

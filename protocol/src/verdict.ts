@@ -2,6 +2,7 @@ import type { Claims, SignedClaims } from "./claims.ts";
 import { describeOutputs, JOB_RESULT_PREDICATE_TYPE, type OutputContent } from "./job-result.ts";
 import {
   type Comparison,
+  isFor,
   isPast,
   ruleFor,
   type TrustedSigner,
@@ -119,6 +120,7 @@ function toBallot(
 
 function firstStanding(claims: Claims, entry: TrustedSigner, revokedBefore: number): Standing {
   if (isPast(entry.revokedAt, revokedBefore)) return "revoked";
+  if (!isFor(entry, "result")) return "wrong-purpose";
   const finishedAt = Date.parse(claims.finishedAt);
   if ((entry.validAfter != null && finishedAt < Date.parse(entry.validAfter)) || isPast(entry.validBefore, finishedAt))
     return "outside-validity";

@@ -1,4 +1,5 @@
 import {
+  ACCEPTED_MEDIUM,
   createLogin,
   createNamespace,
   createRegistration,
@@ -35,6 +36,8 @@ import {
   type Refusal,
   registerRunner,
   refuse,
+  type TrustPolicy,
+  UNNAMED_PROTOCOL,
   removeSecret,
   revokeRunner,
   revokeToken,
@@ -43,6 +46,7 @@ import {
 } from "@plumule/protocol";
 import { DIRECTORY, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { forgetCallers } from "../auth.ts";
+import { acceptedProtocol } from "../guard.ts";
 import { audienceOf } from "../audience.ts";
 import { type Answer, type App, type Call, implement } from "../implement.ts";
 
@@ -138,7 +142,7 @@ function secretRoutes(app: App): void {
 
 function versionedRoutes(app: App): void {
   implement(app, getTrust, async ({ params, request, env }) =>
-    versioned(request, await namespaceObject(env, params.ns).getTrust()),
+    versioned(request, readablePolicy(acceptedProtocol(request), await namespaceObject(env, params.ns).getTrust())),
   );
   implement(app, putTrust, async ({ params, body, principal, request, env }) =>
     tagged(
@@ -291,4 +295,13 @@ function versioned<T extends { version: number }>(
   return request.headers.get("if-none-match") === current.headers["etag"]
     ? { status: 304, body: null, headers: current.headers }
     : current;
+}
+
+/** A policy with purposes is not given to whoever cannot read them: without them it would say that every key is there for results, and be put back so. */
+function readablePolicy(version: number, policy: TrustPolicy | Refusal): TrustPolicy | Refusal {
+  if (isRefusal(policy) || version > UNNAMED_PROTOCOL || policy.signers.every(({ purposes }) => purposes === undefined))
+    return policy;
+  return refuse("protocol-too-old", "The trust policy says what its keys are for, which version 1 cannot read.", {
+    next: `Update plumule, or ask with the header Accept: ${ACCEPTED_MEDIUM}`,
+  });
 }

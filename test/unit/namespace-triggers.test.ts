@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { deploymentIdSchema, type Push, submitBodySchema, type Trigger } from "@plumule/protocol";
 import { describe, expect, test } from "vitest";
+import { checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
 import { matchesPattern } from "../../durable-objects/namespace/core/patterns.ts";
 import { repositoryKey } from "../../durable-objects/namespace/core/refs.ts";
 import { planJobs, templateFault } from "../../durable-objects/namespace/core/triggers.ts";
@@ -187,4 +188,17 @@ test("a repository has one spelling", () => {
   expect(repositoryKey("https://git.test/a.git/")).toBe("https://git.test/a");
   expect(repositoryKey(REPOSITORY)).toBe(REPOSITORY);
   expect(repositoryKey("file:///srv/a.git")).toBe("file:///srv/a.git");
+});
+
+test("a rule's quorum goes into its jobs, and stands only for a rule that can have one", () => {
+  const quorum = { replicas: 3, agree: 2 };
+  const [first, second] = planJobs(pushOf(), [ruleOf(), ruleOf({ name: "docs" })], {}, {}, { ci: quorum });
+  expect(first).toMatchObject({ body: { quorum } });
+  expect(second).not.toHaveProperty("body.quorum");
+  const effect = ruleOf({ task: { kind: "effect", installable: ".#deploy" } });
+  const faults = (triggers: Trigger[], name: string): unknown =>
+    checkTriggers({ triggers, hooks: [], quorums: { [name]: quorum } });
+  expect(faults([ruleOf()], "ci")).toBeNull();
+  expect(faults([ruleOf()], "other")).toMatchObject({ errors: [{ pointer: "/quorums/other" }] });
+  expect(faults([effect], "ci")).toMatchObject({ errors: [{ pointer: "/quorums/ci" }] });
 });

@@ -4,9 +4,11 @@ import {
   type Hook,
   type HookSecret,
   type HookView,
+  isFor,
   parseWebhookSecret,
   refuse,
   type Refusal,
+  type TrustPolicy,
 } from "@plumule/protocol";
 
 /** A hook with its secrets. A persisted contract; a hook of an early version has one `secret` instead. */
@@ -99,4 +101,16 @@ export function hookView({ id, keys, signers, secrets, statusHosts }: StoredHook
     ...(secrets.length === 0 ? {} : { secrets: secrets.map(({ secret: _, ...shown }) => shown) }),
     ...(statusHosts === undefined ? {} : { statusHosts }),
   };
+}
+
+/** Every hook with the keys that the trust policy believes about webhooks, for as long as it does. */
+export function withPolicySigners(hooks: readonly StoredHook[], policy: TrustPolicy | null): StoredHook[] {
+  const trusted = (policy?.signers ?? []).filter((signer) => isFor(signer, "webhook"));
+  return hooks.map((hook) => {
+    const named = new Set([...(hook.keys ?? []), ...(hook.signers ?? []).map(({ key }) => key)]);
+    const added = trusted
+      .filter(({ key }) => !named.has(key))
+      .map(({ key, validAfter, validBefore, revokedAt }) => ({ key, validAfter, validBefore, revokedAt }));
+    return added.length === 0 ? hook : { ...hook, signers: [...(hook.signers ?? []), ...added] };
+  });
 }

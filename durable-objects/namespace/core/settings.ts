@@ -22,7 +22,13 @@ export function checkIfMatch(ifMatch: string | null, version: number): Refusal |
 }
 
 /** What is wrong with rules and hooks beyond their schema: names twice, templates that give no name, keys that cannot be trusted. */
-export function checkTriggers({ triggers, hooks, secrets = {}, approvals = {} }: TriggersBody): Refusal | null {
+export function checkTriggers({
+  triggers,
+  hooks,
+  secrets = {},
+  approvals = {},
+  quorums = {},
+}: TriggersBody): Refusal | null {
   const errors: FieldError[] = [
     ...repeated(
       "/triggers",
@@ -39,6 +45,10 @@ export function checkTriggers({ triggers, hooks, secrets = {}, approvals = {} }:
         ? []
         : [{ pointer: `/approvals/${name}`, detail: "there is no rule of this name" }],
     ),
+    ...Object.keys(quorums).flatMap((name) => {
+      const fault = quorumFault(triggers.find((trigger) => trigger.name === name));
+      return fault === null ? [] : [{ pointer: `/quorums/${name}`, detail: fault }];
+    }),
     ...Object.keys(secrets).flatMap((name) => {
       const fault = secretsFault(triggers.find((trigger) => trigger.name === name));
       return fault === null ? [] : [{ pointer: `/secrets/${name}`, detail: fault }];
@@ -67,6 +77,12 @@ function checkPeople(approvals: NonNullable<TriggersBody["approvals"]>): Refusal
     return admitted.ok ? [] : [{ pointer, detail: admitted.detail }];
   });
   return weak.length === 0 ? null : refuse("weak-key", "A rule names a key that cannot be trusted.", { errors: weak });
+}
+
+/** Why the jobs of a rule have no quorum, or null. */
+function quorumFault(trigger: Trigger | undefined): string | null {
+  if (trigger === undefined) return "there is no rule of this name";
+  return trigger.task.kind === "effect" ? "an effect changes the world once; it cannot be repeated to compare" : null;
 }
 
 /** Why a rule gives no secrets, or null. Everybody may push a patch, and a job that is held is one that nobody has vouched for. */

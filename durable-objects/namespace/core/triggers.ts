@@ -28,15 +28,20 @@ export function isZeroCommit(commit: string): boolean {
 
 /**
  * What every rule makes of a push, in the order of the rules. By the names of rules: `secrets`, stored secrets for their jobs, which strangers
- * do not get, and `approvals`, whose jobs they start without asking.
+ * do not get, `approvals`, whose jobs they start without asking, and `quorums`, how many runners have to agree about their jobs.
  */
 export function planJobs(
   push: Push,
   triggers: readonly Trigger[],
   secrets: NonNullable<TriggersBody["secrets"]> = {},
   approvals: NonNullable<TriggersBody["approvals"]> = {},
+  quorums: NonNullable<TriggersBody["quorums"]> = {},
 ): Plan[] {
-  return triggers.map((trigger) => planJob(push, trigger, secrets[trigger.name] ?? [], approvals[trigger.name] ?? {}));
+  return triggers.map((trigger) => {
+    const plan = planJob(push, trigger, secrets[trigger.name] ?? [], approvals[trigger.name] ?? {});
+    const quorum = quorums[trigger.name];
+    return plan.deployment === null || quorum === undefined ? plan : { ...plan, body: { ...plan.body, quorum } };
+  });
 }
 
 function planJob(push: Push, trigger: Trigger, secrets: readonly string[], approval: ApprovalRule): Plan {
