@@ -35,14 +35,6 @@ describe.each(documents)("%s", (document) => {
   });
 });
 
-it("names tests of the promises that are there", () => {
-  const named = [...textOf("ARCHITECTURE.md").matchAll(/`((?:unit|workers|e2e)\/[a-z-]+)`/g)].map(
-    ([, name]) => `test/${name}.test.ts`,
-  );
-  expect(named.length).toBeGreaterThan(20);
-  expect(named.filter((file) => !existsSync(join(root, file)))).toEqual([]);
-});
-
 it("shows a task file that the runner reads as described", async () => {
   const [example = ""] = blocks("docs/runner.md", "yaml");
   execFileSync("mkdir", [join(folder, ".radicle")]);
@@ -53,5 +45,28 @@ it("shows a task file that the runner reads as described", async () => {
       { name: "lint", task: { kind: "shell", develop: "." } },
       { name: "build", task: { installables: [".#default", ".#docs"] } },
     ],
+  });
+});
+
+describe("docs/reliability.md", () => {
+  const rows = textOf("docs/reliability.md")
+    .split("\n")
+    .filter((line) => /^\| P\d+ /.test(line))
+    .map((line) => line.split("|").map((cell) => cell.trim()));
+
+  it("has a row for every promise", () => {
+    expect(rows.map(([, promise]) => /^P\d+/.exec(promise ?? "")?.[0])).toEqual(
+      Array.from({ length: 18 }, (_, at) => `P${at + 1}`),
+    );
+  });
+
+  it.each([
+    [2, "unit"],
+    [3, "workers"],
+    [4, "e2e"],
+  ])("names in column %i tests that exist in test/%s", (column, folder) => {
+    const named = rows.flatMap((cells) => [...(cells[column] ?? "").matchAll(/`([^`]+)`/g)].map((match) => match[1]));
+    expect(named.length).toBeGreaterThan(8);
+    expect(named.filter((name) => !existsSync(join(root, "test", folder, `${name}.test.ts`)))).toEqual([]);
   });
 });
