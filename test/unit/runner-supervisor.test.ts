@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type Assignment, runIdOf } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type ExitRecord } from "../../runner/src/supervisor/records.ts";
@@ -151,6 +151,22 @@ for (const level of RUNNER_ISOLATION_LEVELS)
       expect(await readExit(files.exit)).toBeNull();
     });
   });
+
+/** Everything that a module loads before anything else happens. */
+function loadedBy(path: string, seen = new Set<string>()): Set<string> {
+  if (seen.has(path)) return seen;
+  seen.add(path);
+  if (!path.startsWith("/")) return seen;
+  const imports = readFileSync(path, "utf8").matchAll(/^(?:import|export) (?!type\b)[^;]*?from "([^"]+)";$/gm);
+  for (const [, name = ""] of imports) loadedBy(name.startsWith(".") ? join(dirname(path), name) : name, seen);
+  return seen;
+}
+
+it("a supervisor that waits has loaded nothing that a plain script does not need", () => {
+  const loaded = [...loadedBy(join(import.meta.dirname, "../../runner/src/supervisor/main.ts"))];
+  expect(loaded.some((path) => path.endsWith("/process.ts"))).toBe(true);
+  expect(loaded.filter((path) => !path.startsWith("/") && !path.startsWith("node:"))).toEqual([]);
+});
 
 describe("who a process is", () => {
   it("is told by its number, its start and the life of the machine", () => {

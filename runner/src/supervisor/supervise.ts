@@ -6,7 +6,8 @@ import { jobEnvironment } from "../environment.ts";
 import { LOG_TAIL_BYTES, openLogFile } from "../log-file.ts";
 import type { FetchOptions } from "../mirror.ts";
 import { createReporter, type Reporter } from "../reporter.ts";
-import { createRunSecrets, type RunSecrets } from "../secrets/run-secrets.ts";
+import type { RunSecrets } from "../secrets/run-secrets.ts";
+import { withoutSecrets } from "../secrets/without-secrets.ts";
 import { loadTask, runSteps } from "../tasks/steps.ts";
 import { ended, orderOf, stopEnd, type TaskContext, type TaskEnd } from "../tasks/task.ts";
 import { createWorkspace, type Workspace } from "../workspace.ts";
@@ -37,12 +38,7 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
   left?.addEventListener("abort", () => stopped("The runner has gone.", 0));
   if (left?.aborted === true) stopped("The runner has gone.", 0);
   const log = await openLogFile(files.log, { limitBytes: order.logLimitBytes, tailBytes: LOG_TAIL_BYTES });
-  const secrets = createRunSecrets({
-    assignment: order.assignment,
-    places: order.secrets,
-    fetch: fetchOptions(order, stop),
-    append: (bytes) => log.append(bytes),
-  });
+  const secrets = await secretsOf(order, stop, (bytes) => log.append(bytes));
   const reporter = createReporter(
     (batch) => appendFileSync(files.events, `${JSON.stringify(secrets.mask(batch))}\n`, { mode: 0o600 }),
     () => new Date(),
@@ -75,6 +71,17 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
     redactions: secrets.counts(),
     note: secrets.note(),
   });
+}
+
+async function secretsOf(
+  order: SupervisorOrder,
+  stop: StopSwitch,
+  append: (bytes: Uint8Array) => void,
+): Promise<RunSecrets> {
+  const { assignment, secrets: places } = order;
+  if (assignment.spec.secrets === undefined) return withoutSecrets(append);
+  const { createRunSecrets } = await import("../secrets/run-secrets.ts");
+  return createRunSecrets({ assignment, places, fetch: fetchOptions(order, stop), append });
 }
 
 /** Without this file the run counts as lost, so a full disk is waited for. */
