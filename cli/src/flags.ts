@@ -1,3 +1,4 @@
+import { LIMITS, type Quorum, quorumSchema } from "@plumule/protocol";
 import { InvalidArgumentError } from "commander";
 
 /** For flags that may be given several times. */
@@ -19,4 +20,15 @@ export function collectPairs(value: string, before: Record<string, string> = {})
   const at = value.indexOf("=");
   if (at < 1) throw new InvalidArgumentError("NAME=VALUE is expected.");
   return { ...before, [value.slice(0, at)]: value.slice(at + 1) };
+}
+
+/** For flags `AGREE/REPLICAS` such as `2/3`, or `AGREE` alone, which is all of them. */
+export function quorumOf(value: string): Quorum {
+  const [, agree, replicas] = /^(\d{1,2})(?:\/(\d{1,2}))?$/.exec(value) ?? [];
+  const parsed = quorumSchema.safeParse({ agree: Number(agree), replicas: Number(replicas ?? agree) });
+  if (agree === undefined || !parsed.success)
+    throw new InvalidArgumentError(
+      `AGREE/REPLICAS is expected, such as 2/3: at most ${LIMITS.quorumReplicas} replicas.`,
+    );
+  return parsed.data;
 }

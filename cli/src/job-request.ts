@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import {
   fieldErrors,
+  type Quorum,
   type Requires,
   type Source,
   type SubmitBody,
@@ -34,6 +35,8 @@ export type JobFlags = {
   isolation?: string;
   pool?: string;
   hold?: true;
+  quorum?: Quorum;
+  distinct?: "key" | "operator";
   summary?: string;
   env?: Record<string, string>;
 };
@@ -76,6 +79,7 @@ export async function jobRequest(
     env,
     hold,
     requires,
+    quorum: flags.quorum === undefined ? undefined : { ...flags.quorum, distinct: flags.distinct },
   };
   const parsed = submitBodySchema.safeParse(JSON.parse(JSON.stringify(body)));
   if (!parsed.success)

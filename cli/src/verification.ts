@@ -7,7 +7,6 @@ import {
   type Verification,
   verifyStatement,
 } from "@plumule/protocol";
-import { EXIT, type ExitCode } from "./exit-codes.ts";
 import type { PinnedKey } from "./trust-store.ts";
 import { paint, paintState, shortId, sizeOf } from "./print.ts";
 import { inLine } from "./terminal-text.ts";
@@ -55,11 +54,6 @@ export async function examine(envelope: unknown, pinned: readonly PinnedKey[], e
 export function outcomeOf(examined: readonly Examined[]): Outcome {
   if (examined.length === 0 || !examined.every(({ verification }) => verification.ok)) return "failed";
   return examined.every(({ pinned }) => pinned !== null) ? "verified" : "unpinned";
-}
-
-/** Only what is verified under pinned keys is a success. */
-export function exitOfOutcome(outcome: Outcome): ExitCode {
-  return outcome === "verified" ? EXIT.ok : EXIT.unverified;
 }
 
 /** A statement as lines: what it says, who signed it, and each check with its values. Nothing is green under a key that is not pinned. */

@@ -37,6 +37,10 @@ export function changeLine({ type, data }: Pick<Event, "type" | "data">, names: 
       return job.phase === null ? null : line(paint.busy(job.phase), progressText(job.progress));
     case "job.cancelling":
       return line(paintState("cancelling"), reasonText(job));
+    case "run.assigned":
+      return line(paint.busy("replica"), runnerName(run?.runner ?? null, names));
+    case "job.verdict":
+      return line(paint.care(data.verdict?.verdict ?? "verdict"), inLine(data.verdict?.detail ?? ""));
     case "run.lost":
       return line(
         paint.bad("lost"),

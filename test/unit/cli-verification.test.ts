@@ -1,8 +1,8 @@
 import { didKeyOf, type Envelope, type Signer } from "@plumule/protocol";
 import { beforeAll, describe, expect, it } from "vitest";
-import { verdictLine } from "../../cli/src/commands/verify.ts";
+import { isBelieved, verdictLine } from "../../cli/src/commands/verify.ts";
 import type { PinnedKey } from "../../cli/src/trust-store.ts";
-import { examine, examinedLines, exitOfOutcome, outcomeOf, readUnverified } from "../../cli/src/verification.ts";
+import { examine, examinedLines, outcomeOf, readUnverified } from "../../cli/src/verification.ts";
 import { plain } from "./cli-fixtures.ts";
 import { commit, job, run, signedJobResult, signedProvenance, signerNumber } from "./trust-fixtures.ts";
 
@@ -28,7 +28,7 @@ describe("a signed result, looked at", () => {
       await examine(result, pinned, { job, commit }),
       await examine(await signedProvenance(signer), pinned, { job }),
     ];
-    expect([outcomeOf(examined), exitOfOutcome(outcomeOf(examined))]).toEqual(["verified", 0]);
+    expect([outcomeOf(examined), isBelieved({ examined, summaries: [], judged: null })]).toEqual(["verified", true]);
     expect(plain(verdictLine(examined, "plumule get"))).toBe(
       "✓ 2 statements verified under keys that you pinned  → plumule get",
     );
@@ -36,7 +36,7 @@ describe("a signed result, looked at", () => {
 
   it("is never a success under a key that nobody vouches for, however valid", async () => {
     const examined = [await examine(result, [], { job })];
-    expect([outcomeOf(examined), exitOfOutcome(outcomeOf(examined))]).toEqual(["unpinned", 8]);
+    expect([outcomeOf(examined), isBelieved({ examined, summaries: [], judged: null })]).toEqual(["unpinned", false]);
     expect(examinedLines(examined[0]!).join("\n")).not.toContain("\u001b[32m✓");
     expect(plain(examinedLines(examined[0]!))).toContain("! key-admission   a sound key, but not one that you pinned");
     expect(plain(verdictLine(examined, ""))).toContain(`→ plumule key trust ${did}`);
@@ -52,7 +52,7 @@ describe("a signed result, looked at", () => {
 
   it("fails when a byte was changed, and says at which check", async () => {
     const examined = [await examine(tampered(result), pinned, {})];
-    expect([outcomeOf(examined), exitOfOutcome(outcomeOf(examined))]).toEqual(["failed", 8]);
+    expect([outcomeOf(examined), isBelieved({ examined, summaries: [], judged: null })]).toEqual(["failed", false]);
     expect(plain(verdictLine(examined, ""))).toBe("✗ not verified, wrong: signature. Do not rely on this result");
   });
 

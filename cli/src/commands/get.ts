@@ -5,6 +5,7 @@ import {
   getRun,
   type JobDetail,
   type JobView,
+  type QuorumView,
   type Requires,
   type RunView,
   type Task,
@@ -13,6 +14,7 @@ import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
+import { matrixLines } from "../judging.ts";
 import { agoOf, clockOf, detailLines, fit, paint, paintState, shortKey, sizeOf } from "../print.ts";
 import { resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
@@ -69,7 +71,7 @@ async function get({ terminal, cwd, connect }: Context, id: string): Promise<Exi
 }
 
 /** A job with its runs. */
-export function jobLines({ job, spec, runs }: JobDetail, now: number): string[] {
+export function jobLines({ job, spec, runs, verdict, equivocations = [] }: JobDetail, now: number): string[] {
   const head = `${paint.strong(job.id)}  ${paintState(job.state)}${job.state === "running" && job.phase !== null ? ` (${job.phase})` : ""}`;
   const { source } = job;
   const details = detailLines([
@@ -79,6 +81,7 @@ export function jobLines({ job, spec, runs }: JobDetail, now: number): string[] 
     ["commit", source === null ? null : `${source.commit}${source.ref === undefined ? "" : `  ${inLine(source.ref)}`}`],
     ["repository", source === null ? null : inLine(source.repository)],
     ["needs", needsText(spec.requires)],
+    ["quorum", quorumText(job.quorum)],
     ["mode", job.mode === "queue" ? null : `${job.mode}, interrupt ${job.interrupt}`],
     ["priority", job.priority === "normal" ? null : job.priority],
     ["by", inLine(job.actor)],
@@ -90,7 +93,23 @@ export function jobLines({ job, spec, runs }: JobDetail, now: number): string[] 
     ["replaced by", job.supersededBy],
     ["rerun of", job.rerunOf],
   ]);
-  return [head, ...indent(details), ...runs.flatMap((run) => ["", ...runLines(run)])];
+  const matrix = verdict == null ? [] : ["", `verdict  ${inLine(verdict.detail)}`, ...indent(matrixLines(verdict))];
+  const caught = equivocations.map(
+    ({ signer, about }) => `${paint.bad("✗")} ${shortKey(signer)} contradicts itself about ${inLine(about)}`,
+  );
+  return [head, ...indent(details), ...matrix, ...caught, ...runs.flatMap((run) => ["", ...runLines(run)])];
+}
+
+/** How many runners agree, of how many that have to. */
+function quorumText(quorum: QuorumView | undefined): string | null {
+  if (quorum === undefined) return null;
+  const { verdict, agreeing, needed, voteCount, replicas, liveCount, openCount, distinct } = quorum;
+  const rest = [
+    `${voteCount} of ${replicas} replicas have voted`,
+    ...(liveCount > 0 ? [`${liveCount} run`] : []),
+    ...(openCount > 0 ? [`${openCount} wait for a different ${distinct === "operator" ? "operator" : "runner"}`] : []),
+  ];
+  return `${verdict}: ${agreeing} of ${needed} agree; ${rest.join(", ")}`;
 }
 
 /** How often each secret was masked in the log and elsewhere; null for a run without secrets. */

@@ -16,7 +16,7 @@ import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
-import { collect, collectPairs, wholeNumber } from "../flags.ts";
+import { collect, collectPairs, quorumOf, wholeNumber } from "../flags.ts";
 import { isLocalUrl, type JobFlags, type JobRequest, jobRequest } from "../job-request.ts";
 import { paintState, paint, printDone, shortId, type Terminal } from "../print.ts";
 import { resolveJob } from "../resolve.ts";
@@ -77,6 +77,13 @@ function addRunnerAndSubmitFlags(command: Command): Command {
     .option("--label <label>", "a label that it must have; may be repeated", collect)
     .addOption(new Option("--isolation <level>", "how well it must keep the job apart").choices([...ISOLATION_LEVELS]))
     .option("--pool <name>", "pool of the runner")
+    .optionsGroup("By how many runners:")
+    .option(
+      "--quorum <agree/replicas>",
+      "such as 2/3: three runners do the work, two have to come to the same",
+      quorumOf,
+    )
+    .addOption(new Option("--distinct <what>", "what has to differ between them").choices(["key", "operator"]))
     .optionsGroup("Submitting:")
     .option("--hold", "do not start before `plumule approve`")
     .option("--dry-run", "say what would happen, and change nothing")

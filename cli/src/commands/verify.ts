@@ -1,25 +1,34 @@
-import { createHash } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { admitDidKey, type Expected, getStatements, type RunView, sha256Hex, utf8 } from "@plumule/protocol";
+import {
+  admitDidKey,
+  fieldErrors,
+  proveEquivocation,
+  type Quorum,
+  trustPolicySchema,
+  type TrustPolicy,
+} from "@plumule/protocol";
 import { Command } from "commander";
 import { findCommit } from "../checkout.ts";
-import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
+import { type Evidence, findBundle, findEvidence } from "../evidence.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
-import { collect } from "../flags.ts";
-import { readLog } from "../log-reading.ts";
-import { paint, shortId, type Terminal } from "../print.ts";
-import { type FoundJob, resolveJob } from "../resolve.ts";
+import { collect, quorumOf } from "../flags.ts";
+import { examineSummary, type Judged, judge, judgedLines, summaryLines, type ExaminedSummary } from "../judging.ts";
+import { paint, type Terminal } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
 import { type PinnedKey, readPinned } from "../trust-store.ts";
-import { examine, type Examined, examinedLines, exitOfOutcome, outcomeOf, readUnverified } from "../verification.ts";
+import { examine, type Examined, examinedLines, outcomeOf } from "../verification.ts";
 
-type VerifyFlags = { trust?: string[]; offline?: true; commit?: string };
-
-/** Statements to look at, and what each must agree with. `next` is what one would do after a success. */
-type Evidence = { envelopes: unknown[]; expectedOf: (envelope: unknown) => Expected; notes: string[]; next: string };
+type VerifyFlags = {
+  trust?: string[];
+  offline?: true;
+  commit?: string;
+  policy?: string;
+  quorum?: Quorum;
+  equivocation?: true;
+};
 
 /** `plumule verify`: checks signed results against keys that the reader chose. */
 export function verifyCommand(): Command {
@@ -31,17 +40,26 @@ export function verifyCommand(): Command {
     .argument("[what]", "job, run, deployment or commit; or a file or URL with statements; by default the job of HEAD")
     .option("--trust <did>", "a key to believe this once; may be repeated", collect)
     .option("--commit <commit>", "the commit that it must be about, by any name that git knows here")
+    .option(
+      "--quorum <agree>",
+      "how many of your keys must agree, such as 2; by default what the job asked for",
+      quorumOf,
+    )
+    .option("--policy <file>", "a trust policy of your own, as JSON, instead of your pinned keys")
+    .option("--equivocation", "only look for a key that contradicts itself, and prove it")
     .option("--offline", "ask nobody: only for files")
     .action(act(verify));
 }
 
-async function verify(
-  { terminal, cwd, env, connect }: Context,
-  what: string | undefined,
-  flags: VerifyFlags,
-): Promise<ExitCode | Failure> {
-  const pinned = await trustedKeys(env, flags.trust ?? []);
-  if (isFailure(pinned)) return pinned;
+async function verify(context: Context, what: string | undefined, flags: VerifyFlags): Promise<ExitCode | Failure> {
+  const { terminal, cwd, env, connect } = context;
+  if (flags.equivocation === true) return findContradiction(context, what, flags.offline === true);
+  const policy = flags.policy === undefined ? null : await readPolicy(flags.policy, cwd);
+  if (isFailure(policy)) return policy;
+  const named = (policy?.signers ?? []).map(({ key, operator }) => ({ key, name: operator, pinnedAt: "" }));
+  const trusted = await trustedKeys(env, flags.trust ?? []);
+  if (isFailure(trusted)) return trusted;
+  const pinned = policy === null ? trusted : named;
   const commit = flags.commit === undefined ? undefined : await findCommit(cwd, flags.commit);
   if (commit === null) return misuse(`git knows no commit ${flags.commit}`, "Give the full commit id.");
   const evidence = await findEvidence(what, { cwd, connect, offline: flags.offline === true });
@@ -51,8 +69,55 @@ async function verify(
     const expected = evidence.expectedOf(envelope);
     examined.push(await examine(envelope, pinned, commit === undefined ? expected : { ...expected, commit }));
   }
-  report(terminal, examined, evidence);
-  return exitOfOutcome(outcomeOf(examined));
+  const summaries = await Promise.all(
+    evidence.summaries.map((summary) => examineSummary(summary, trusted, evidence.envelopes)),
+  );
+  const quorum = flags.quorum ?? evidence.quorum;
+  const judged =
+    quorum === null && policy === null ? null : judge(examined, { pinned, policy, quorum, ref: evidence.ref });
+  report(terminal, { examined, summaries, judged }, evidence);
+  return isBelieved({ examined, summaries, judged }) ? EXIT.ok : EXIT.unverified;
+}
+
+/** Everything that was looked at. */
+export type Seen = { examined: readonly Examined[]; summaries: readonly ExaminedSummary[]; judged: Judged | null };
+
+/** True when what was looked at can be relied on: nothing is wrong, and either all is by keys of the reader, or enough of them agree. */
+export function isBelieved({ examined, summaries, judged }: Seen): boolean {
+  if (outcomeOf(examined) === "failed" || summaries.some(({ verification }) => !verification.ok)) return false;
+  return judged === null ? outcomeOf(examined) === "verified" : judged.verdict.verdict === "agreed";
+}
+
+async function readPolicy(file: string, cwd: string): Promise<TrustPolicy | Failure> {
+  const text = await readFile(resolve(cwd, file), "utf8").catch(() => null);
+  if (text === null)
+    return misuse(`There is no file ${file}`, "Save one first: curl …/v1/NAMESPACE/trust > trust.json.");
+  try {
+    const parsed = trustPolicySchema.safeParse(JSON.parse(text));
+    if (parsed.success) return parsed.data;
+    return misuse(`${file} is no trust policy`, "Correct it.", fieldErrors(parsed.error));
+  } catch {
+    return misuse(`${file} is no JSON`, "Give a trust policy as JSON.");
+  }
+}
+
+async function findContradiction(
+  { terminal, cwd, connect }: Context,
+  what: string | undefined,
+  offline: boolean,
+): Promise<ExitCode | Failure> {
+  const bundle = await findBundle(what, { cwd, connect, offline });
+  if (isFailure(bundle)) return bundle;
+  const proof = await proveEquivocation(bundle);
+  if (terminal.json)
+    terminal.data(proof.ok ? { equivocation: proof.value } : { equivocation: null, detail: proof.detail });
+  else if (proof.ok) {
+    const { signer, about, first, second, envelopes } = proof.value;
+    terminal.note(`${paint.bad("✗")} ${signer} contradicts itself about ${inLine(about)}`);
+    terminal.note(`  ${inLine(first)}\n  ${inLine(second)}`);
+    for (const envelope of envelopes) terminal.out(JSON.stringify(envelope));
+  } else terminal.note(`${paint.good("✓")} ${proof.detail}`);
+  return proof.ok ? EXIT.unverified : EXIT.ok;
 }
 
 async function trustedKeys(env: Context["env"], given: readonly string[]): Promise<PinnedKey[] | Failure> {
@@ -67,120 +132,8 @@ async function trustedKeys(env: Context["env"], given: readonly string[]): Promi
   return [...given.map((key) => ({ key, name: "--trust", pinnedAt })), ...kept];
 }
 
-async function findEvidence(
-  what: string | undefined,
-  { cwd, connect, offline }: Pick<Context, "cwd" | "connect"> & { offline: boolean },
-): Promise<Evidence | Failure> {
-  if (what !== undefined && !/^https?:\/\//.test(what)) {
-    const path = resolve(cwd, what);
-    if ((await stat(path).catch(() => null))?.isFile() === true) return ofText(await readFile(path, "utf8"));
-  }
-  // No name of something at the broker has a slash or ends like that.
-  const isPath = what !== undefined && !/^https?:/.test(what) && /\/|\.jsonl?$/.test(what);
-  if (offline || isPath)
-    return misuse(
-      what === undefined ? "Offline there are only files" : `There is no file ${what}`,
-      "Save the statements first: curl …/v1/NAMESPACE/jobs/JOB/statements > job.intoto.jsonl.",
-    );
-  if (what !== undefined && /^https?:\/\//.test(what)) return ofUrl(what);
-  const connection = await connect();
-  if (isFailure(connection)) return connection;
-  const found = await resolveJob(connection, what, cwd);
-  return isFailure(found) ? found : ofJob(connection, found);
-}
-
-/** JSON Lines, one envelope each; a single document or a list of them will do too. A line that is no JSON is a statement that cannot be verified. */
-function ofText(text: string): Evidence {
-  const lines = text.split("\n").filter((line) => line.trim() !== "");
-  const whole = parseOrNull(text);
-  return {
-    envelopes: whole === null ? lines.map(parseOrNull) : [whole].flat(),
-    expectedOf: () => ({}),
-    notes: [],
-    next: "compare job and commit with what you expect",
-  };
-}
-
-function parseOrNull(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
-}
-
-async function ofUrl(url: string): Promise<Evidence | Failure> {
-  try {
-    const answer = await fetch(url);
-    if (answer.ok) return ofText(await answer.text());
-    return { exit: EXIT.notFound, what: `${url} answers ${answer.status}`, next: "Check the address." };
-  } catch (error) {
-    const why = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
-    return {
-      exit: EXIT.unreachable,
-      what: `${url} cannot be reached`,
-      why,
-      next: "Check the address and the network.",
-    };
-  }
-}
-
-/** A job's statements, to be compared with all that the broker says of the job, and with the log's own bytes. */
-async function ofJob(connection: Connection, { job, spec, runs }: FoundJob): Promise<Evidence | Failure> {
-  const answer = await connection.ask(getStatements, { params: { ns: connection.ns, job: job.id } });
-  if (isFailure(answer)) return answer;
-  const evidence = ofText(await answer.response.text());
-  if (evidence.envelopes.length === 0)
-    return {
-      exit: EXIT.unverified,
-      what: `Nothing is signed about job ${shortId(job.id)}`,
-      why: `it is ${job.state}`,
-      next: `plumule watch ${shortId(job.id)}`,
-    };
-  const notes: string[] = [];
-  const digests = new Map<string, Pick<Expected, "logSha256" | "logBytes">>();
-  for (const run of runs.filter(({ statementCount }) => statementCount > 0)) {
-    const digest = await hashLog(connection, run);
-    if (isFailure(digest)) notes.push(`the log of run ${run.attempt} was not checked: ${digest.why ?? digest.what}`);
-    else digests.set(run.id, digest);
-  }
-  const taskSha256 = await sha256Hex(utf8(JSON.stringify(spec.task)));
-  const about: Expected = {
-    namespace: connection.ns,
-    deployment: job.deployment,
-    job: job.id,
-    commit: job.source?.commit ?? null,
-  };
-  const expectedOf = (envelope: unknown): Expected => {
-    const claimed = readUnverified(envelope).run;
-    const run = runs.find(({ id }) => id === claimed) ?? runs.find(({ id }) => id === job.run);
-    if (run === undefined) return about;
-    const isResult = run.statementCount > 0 && fromResult(envelope);
-    const content = isResult ? { taskSha256, outputs: run.outputs } : {};
-    return { ...about, run: run.id, epoch: run.epoch, ...digests.get(run.id), ...content };
-  };
-  return { ...evidence, notes, expectedOf, next: `plumule get ${shortId(job.id)}` };
-}
-
-/** A provenance names neither the task nor the other outputs. */
-function fromResult(envelope: unknown): boolean {
-  const payload = (envelope as { payload?: unknown } | null)?.payload;
-  return typeof payload === "string" && Buffer.from(payload, "base64").includes("/job-result/");
-}
-
-async function hashLog(
-  connection: Connection,
-  run: RunView,
-): Promise<Pick<Expected, "logSha256" | "logBytes"> | Failure> {
-  if (run.log.state === "expired" || run.log.state === "open")
-    return misuse(`its state is ${run.log.state}`, "Nothing can be done.");
-  const hash = createHash("sha256");
-  const bytes = await readLog(connection, run.id, 0, (_, chunk) => hash.update(chunk));
-  return isFailure(bytes) ? bytes : { logSha256: hash.digest("hex"), logBytes: bytes };
-}
-
-function report(terminal: Terminal, examined: readonly Examined[], { notes, next }: Evidence): void {
-  const outcome = outcomeOf(examined);
+function report(terminal: Terminal, seen: Seen, { notes, next }: Evidence): void {
+  const { examined, summaries, judged } = seen;
   if (terminal.json) {
     const statements = examined.map(({ signer, pinned, verification: { ok, checks, claims } }) => ({
       signer,
@@ -189,11 +142,26 @@ function report(terminal: Terminal, examined: readonly Examined[], { notes, next
       checks,
       claims: claims ?? null,
     }));
-    return terminal.data({ outcome, statements, notes });
+    const broker = summaries.map(({ pinned, verification }) => ({ pinned, ...verification }));
+    return terminal.data({ outcome: outcomeOf(examined), statements, notes, broker, verdict: judged?.verdict ?? null });
   }
   for (const line of examined.flatMap(examinedLines)) terminal.out(line);
+  for (const line of summaries.flatMap(summaryLines)) terminal.out(line);
+  if (judged !== null) for (const line of judgedLines(judged)) terminal.out(line);
   for (const note of notes) terminal.note(`${paint.care("!")} ${inLine(note)}`);
-  terminal.note(verdictLine(examined, next));
+  terminal.note(lastWord(seen, next));
+}
+
+/** Where several had to agree, whether they did; else what holds of each statement. */
+function lastWord(seen: Seen, next: string): string {
+  const { examined, summaries, judged } = seen;
+  if (summaries.some(({ verification }) => !verification.ok))
+    return `${paint.bad("✗")} the broker's verdict is not what it seems. Do not rely on it`;
+  if (judged === null || outcomeOf(examined) === "failed") return verdictLine(examined, next);
+  const { verdict, detail } = judged.verdict;
+  return isBelieved(seen)
+    ? `${paint.good("✓")} agreed by ${judged.by}: ${detail}  ${paint.quiet(`→ ${next}`)}`
+    : `${paint.bad("✗")} ${verdict} by ${judged.by}: ${inLine(detail)}. Do not rely on this result`;
 }
 
 /** The last word: what holds, and what to do where it does not. */
