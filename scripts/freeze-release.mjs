@@ -3,7 +3,7 @@
 // Only our own code is in it, as it was at that commit; packages come from the checkout that runs it. Committed and never edited.
 
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
@@ -14,6 +14,8 @@ if (commit === "" || !/^\d+$/.test(version)) {
   console.error("plumule: node scripts/freeze-release.mjs <commit or tag> <protocol version>");
   process.exit(2);
 }
+
+const supervisor = "runner/src/supervisor/main.ts";
 
 const git = (/** @type {string[]} */ ...args) => execFileSync("git", args, { cwd: root, maxBuffer: 2 ** 28 });
 
@@ -51,7 +53,13 @@ async function freeze() {
   await build({ ...options, external: ["cloudflare:*"], entryPoints: { worker: "src/worker.ts" }, outdir: folder });
   await build({
     ...options,
-    entryPoints: { protocol: "protocol/src/index.ts", runner: "runner/src/index.ts", cli: "cli/src/main.ts" },
+    entryPoints: {
+      protocol: "protocol/src/index.ts",
+      runner: "runner/src/index.ts",
+      cli: "cli/src/main.ts",
+      // A process of its own, which version 1 does not have. The runner looks for it beside itself.
+      ...(existsSync(join(source, supervisor)) ? { "supervisor/main": supervisor } : {}),
+    },
     chunkNames: "[name]-[hash]",
     splitting: true,
     platform: "node",

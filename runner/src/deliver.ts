@@ -15,6 +15,12 @@ export type Deliverer = {
 };
 
 /**
+ * Longest pause before a result is sent again, ms: no heartbeat keeps the lease of a run that has ended, so that on a bad network the result has to
+ * arrive within what is left of it, or the job runs again.
+ */
+const RETRY_MAX_MS = 10_000;
+
+/**
  * Delivers results in order, each after the rest of its log and events, for as many days as it takes. `answered` is told of each try; `final`
  * means a 2xx or a refusal that will not change, and that the result has left the spool when the promise resolves.
  */
@@ -31,7 +37,7 @@ export function createDeliverer({
   say: (line: string) => void;
   answered: (run: string, final: boolean) => Promise<void>;
 }): Deliverer {
-  const backoff = createBackoff(500, 60_000);
+  const backoff = createBackoff(500, RETRY_MAX_MS);
   let working: Promise<void> | null = null;
 
   const deliverAll = async (): Promise<void> => {

@@ -6,6 +6,11 @@ import { monotonicMs } from "./process-identity.ts";
 
 /** A short job ends before this, and so costs no long poll, ms. */
 const QUIET_START_MS = 400;
+/**
+ * What is left of a lease when a run's processes are killed, ms: they are gone before the broker gives the job to another runner, which for a
+ * stopped job it does at the very end of the lease.
+ */
+const TO_END_MS = 1_000;
 
 /**
  * Sends the heartbeats of a run, each as the core wants it, and tells what came of it. `leaseUntil` is what an earlier process was granted; without
@@ -46,7 +51,7 @@ export function createHeartbeat({
     if (answer.ok) {
       backoff.reset();
       // The lease counts from when the broker answered; what is known for sure is when this request was sent.
-      const untilMs = sentAt + answer.value.leaseMs;
+      const untilMs = sentAt + answer.value.leaseMs - TO_END_MS;
       leaseUntil = first ? untilMs : Math.max(leaseUntil, untilMs);
       return tell({ type: "heartbeat accepted", run, untilMs: leaseUntil, command: answer.value.command });
     }
