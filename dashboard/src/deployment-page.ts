@@ -20,6 +20,7 @@ import { eachFrame, fill, fillList, h } from "./dom.ts";
 import { jobDetails, nameOf } from "./job-view.ts";
 import { type LogView, showLog } from "./log-view.ts";
 import type { Session } from "./session.ts";
+import { createVoteBook } from "./votes.ts";
 import { clock, deploymentPath, jobPath, pill } from "./words.ts";
 
 /** The page of a job: finds its deployment first. A job that cannot be read is explained. */
@@ -51,6 +52,7 @@ export function showDeployment(
   const log = logSlot(session, () => follower);
   const runners = new Map<string, RunnerView>();
   const graphs = createGraphs(session, signal, () => draw());
+  const votes = createVoteBook(session, signal, () => draw());
   let state: WatchState = initialWatch();
 
   const draw = eachFrame(() => {
@@ -68,7 +70,7 @@ export function showDeployment(
     details.element.hidden = job === null;
     if (job === null) return;
     document.title = `${job.state} · ${deployment}`;
-    details.show(job, graphs.of(job, state), runners);
+    details.show(job, graphs.of(job, state), votes.of(job), runners);
     log.show(job.run);
   });
   const learnRunners = async (): Promise<void> => {

@@ -1,5 +1,14 @@
-import { type Derivation, isFinalJobState, type JobView, PHASES, type Phase, type RunnerView } from "@plumule/protocol";
+import {
+  type Derivation,
+  isFinalJobState,
+  type JobView,
+  PHASES,
+  type Phase,
+  type QuorumView,
+  type RunnerView,
+} from "@plumule/protocol";
 import { fill, fillList, h } from "./dom.ts";
+import { type Votes, voteMatrix } from "./votes.ts";
 import { clock, duration, jobPath, pill, plain, shortRunner } from "./words.ts";
 
 /** Derivations in the table; the others are counted. */
@@ -21,7 +30,12 @@ const ORDER: readonly Derivation["state"][] = [
 /** Everything of one job but its log. `show` brings it up to date. */
 export type JobDetails = {
   element: HTMLElement;
-  show: (job: JobView, derivations: readonly Derivation[], runners: ReadonlyMap<string, RunnerView>) => void;
+  show: (
+    job: JobView,
+    derivations: readonly Derivation[],
+    votes: Votes | null,
+    runners: ReadonlyMap<string, RunnerView>,
+  ) => void;
 };
 
 /** Makes the parts of a job's page; one set serves whichever job is shown. */
@@ -46,12 +60,13 @@ export function jobDetails(): JobDetails {
     bar,
     h("div", { class: "scroll" }, h("table", {}, head, rows)),
   );
+  const matrix = voteMatrix();
   let lastPhase: Phase | null = null;
   let lastJob = "";
 
   return {
-    element: h("div", {}, line, phases, why, facts, table),
-    show(job, derivations, runners) {
+    element: h("div", {}, line, phases, why, facts, matrix.element, table),
+    show(job, derivations, votes, runners) {
       if (job.id !== lastJob) lastPhase = null;
       lastJob = job.id;
       lastPhase = job.phase ?? lastPhase;
@@ -61,6 +76,7 @@ export function jobDetails(): JobDetails {
       why.hidden = sentence === "";
       fill(why, sentence);
       fill(facts, ...factsOf(job, runners));
+      matrix.show(votes, runners);
       table.hidden = derivations.length === 0;
       drawProgress(count, bar, job, derivations.length);
       const sorted = derivations.toSorted((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1));
@@ -105,12 +121,25 @@ function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>): HTMLEl
     facts.push(fact("runner", h("span", { title: runner }, plain(runners.get(runner)?.name ?? shortRunner(runner)))));
   if (run !== null)
     facts.push(
-      fact("run", h("code", { title: run }, run.slice(0, 18)), job.attempt > 1 ? ` attempt ${job.attempt}` : ""),
+      fact(
+        "run",
+        h("code", { title: run }, run.slice(0, 18)),
+        job.attempt > 1 && job.quorum === undefined ? ` attempt ${job.attempt}` : "",
+      ),
     );
+  if (job.quorum !== undefined) facts.push(fact("quorum", quorumText(job.quorum)));
   if (startedAt !== null) facts.push(fact("started", clock(startedAt)));
   if (startedAt !== null && finishedAt !== null)
     facts.push(fact("took", duration(Date.parse(finishedAt) - Date.parse(startedAt))));
   return facts;
+}
+
+function quorumText({ agreeing, needed, voteCount, replicas, liveCount, openCount }: QuorumView): string {
+  const more = [
+    ...(liveCount > 0 ? [`${liveCount} run`] : []),
+    ...(openCount > 0 ? [`${openCount} wait for another runner`] : []),
+  ];
+  return [`${agreeing} of ${needed} agree`, `${voteCount} of ${replicas} replicas have voted`, ...more].join(", ");
 }
 
 function drawProgress(text: HTMLElement, bar: HTMLProgressElement, { progress }: JobView, known: number): void {

@@ -1,10 +1,12 @@
-import type { DeploymentState, Derivation, JobState } from "@plumule/protocol";
+import type { DeploymentState, Derivation, JobState, VerdictView } from "@plumule/protocol";
 import { h } from "./dom.ts";
 
 type Look = { icon: string; tone: "quiet" | "busy" | "good" | "bad" | "odd" };
 
 /** How a state looks. A sign and a word beside the colour: nobody has to tell colours apart. */
-const LOOKS: Readonly<Record<JobState | DeploymentState | Derivation["state"] | "online" | "offline", Look>> = {
+const LOOKS: Readonly<
+  Record<JobState | DeploymentState | Derivation["state"] | VerdictView["verdict"] | "online" | "offline", Look>
+> = {
   held: { icon: "⏸", tone: "odd" },
   queued: { icon: "○", tone: "quiet" },
   assigned: { icon: "◔", tone: "busy" },
@@ -34,6 +36,12 @@ const LOOKS: Readonly<Record<JobState | DeploymentState | Derivation["state"] | 
   "log-limit": { icon: "✗", tone: "bad" },
   "hash-mismatch": { icon: "✗", tone: "bad" },
   "not-deterministic": { icon: "✗", tone: "bad" },
+  pending: { icon: "○", tone: "quiet" },
+  agreed: { icon: "✓", tone: "good" },
+  diverged: { icon: "≠", tone: "bad" },
+  insufficient: { icon: "✗", tone: "odd" },
+  expired: { icon: "✗", tone: "odd" },
+  revoked: { icon: "✗", tone: "odd" },
   lost: { icon: "?", tone: "odd" },
 };
 

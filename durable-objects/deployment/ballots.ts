@@ -5,6 +5,7 @@ import {
   readStatement,
   refuse,
   sha256Hex,
+  type JobId,
   type NamespaceId,
   type Refusal,
   type ResultBody,
@@ -18,8 +19,10 @@ import type { NamespaceCalls } from "../namespace/calls.ts";
 import { within } from "../shared/within.ts";
 import type { Answers } from "./answers.ts";
 import { type Job, type Run } from "./core/model.ts";
+import { renew, renewals } from "./core/quorum.ts";
 import { isReplicated, votes } from "./core/replicas.ts";
 import { type Ballot, voteOf } from "./core/result.ts";
+import { BROKER, type Ledger } from "./ledger.ts";
 import type { Store } from "./store.ts";
 
 /** A namespace that does not answer within this is asked again by whoever waits, ms. */
@@ -31,6 +34,8 @@ export type BallotDeps = {
   trustBasis: NamespaceCalls["trustBasis"];
   answers: Answers;
   store: Store;
+  ledger: Ledger;
+  waitUntil: (work: Promise<unknown>) => void;
 };
 
 /** The votes of jobs with a quorum. Nothing here is asked for the sake of any other job. */
@@ -39,18 +44,28 @@ export type Ballots = {
   basis(runners: readonly RunnerId[]): Promise<TrustBasis | Refusal>;
   /** All votes of the run's job, the one that comes with this result among them; null where it is none. */
   draw(run: RunId, body: ResultBody): Promise<Ballot | Refusal | null>;
+  /** Asks anew who may take replicas that are missing, where that is due. */
+  renew(): void;
   /** Whether no other vote came while the ballot was drawn. */
   isWhole(run: RunId, ballot: Ballot | null): boolean;
 };
 
 /** Opens the ballots of a deployment. */
-export function createBallots({ namespace, trustBasis, answers, store }: BallotDeps): Ballots {
+export function createBallots({ namespace, trustBasis, answers, store, ledger, waitUntil }: BallotDeps): Ballots {
   const basis: Ballots["basis"] = async (runners) => {
     try {
       return await within(TRUST_MS, trustBasis({ runners: [...runners] }));
     } catch {
       return refuse("unavailable", `The trust policy of ${namespace} could not be read, and votes count by it.`);
     }
+  };
+  const underWay = new Set<JobId>();
+  const renewOne = async (job: Job): Promise<void> => {
+    const trusted = await basis(job.runs.map(({ runner }) => runner));
+    underWay.delete(job.id);
+    const moment = ledger.moment(BROKER);
+    const answer = { job: job.id, basis: isRefusal(trusted) ? null : trusted };
+    ledger.commit(renew(ledger.state(), answer, moment), moment);
   };
   const others = (job: Job, run: Run): Run[] => votes(job).filter(({ id }) => id !== run.id);
 
@@ -69,6 +84,14 @@ export function createBallots({ namespace, trustBasis, answers, store }: BallotD
         basis: trusted,
         statements: await Promise.all([...statements, readVote(body.statements[0], run.runner)]),
       };
+    },
+    renew() {
+      const { now } = ledger.moment(BROKER);
+      for (const { job, dueAt } of renewals(ledger.state())) {
+        if (dueAt > now || underWay.has(job.id)) continue;
+        underWay.add(job.id);
+        waitUntil(renewOne(job));
+      }
     },
     isWhole(id, ballot) {
       const found = answers.findRun(id);

@@ -206,7 +206,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
 
   /** Handles what is due, one by one. Never throws: a fault shows in the trace and rests for a minute, and everything else is served. */
   override async alarm(): Promise<void> {
-    const { dispatcher, ledger, publisher, summaries } = this.#parts;
+    const { ballots, dispatcher, ledger, publisher, summaries } = this.#parts;
     ledger.alarmFired();
     const { now, outputs } = ledger.moment(BROKER);
     const due = timers(ledger.state(), outputs).filter(({ at }) => at <= now);
@@ -215,6 +215,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
       () => this.#sweep(),
       () => dispatcher.send(),
       () => summaries.send(),
+      () => ballots.renew(),
       () => publisher.heal(),
     ];
     let faulty = false;

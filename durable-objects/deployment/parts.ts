@@ -128,7 +128,14 @@ function openVotes(
 ): Pick<Parts, "ballots" | "summaries"> {
   const { answers, ledger, store, waitUntil } = deps;
   const trusting = namespaceObject(env, namespace);
-  const ballots = createBallots({ namespace, answers, store, trustBasis: (call) => trusting.trustBasis(call) });
+  const ballots = createBallots({
+    namespace,
+    answers,
+    store,
+    ledger,
+    waitUntil,
+    trustBasis: (call) => trusting.trustBasis(call),
+  });
   const summaries = createSummaries({
     namespace,
     deployment,

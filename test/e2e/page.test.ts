@@ -1,19 +1,10 @@
 import { execFileSync } from "node:child_process";
-import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { startEmbeddedBroker } from "../../cli/src/dev/embedded-broker.ts";
 import { startTestBroker, type TestBroker } from "../support/broker.ts";
-
-const CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find((path) => {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-});
+import { CHROMIUM } from "../support/chromium.ts";
 
 let broker: TestBroker;
 let browser: Browser;

@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -37,7 +37,8 @@ export type TestBroker = {
   log(run: string): Promise<string>;
   /** Kills the broker and starts it again on the same port and state, after `whileAway`. */
   restart(whileAway?: () => Promise<void>): Promise<void>;
-  startRunner(options?: Partial<RunnerOptions>): Promise<RunningRunner & { said: string[] }>;
+  /** `through` stands between the runner and its broker. */
+  startRunner(options?: Partial<RunnerOptions>, through?: typeof fetch): Promise<RunningRunner & { said: string[] }>;
   stop(): Promise<void>;
 };
 
@@ -87,7 +88,7 @@ export async function startTestBroker(): Promise<TestBroker> {
       await whileAway();
       broker = await start(broker.port);
     },
-    async startRunner(options = {}) {
+    async startRunner(options = {}, through = fetch) {
       const registration = must(await call(client, createRegistration, { params: { ns }, body: {} }));
       const said: string[] = [];
       const name = options.name ?? `runner-${runners.length}`;
@@ -102,7 +103,7 @@ export async function startTestBroker(): Promise<TestBroker> {
           nixStore: join(folder, "nix"),
           ...options,
         },
-        { fetch, say: (line) => said.push(line) },
+        { fetch: through, say: (line) => said.push(line) },
       );
       if ("refused" in runner) throw new Error(runner.refused);
       runners.push(runner);
@@ -112,9 +113,9 @@ export async function startTestBroker(): Promise<TestBroker> {
       for (const runner of runners) for (let signal = 0; signal < 2; signal += 1) runner.stop();
       await Promise.all(runners.map((runner) => runner.done));
       await broker.stop();
-      // A Nix store makes its folders read-only.
-      execFileSync("chmod", ["-R", "u+w", folder]);
-      await rm(folder, { recursive: true, force: true });
+      // A Nix store makes its folders read-only. What is just ending may still put files into its cache, or take them out.
+      spawnSync("chmod", ["-R", "u+w", folder]);
+      await rm(folder, { recursive: true, force: true, maxRetries: 10 });
     },
   };
   return test;

@@ -131,8 +131,10 @@ export type Job = {
 
 /** What is known of a job's quorum. A persisted contract like `Lane`. */
 export type QuorumRecord = {
-  /** Whose votes count, as the namespace said when the job came and with each vote since. */
+  /** Whose votes count, as the namespace said when the job came, with each vote since, and now and then while replicas are missing. */
   basis: TrustBasis;
+  /** When it is asked again while replicas are missing, and how often it was since the last vote. */
+  renewal: { at: Millis; count: number };
   /** Replicas added because votes differed. */
   tieBreakCount: number;
   /** Nobody came in time for a replica that is missing, or too many were lost: no more are asked for. */

@@ -2,7 +2,9 @@ import {
   describeDivergence,
   eligibleSigners,
   isSettled,
+  type JobId,
   LIMITS,
+  type Millis,
   quorumPolicy,
   type Reason,
   type Refusal,
@@ -17,21 +19,55 @@ import {
   type Job,
   liveRuns,
   lossCount,
+  type Moment,
   type QuorumRecord,
   type Run,
+  type State,
   timeoutsOf,
 } from "./model.ts";
-import { isReplicated, openCount, refOf, type Replicated, votes } from "./replicas.ts";
+import { isReplicated, openCount, refOf, type Replicated, takersOf, votes } from "./replicas.ts";
 import { endRun } from "./run-records.ts";
 import { withdraw } from "./tickets.ts";
 import type { Cause } from "./edges.ts";
-import { type Work, reason } from "./work.ts";
+import { type Decided, reason, Work } from "./work.ts";
 
 /** What a new job knows of its quorum; nothing for one without. */
-export function newQuorum(brief: Brief, basis: TrustBasis | null): { quorum?: QuorumRecord } {
+export function newQuorum(brief: Brief, basis: TrustBasis | null, now: Millis): { quorum?: QuorumRecord } {
   if (brief.quorum === undefined) return {};
   if (basis === null) throw new Error("a job with a quorum was submitted without the policy that its votes count by");
-  return { quorum: { basis, tieBreakCount: 0, closed: false, verdict: null, conclusion: null } };
+  return {
+    quorum: { basis, renewal: renewalAfter(0, now), tieBreakCount: 0, closed: false, verdict: null, conclusion: null },
+  };
+}
+
+/** First and longest time after which a namespace is asked again who may take what is missing, ms: somebody may have added a signer. */
+const RENEW_MS = 10_000;
+const RENEW_MAX_MS = 600_000;
+
+function renewalAfter(count: number, now: Millis): QuorumRecord["renewal"] {
+  return { at: now + Math.min(RENEW_MS * 2 ** count, RENEW_MAX_MS), count };
+}
+
+/** Jobs that wait for replicas under a policy that may have changed, and when the namespace is to be asked. */
+export function renewals({ jobs }: State): { job: Job; dueAt: Millis }[] {
+  return jobs.flatMap((job) =>
+    isReplicated(job) && job.ticket !== null ? [{ job, dueAt: job.quorum.renewal.at }] : [],
+  );
+}
+
+/** The namespace has answered, or could not be asked (null). Where others may take the missing replicas now, they are offered anew. */
+export function renew(
+  state: State,
+  { job: id, basis }: { job: JobId; basis: TrustBasis | null },
+  moment: Moment,
+): Decided<null> {
+  const work = new Work(state, moment);
+  const job = work.find(id);
+  if (job === undefined || !isReplicated(job)) return work.done(null);
+  const renewal = renewalAfter(job.quorum.renewal.count + 1, work.now);
+  const renewed = work.put({ ...job, quorum: { ...job.quorum, renewal, basis: basis ?? job.quorum.basis } });
+  if (JSON.stringify(takersOf(renewed)) !== JSON.stringify(takersOf(job))) withdraw(work, renewed);
+  return work.done(null);
 }
 
 /** Why the quorum of a job could never be reached under a policy, or null. */
@@ -62,7 +98,7 @@ export function quorumFault(brief: Brief, basis: TrustBasis | null): Refusal | n
 /** A vote was heard, with what all of them come to now. The job goes on, is settled, or waits for one more replica to break a tie. */
 export function countVotes(work: Work, job: Job, heard: { basis: TrustBasis; verdict: VerdictView }): void {
   if (!isReplicated(job)) return;
-  const told = work.put({ ...job, quorum: { ...job.quorum, ...heard } });
+  const told = work.put({ ...job, quorum: { ...job.quorum, ...heard, renewal: renewalAfter(0, work.now) } });
   work.tell("job.verdict", told, { verdict: shortened(heard.verdict) });
   settle(work, told, null);
 }

@@ -209,7 +209,7 @@ function newJob(
     rerunOf: input.rerunOf,
     ending: null,
     command: null,
-    ...newQuorum(input.brief, input.basis ?? null),
+    ...newQuorum(input.brief, input.basis ?? null, createdAt),
   };
 }
 

@@ -2,7 +2,7 @@ import type { JobId, Millis, RunId } from "@plumule/protocol";
 import { expire } from "./lease.ts";
 import { interrupt } from "./cancel.ts";
 import { type Job, liveRuns, type Moment, type Outputs, type Run, type State, timeoutsOf } from "./model.ts";
-import { closeQuorum } from "./quorum.ts";
+import { closeQuorum, renewals } from "./quorum.ts";
 import { openCount } from "./replicas.ts";
 import { dispatches, withdraw } from "./tickets.ts";
 import { type Decided, reason, Work } from "./work.ts";
@@ -41,7 +41,7 @@ function timersOfRun(job: Job, run: Run, outputs: Outputs | null): Timer[] {
  * When the object has to wake up next, or null. `publishAt` is when events have to be told to the namespace, null when none are left.
  */
 export function nextWake(state: State, outputs: Outputs | null, publishAt: Millis | null): Millis | null {
-  const owed = [...dispatches(state), ...state.lane.unsigned].map(({ dueAt }) => dueAt);
+  const owed = [...dispatches(state), ...renewals(state), ...state.lane.unsigned].map(({ dueAt }) => dueAt);
   const due = [...timers(state, outputs).map(({ at }) => at), ...owed];
   if (publishAt !== null) due.push(publishAt);
   if (state.lane.sweepAt !== null) due.push(state.lane.sweepAt);
