@@ -7,7 +7,8 @@ import { loadKey } from "@plumule/runner";
  */
 export function lyingFetch(keyFile: string): typeof fetch {
   return async (input, init) => {
-    const isResult = init?.method === "POST" && String(input).endsWith("/result");
+    const isResult =
+      init?.method === "POST" && (input instanceof Request ? input.url : input.toString()).endsWith("/result");
     if (!isResult || typeof init.body !== "string") return fetch(input, init);
     return fetch(input, { ...init, body: JSON.stringify(await lie(JSON.parse(init.body) as ResultBody, keyFile)) });
   };
