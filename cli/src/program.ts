@@ -16,6 +16,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   resolve: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).resolveCommand() },
   delete: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).deleteCommand() },
   runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
+  doctor: { group: "Machines and keys:", load: async () => (await import("./commands/doctor.ts")).doctorCommand() },
   key: { group: "Machines and keys:", load: async () => (await import("./commands/key.ts")).keyCommand() },
   secret: { group: "Machines and keys:", load: async () => (await import("./commands/secret.ts")).secretCommand() },
   token: { group: "Machines and keys:", load: async () => (await import("./commands/token.ts")).tokenCommand() },

@@ -1,12 +1,15 @@
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { runnerConfigSchema } from "@plumule/runner";
 import { configFolder } from "./connection.ts";
 import { type Failure, isFailure, misuse } from "./failure.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 /** Settings of a runner by the names of its configuration; the runner itself checks them. */
 export type RunnerSettings = Record<string, unknown>;
+/** Settings, and where each came from: `flag`, the name of a variable, the path of a file, or `default`. */
+export type FoundSettings = { settings: RunnerSettings; origins: Readonly<Record<string, string>> };
 
 /** Names of settings, how each is read from text, and its variable. Lists are comma-separated there. */
 const VARIABLES = {
@@ -27,6 +30,8 @@ const VARIABLES = {
   secretsOnDisk: "switch",
   nixStore: "path",
   once: "switch",
+  health: "text",
+  diskFloorBytes: "number",
 } as const;
 
 /** Where this user's runner keeps what it has, unless told otherwise. */
@@ -39,24 +44,43 @@ export function defaultKeyFile(env: Env): string {
   return env["PLUMULE_KEY"] ?? join(env["PLUMULE_STATE"] ?? defaultRunnerState(env), "key.pem");
 }
 
-/** Settings from a file, above them those of the environment (`PLUMULE_NIX_STORE` for `nixStore`), above them the flags. */
+/**
+ * Settings from a file, above them a credential of systemd (`registration` in `$CREDENTIALS_DIRECTORY`), above that the environment
+ * (`PLUMULE_NIX_STORE` for `nixStore`), above that the flags.
+ */
 export async function runnerSettings(
   flags: RunnerSettings,
   { file, env, cwd }: { file: string | undefined; env: Env; cwd: string },
-): Promise<RunnerSettings | Failure> {
-  const written = await readSettings(
-    file === undefined ? join(configFolder(env), "runner.json") : resolve(cwd, file),
-    file !== undefined,
-  );
+): Promise<FoundSettings | Failure> {
+  const path = file === undefined ? join(configFolder(env), "runner.json") : resolve(cwd, file);
+  const written = await readSettings(path, file !== undefined);
   if (isFailure(written)) return written;
-  const given = Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
-  const merged: RunnerSettings = { state: defaultRunnerState(env), ...written, ...settingsOf(env), ...given };
-  return Object.fromEntries(
-    Object.entries(merged).map(([name, value]) => [
-      name,
-      isPath(name) && typeof value === "string" ? resolve(cwd, value) : value,
-    ]),
-  );
+  const found: FoundSettings & { origins: Record<string, string> } = { settings: {}, origins: {} };
+  const add = (settings: RunnerSettings, originOf: (name: string) => string): void => {
+    for (const [name, value] of Object.entries(settings)) {
+      if (value === undefined) continue;
+      found.settings[name] = isPath(name) && typeof value === "string" ? resolve(cwd, value) : value;
+      found.origins[name] = originOf(name);
+    }
+  };
+  add({ state: defaultRunnerState(env) }, () => "default");
+  add(written, () => path);
+  add(await credentialsOf(env), () => "credential");
+  add(settingsOf(env), variableOf);
+  add(flags, () => "flag");
+  return found;
+}
+
+/** A token that systemd hands over (`LoadCredential=registration:…`): in no environment, and readable by the service alone. */
+async function credentialsOf(env: Env): Promise<RunnerSettings> {
+  const folder = env["CREDENTIALS_DIRECTORY"];
+  if (folder === undefined || folder === "") return {};
+  const text = await readFile(join(folder, "registration"), "utf8").catch(() => "");
+  return text.trim() === "" ? {} : { registration: text.trim() };
+}
+
+function variableOf(name: string): string {
+  return `PLUMULE_${name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
 }
 
 function isPath(name: string): boolean {
@@ -66,7 +90,7 @@ function isPath(name: string): boolean {
 function settingsOf(env: Env): RunnerSettings {
   const settings: RunnerSettings = {};
   for (const [name, kind] of Object.entries(VARIABLES)) {
-    const value = env[`PLUMULE_${name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`];
+    const value = env[variableOf(name)];
     if (value === undefined || value === "") continue;
     settings[name] = valueOf(kind, value);
   }
@@ -93,12 +117,49 @@ async function readSettings(path: string, isNamed: boolean): Promise<RunnerSetti
     return text.code === "ENOENT" && !isNamed
       ? {}
       : misuse(`${path} cannot be read: ${text.message}`, "Name another with --config.");
+  const settings = parseObject(text);
+  if (settings === null)
+    return misuse(`${path} is not a JSON object`, 'Write the settings as { "name": "king", "capacity": 2 }.');
+  const unknown = Object.keys(settings).filter((name) => !(name in runnerConfigSchema.shape));
+  if (unknown.length === 0) return settings;
+  return misuse(
+    `${path} has settings that no runner knows`,
+    "Correct or remove them; `plumule runner config` shows every setting.",
+    unknown.map((name) => ({ pointer: `/${name}`, detail: suggestion(name) })),
+  );
+}
+
+function parseObject(text: string): RunnerSettings | null {
   try {
-    const settings: unknown = JSON.parse(text);
-    if (typeof settings === "object" && settings !== null && !Array.isArray(settings))
-      return settings as RunnerSettings;
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as RunnerSettings) : null;
   } catch {
-    // Said below.
+    return null;
   }
-  return misuse(`${path} is not a JSON object`, 'Write the settings as { "name": "king", "capacity": 2 }.');
+}
+
+/** What somebody who wrote this name may have meant. */
+function suggestion(name: string): string {
+  const plain = (text: string): string => text.toLowerCase().replaceAll(/[^a-z]/g, "");
+  const ranked = Object.keys(runnerConfigSchema.shape)
+    .map((known) => ({ known, apart: distance(plain(name), plain(known)) }))
+    .toSorted((one, other) => one.apart - other.apart);
+  const [nearest] = ranked;
+  return nearest !== undefined && nearest.apart <= 1 + name.length / 4
+    ? `is not a setting; did you mean ${nearest.known}?`
+    : "is not a setting";
+}
+
+/** How many letters must be put in, taken out or changed (Levenshtein). */
+function distance(one: string, other: string): number {
+  let row = Array.from({ length: other.length + 1 }, (_, index) => index);
+  for (const [above, letter] of Array.from(one).entries()) {
+    const next = [above + 1];
+    for (const [index, against] of Array.from(other).entries())
+      next.push(
+        Math.min((row[index] ?? 0) + (letter === against ? 0 : 1), (row[index + 1] ?? 0) + 1, (next[index] ?? 0) + 1),
+      );
+    row = next;
+  }
+  return row.at(-1) ?? 0;
 }

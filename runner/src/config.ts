@@ -2,7 +2,11 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { isolationSchema, namespaceIdSchema } from "@plumule/protocol";
 import * as z from "zod";
+import { healthAddress } from "./health/address.ts";
 import { memoryFolder, type SecretPlaces } from "./secrets/files.ts";
+
+/** What `health` has to look like. */
+const HEALTH_FORM = "give 127.0.0.1:PORT, [::1]:PORT or the absolute path of a unix socket: nobody else may ask";
 
 const label = z.string().min(1).max(128);
 
@@ -36,6 +40,16 @@ export const runnerConfigSchema = z.strictObject({
   nixStore: z.string().startsWith("/").optional(),
   /** Where programs of jobs are looked for; by default the runner's own PATH. */
   path: z.string().optional(),
+  /** Where the state of the runner can be asked for: `127.0.0.1:PORT` or the path of a unix socket; nowhere unless it is set. */
+  health: z
+    .string()
+    .refine((text) => healthAddress(text) !== null, HEALTH_FORM)
+    .optional(),
+  /** With less free space than this where `state` lies, no work is asked for, bytes. */
+  diskFloorBytes: z
+    .int()
+    .min(0)
+    .default(512 * 1024 * 1024),
   /** Leave after one run. */
   once: z.boolean().default(false),
   /** Whether runs go on, until their leases end, when the runner is killed or leaves them to its next start. */

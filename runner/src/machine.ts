@@ -38,11 +38,10 @@ export async function probeMachine(
     return {
       refused: `The isolation level ${isolation} cannot be had here: ${report.unavailable.get(isolation as RunnerIsolationLevel) ?? "this runner does not know it"}.`,
     };
-  const path = config.path ?? process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin";
-  const variables = config.nixStore === undefined ? {} : await privateStore(config.nixStore);
-  const env = jobEnvironment({ path, home: config.state, temporary: config.state, facts: {}, machine: variables });
-  if (!env.ok) return { refused: `${env.name}: ${env.detail}` };
-  const nix = await findNix({ cwd: config.state, env: env.env, run: probeRun(isolation) });
+  const tools = await machineTools(config, isolation);
+  if ("refused" in tools) return tools;
+  const { path, variables, nix: context } = tools;
+  const nix = await findNix(context);
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
   const features = [
     ...new Set([
@@ -80,6 +79,18 @@ export async function probeMachine(
   };
 }
 
+/** Where programs are found on this machine, what Nix is told by variables, and how to ask Nix. */
+export async function machineTools(
+  config: RunnerConfig,
+  isolation: RunnerIsolationLevel,
+): Promise<{ path: string; variables: Readonly<Record<string, string>>; nix: NixContext } | { refused: string }> {
+  const path = config.path ?? process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin";
+  const variables = config.nixStore === undefined ? {} : await privateStore(config.nixStore);
+  const env = jobEnvironment({ path, home: config.state, temporary: config.state, facts: {}, machine: variables });
+  if (!env.ok) return { refused: `${env.name}: ${env.detail}` };
+  return { path, variables, nix: { cwd: config.state, env: env.env, run: probeRun(isolation) } };
+}
+
 /** This machine's system in Nix's words, for a machine without Nix. */
 function hostSystem(): string {
   const cpu = process.arch === "x64" ? "x86_64" : process.arch === "arm64" ? "aarch64" : process.arch;
@@ -101,13 +112,19 @@ async function findNix(
 
 /** Whether builds are sandboxed, as Nix's own configuration says; stands in provenance statements. */
 async function hasSandbox(context: NixContext): Promise<boolean> {
+  const value = (await nixSettings(context))?.["sandbox"]?.value;
+  return value === true || value === "true";
+}
+
+/** Nix's own configuration by name, whichever command this version has for it; null when there is none. */
+export async function nixSettings(
+  context: NixContext,
+): Promise<Readonly<Record<string, { value?: unknown } | undefined>> | null> {
   for (const command of [["config", "show"], ["show-config"]]) {
     const shown = await capture(context, ["nix", ...NEW_COMMANDS, ...command, "--json"]);
-    if (shown.exitCode !== 0) continue;
-    const { sandbox } = JSON.parse(shown.stdout) as { sandbox?: { value?: unknown } };
-    return sandbox?.value === true || sandbox?.value === "true";
+    if (shown.exitCode === 0) return JSON.parse(shown.stdout) as Record<string, { value?: unknown }>;
   }
-  return false;
+  return null;
 }
 
 function probeRun(level: RunnerIsolationLevel): NixContext["run"] {

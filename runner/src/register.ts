@@ -1,16 +1,12 @@
 import { createHash } from "node:crypto";
-import {
-  call,
-  type ClientDeps,
-  didKeyOf,
-  type Problem,
-  registerRunner,
-  signRegistration,
-  type Signer,
-} from "@plumule/protocol";
+import { call, type ClientDeps, didKeyOf, registerRunner, signRegistration, type Signer } from "@plumule/protocol";
 import type { RunnerConfig, RunnerFolders } from "./config.ts";
+import { RUNNER_EXIT, type StartRefusal } from "./exit-codes.ts";
 import { createKey, type KeyRefusal, loadKey } from "./key.ts";
 import { agentSigner, listAgentKeys } from "./ssh-agent.ts";
+
+/** How long a registration may take, ms. */
+const REGISTER_MS = 30_000;
 
 /** The runner's signer: of the ssh-agent when the configuration names a key there, else of the key file, which is made when it is missing. */
 export async function openSigner(
@@ -25,7 +21,8 @@ export async function openSigner(
   return created.ok ? { signer: created.signer, made: true } : refusal(created);
 }
 
-async function openAgentSigner(did: string): Promise<{ signer: Signer; made: boolean } | { refused: string }> {
+/** The signer of a key that the ssh-agent has. */
+export async function openAgentSigner(did: string): Promise<{ signer: Signer; made: boolean } | { refused: string }> {
   const socket = process.env["SSH_AUTH_SOCK"];
   if (socket === undefined)
     return { refused: "SSH_AUTH_SOCK is not set: start an ssh-agent and add the key with ssh-add." };
@@ -42,21 +39,38 @@ function refusal({ detail }: KeyRefusal): { refused: string } {
   return { refused: detail };
 }
 
-/** Registers the key with a one-time token. `audience` is what the proof is signed for: `<origin>/v1/<namespace>`. */
+/**
+ * Registers the key with a one-time token. `audience` is what the proof is signed for: `<origin>/v1/<namespace>`. A service gives its token at
+ * every start: with a key that was there before, one that is used up is no fault, because the session says whether the key is known.
+ */
 export async function register(
   config: RunnerConfig,
   token: string,
-  signer: Signer,
+  { signer, made }: { signer: Signer; made: boolean },
   fetch: ClientDeps["fetch"],
-): Promise<{ ok: true; pool: string | null } | { ok: false; problem: Problem }> {
+): Promise<StartRefusal | null> {
   const tokenSha256 = createHash("sha256").update(token).digest("hex");
   const proof = await signRegistration(
     { audience: `${config.url}/v1/${config.namespace}`, tokenSha256, issuedAt: new Date().toISOString() },
     signer,
   );
-  const answer = await call({ fetch, baseUrl: config.url }, registerRunner, {
-    params: { ns: config.namespace },
-    body: { token, name: config.name, proof },
-  });
-  return answer.ok ? { ok: true, pool: answer.answer.body.pool } : { ok: false, problem: answer.problem };
+  try {
+    const answer = await call({ fetch, baseUrl: config.url }, registerRunner, {
+      params: { ns: config.namespace },
+      body: { token, name: config.name, proof },
+      signal: AbortSignal.timeout(REGISTER_MS),
+    });
+    if (answer.ok || (!made && answer.problem.code === "unauthenticated")) return null;
+    const { problem, status } = answer;
+    return {
+      refused: `The broker did not register this runner: ${problem.detail} ${problem.next}`,
+      exit: status >= 500 || status === 429 ? RUNNER_EXIT.tryAgain : RUNNER_EXIT.refused,
+    };
+  } catch (error) {
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+    return {
+      refused: `The broker at ${config.url} cannot be reached: ${String(cause)}. Start the runner again when it can.`,
+      exit: RUNNER_EXIT.tryAgain,
+    };
+  }
 }

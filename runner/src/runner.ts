@@ -7,6 +7,13 @@ import { type Decided, type Effect, type Input, mayLeave, type Memory } from "./
 import { recover } from "./core/recover.ts";
 import { step } from "./core/step.ts";
 import { createDeliverer, type Deliverer } from "./deliver.ts";
+import { examineBriefly, freeBytesAt } from "./doctor/examine.ts";
+import { RUNNER_EXIT, type RunnerExit, type StartRefusal } from "./exit-codes.ts";
+import { healthAddress } from "./health/address.ts";
+import { countCalls, type Counters, newCounters } from "./health/counters.ts";
+import { type HealthServer, serveHealth } from "./health/server.ts";
+import { observe } from "./health/observe.ts";
+import type { RunnerStatus } from "./health/status.ts";
 import { Hands, type HandsDeps } from "./hands.ts";
 import { openJournal } from "./journal.ts";
 import { probeMachine } from "./machine.ts";
@@ -28,12 +35,14 @@ import { openSupervisors } from "./supervisors.ts";
 export type RunningRunner = {
   /** The runner's did:key. */
   id: string;
+  /** The port at which it can be asked how it is; null when there is none. */
+  healthPort: number | null;
   /** First call: no new work, runs finish. Second: runs are stopped and go back to the queue. Third: leave now. */
   stop(): void;
   /** Leave now and let the runs go on: the next start of this runner follows them, and without one they end with their leases. */
   leaveRuns(): void;
   /** Resolves when the runner has left: its exit code. */
-  done: Promise<number>;
+  done: Promise<RunnerExit>;
 };
 
 /** What the caller of a runner provides. `say` gets lines for people. */
@@ -48,28 +57,25 @@ const FULL_QUIET_MS = 5_000;
 /** A poll that comes back empty before this was not held, ms. */
 const EARLY_MS = 1_000;
 
+/** Between two looks whether there is room again, ms. */
+const LACK_MS = 10_000;
+
 /** How long a runner that leaves tries to deliver what it has, ms. What the broker cannot take then stays in the spool for the next start. */
 const LAST_DELIVERY_MS = 10_000;
 /** Between two tries to put a result on a disk that refuses it, ms. */
 const SPOOL_AGAIN_MS = 5_000;
 
-/** Exit codes of a runner that the broker refuses: for good (`EX_NOPERM` of sysexits.h), or until it is updated. */
-export const EXIT_REFUSED = 77;
-export const EXIT_TOO_OLD = 7;
-
-type Phase = "working" | "draining" | "stopping" | "leaving";
-
 /** Starts a runner: key, registration, machine, what an earlier process left behind, then the poll loop. A refusal says what to do. */
 export async function startRunner(
   options: RunnerOptions,
   environment: RunnerEnvironment,
-): Promise<RunningRunner | { refused: string }> {
+): Promise<RunningRunner | StartRefusal> {
   const parsed = runnerConfigSchema.safeParse(options);
   if (!parsed.success)
-    return { refused: parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; ") };
+    return misconfigured(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; "));
   // Two runners on one journal would both follow its runs.
   const lock = await lockState(parsed.data.state);
-  if ("refused" in lock) return lock;
+  if ("refused" in lock) return { ...lock, exit: RUNNER_EXIT.conflict };
   const started = await open(parsed.data, environment, lock);
   if ("refused" in started) await lock.release();
   return started;
@@ -79,44 +85,53 @@ async function open(
   config: RunnerConfig,
   { fetch, say }: RunnerEnvironment,
   lock: StateLock,
-): Promise<RunningRunner | { refused: string }> {
+): Promise<RunningRunner | StartRefusal> {
   const folders = runnerFolders(config);
   const opened = await openSigner(config, folders);
-  if ("refused" in opened) return opened;
+  if ("refused" in opened) return misconfigured(opened.refused);
   const runner = didKeyOf(opened.signer.publicKey);
   if (config.registration !== undefined) {
-    const registered = await register(config, config.registration, opened.signer, fetch);
-    if (!registered.ok)
-      return {
-        refused: `The broker did not register this runner: ${registered.problem.detail} ${registered.problem.next}`,
-      };
+    const refusal = await register(config, config.registration, opened, fetch);
+    if (refusal !== null) return refusal;
   }
   const identity = await openIdentity(folders.secrets.identity);
-  if ("refused" in identity) return identity;
+  if ("refused" in identity) return misconfigured(identity.refused);
   const recipient = await signedRecipient(identity, opened.signer);
   const probed = await probeMachine(config, opened.signer, runner);
-  if ("refused" in probed) return probed;
-  const broker = connectBroker({
-    baseUrl: config.url,
-    namespace: config.namespace,
-    runner,
-    signer: opened.signer,
-    fetch,
-  });
+  if ("refused" in probed) return misconfigured(probed.refused);
+  const { url: baseUrl, namespace } = config;
+  const counters = newCounters();
+  const broker = countCalls(connectBroker({ baseUrl, namespace, runner, signer: opened.signer, fetch }), counters);
   const journal = await openJournal<JournalRecord>(folders.journal, recordReader(journalRecordSchema));
   const spool = await openSpool<SpoolRecord>(folders.spool, recordReader(spoolRecordSchema), SPOOL_BYTES);
   for (const path of [...journal.setAside, ...spool.setAside]) say(`set aside a record that cannot be read: ${path}`);
   say(`runner ${config.name} ${runner}`);
   say(`${probed.findings.join(", ")}; polling ${config.url} as ${config.namespace}`);
   const supervisors = openSupervisors(folders.cache);
+  // Of use to whoever starts it, and nothing to wait for.
+  void examineBriefly(config, fetch).then((checks) => {
+    for (const { name, standing, found, fix } of checks)
+      if (standing !== "good") say(`${name}: ${found}. ${fix ?? ""}`);
+  });
   const { machine } = probed;
-  return new Runner({ config, folders, machine, broker, journal, spool, supervisors, say, lock, recipient }).start(
-    runner,
-  );
+  const deps = { config, folders, machine, broker, journal, spool, supervisors, say, lock, recipient, counters };
+  const started = new Runner(deps);
+  const address = config.health === undefined ? null : healthAddress(config.health);
+  const health = address === null ? null : await serveHealth(address, () => started.status());
+  if (health !== null && "refused" in health) return misconfigured(health.refused);
+  return started.start(runner, health);
+}
+
+function misconfigured(refused: string): StartRefusal {
+  return { refused, exit: RUNNER_EXIT.misconfigured };
 }
 
 /** What the loop is made of. */
-type LoopDeps = Omit<HandsDeps, "tell" | "deliver" | "interrupt" | "polled"> & { lock: StateLock; recipient: Envelope };
+type LoopDeps = Omit<HandsDeps, "tell" | "deliver" | "interrupt" | "polled"> & {
+  lock: StateLock;
+  recipient: Envelope;
+  counters: Counters;
+};
 
 /** The loop of one process: it feeds the core with what happens, has its effects carried out one after the other, and knows when to wait. */
 class Runner {
@@ -130,7 +145,9 @@ class Runner {
   #carried: Promise<void> = Promise.resolve();
   #answer = Promise.withResolvers<BrokerAnswer<Assignment | null> | null>();
   #slotFreed = new AbortController();
-  #phase: Phase = "working";
+  #phase: RunnerStatus["phase"] = "working";
+  readonly #startedAt = performance.now();
+  #turnedAt = performance.now();
 
   constructor(deps: LoopDeps) {
     this.#deps = deps;
@@ -153,11 +170,18 @@ class Runner {
     });
   }
 
-  start(id: string): RunningRunner {
-    return { id, stop: () => this.#stop(), leaveRuns: () => this.#leaveRuns(), done: this.#work() };
+  start(id: string, health: HealthServer | null): RunningRunner {
+    const done = this.#work().finally(() => health?.close());
+    return { id, healthPort: health?.port ?? null, stop: () => this.#stop(), leaveRuns: () => this.#leaveRuns(), done };
   }
 
-  async #work(): Promise<number> {
+  /** How it is at this moment. */
+  status(): Promise<RunnerStatus> {
+    const [phase, startedAt, turnedAt] = [this.#phase, this.#startedAt, this.#turnedAt];
+    return observe(this.#deps, { phase, startedAt, turnedAt, runs: this.#memory.runs });
+  }
+
+  async #work(): Promise<RunnerExit> {
     const { journal, spool, supervisors, lock } = this.#deps;
     const left = recover(readDisk(journal, spool), (record) => this.#hands.find(record));
     await this.#hands.sweep();
@@ -174,7 +198,7 @@ class Runner {
     supervisors.close();
     this.#sayWhatWaits();
     await lock.release();
-    return this.#phase === "leaving" ? 1 : code;
+    return this.#phase === "leaving" ? RUNNER_EXIT.failed : code;
   }
 
   #sayWhatWaits(): void {
@@ -221,17 +245,21 @@ class Runner {
     return this.#memory.runs.length >= this.#deps.config.capacity;
   }
 
-  async #poll(): Promise<number> {
-    const { config, spool, say } = this.#deps;
+  async #poll(): Promise<RunnerExit> {
+    const { config, say } = this.#deps;
     const backoff = createBackoff(250, 20_000);
+    let said: string | null = null;
     let quiet = false;
     while (!this.#drain.signal.aborted) {
       const freed = this.#slotFreed.signal;
       if (this.#isFull()) await pause(FULL_QUIET_MS, AbortSignal.any([freed, this.#drain.signal]));
       if (freed.aborted || this.#drain.signal.aborted) continue;
-      if (spool.freeBytes() < SPOOL_FLOOR_BYTES) {
-        say("the spool is full of results that the broker has not taken; not asking for work");
-        await pause(10_000, this.#drain.signal);
+      this.#turnedAt = performance.now();
+      const lack = await this.#lack();
+      if (lack !== said && lack !== null) say(`${lack}; not asking for work`);
+      said = lack;
+      if (lack !== null) {
+        await pause(LACK_MS, this.#drain.signal);
         continue;
       }
       const askedAt = performance.now();
@@ -243,7 +271,7 @@ class Runner {
       if (!answer.ok && !answer.retry) {
         say(`the broker refuses this runner: ${answer.problem.detail} ${answer.problem.next}`);
         this.#begin("draining");
-        return answer.problem.code === "protocol-too-old" ? EXIT_TOO_OLD : EXIT_REFUSED;
+        return answer.problem.code === "protocol-too-old" ? RUNNER_EXIT.outdated : RUNNER_EXIT.refused;
       }
       if (!answer.ok) {
         if (!quiet) say(`the broker cannot be reached (${answer.problem.detail}); trying again`);
@@ -260,7 +288,16 @@ class Runner {
       if (answer.value !== null && config.once) void this.#tell({ type: "told to stop" });
       if (this.#memory.intent !== "work") break;
     }
-    return 0;
+    return RUNNER_EXIT.ok;
+  }
+
+  /** What the machine has too little of to take work; null when there is enough of everything. */
+  async #lack(): Promise<string | null> {
+    const { config, spool } = this.#deps;
+    if (spool.freeBytes() < SPOOL_FLOOR_BYTES) return "the spool is full of results that the broker has not taken";
+    if ((await freeBytesAt(config.state)) < config.diskFloorBytes)
+      return `less than ${config.diskFloorBytes} bytes are free on the disk of ${config.state}`;
+    return null;
   }
 
   /** One poll. Null: it could not be asked, because the disk did not take its key. */
@@ -270,7 +307,7 @@ class Runner {
     return this.#answer.promise;
   }
 
-  #begin(phase: Phase): void {
+  #begin(phase: RunnerStatus["phase"]): void {
     this.#phase = phase;
     this.#drain.abort();
     if (phase !== "draining" || this.#memory.intent === "work") void this.#tell({ type: "told to stop" });

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile, writeFile } from "node:fs/promises";
+import { get, type IncomingMessage } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { getStatements, jobViewSchema, type JobView, type RunnerId } from "@plumule/protocol";
@@ -52,6 +53,12 @@ function start(args: readonly string[], options: { cwd?: string; env?: Record<st
 }
 
 const plumule = (...args: string[]): Promise<Ended> => start(args).done;
+
+/** What is answered at a unix socket. */
+async function askSocket(socketPath: string, path: string): Promise<string> {
+  const [answer] = (await once(get({ socketPath, path }), "response")) as [IncomingMessage];
+  return text(answer);
+}
 
 /** Submits a script; answers the id, which is all that stdout has. */
 async function submit(deployment: string, script: string, ...flags: string[]): Promise<string> {
@@ -314,9 +321,22 @@ describe("looking after the fleet", () => {
       "queen",
       "--label",
       "only=queen",
+      "--health",
+      join(broker.folder, "health.sock"),
       "--once",
     ]);
     await own.printed("polling");
+    const status = JSON.parse(await askSocket(join(broker.folder, "health.sock"), "/status.json")) as unknown;
+    expect(status).toMatchObject({ name: "queen", phase: "working", capacity: 1, runs: [] });
+    const examined = await plumule("doctor", "--state", "own", "--json");
+    const checks = examined.out
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as object);
+    for (const name of ["broker", "protocol", "clock", "registration", "key", "token"])
+      expect(checks).toContainEqual(expect.objectContaining({ name, standing: "good" }));
+    expect(checks).toContainEqual(expect.objectContaining({ name: "token", found: "may admin" }));
+    expect((await start(["runner", "start", "--state", "own"]).done).code).toBe(5);
     expect((await plumule("submit", "hers", "--shell", "true", "--label", "only=queen", "--wait")).code).toBe(0);
     expect((await own.done).code).toBe(0);
     const key = await plumule("key", "show", "own/key.pem");

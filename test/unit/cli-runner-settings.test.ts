@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { isFailure } from "../../cli/src/failure.ts";
 import { defaultKeyFile, runnerSettings, type RunnerSettings } from "../../cli/src/runner-settings.ts";
 
 let cwd: string;
@@ -10,7 +11,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(cwd, { recursive: true, force: true }));
 
-const settings = (
+const found = (
   flags: RunnerSettings = {},
   env: Record<string, string> = {},
   file?: string,
@@ -20,6 +21,10 @@ const settings = (
     cwd,
     env: { XDG_CONFIG_HOME: join(cwd, "config"), XDG_STATE_HOME: join(cwd, "state"), ...env },
   });
+const settings = async (...given: Parameters<typeof found>): Promise<unknown> => {
+  const answer = await found(...given);
+  return isFailure(answer) ? answer : answer.settings;
+};
 
 describe("settings of a runner", () => {
   it("need none but have a place for what it keeps", async () => {
@@ -76,6 +81,39 @@ describe("settings of a runner", () => {
     expect(await settings({}, {}, "list.json")).toMatchObject({
       exit: 2,
       what: expect.stringContaining("not a JSON object"),
+    });
+  });
+
+  it("say where each came from", async () => {
+    await writeFile(join(cwd, "r.json"), JSON.stringify({ name: "file", capacity: 1, labels: ["x"] }));
+    expect(await found({ capacity: 3 }, { PLUMULE_NAME: "env" }, "r.json")).toMatchObject({
+      origins: { state: "default", name: "PLUMULE_NAME", capacity: "flag", labels: join(cwd, "r.json") },
+    });
+  });
+
+  it("take a registration token from systemd's credentials, which nobody else can read", async () => {
+    await mkdir(join(cwd, "credentials"));
+    await writeFile(join(cwd, "credentials/registration"), "plr_1_2\n");
+    const env = { CREDENTIALS_DIRECTORY: join(cwd, "credentials") };
+    expect(await found({}, env)).toMatchObject({
+      settings: { registration: "plr_1_2" },
+      origins: { registration: "credential" },
+    });
+    expect(await settings({}, { ...env, PLUMULE_REGISTRATION: "plr_3_4" })).toMatchObject({ registration: "plr_3_4" });
+  });
+
+  it("are refused with a name that no runner knows, and the one that was meant", async () => {
+    await writeFile(
+      join(cwd, "r.json"),
+      JSON.stringify({ lables: [], "disk-floor-bytes": 1, zzzzzzzz: 1, name: "king" }),
+    );
+    expect(await found({}, {}, "r.json")).toMatchObject({
+      exit: 2,
+      errors: [
+        { pointer: "/lables", detail: "is not a setting; did you mean labels?" },
+        { pointer: "/disk-floor-bytes", detail: "is not a setting; did you mean diskFloorBytes?" },
+        { pointer: "/zzzzzzzz", detail: "is not a setting" },
+      ],
     });
   });
 });

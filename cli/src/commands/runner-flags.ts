@@ -1,0 +1,76 @@
+import { ISOLATION_LEVELS } from "@plumule/protocol";
+import { type Command, Option } from "commander";
+import type { Context } from "../context.ts";
+import { type Failure, isFailure } from "../failure.ts";
+import { collect, wholeNumber } from "../flags.ts";
+import { type FoundSettings, runnerSettings } from "../runner-settings.ts";
+
+/** The flags with which a runner is started, and asked what it would do. */
+export type RunnerFlags = {
+  config?: string;
+  registration?: string;
+  state?: string;
+  name?: string;
+  key?: string;
+  agent?: string;
+  capacity?: number;
+  system?: string[];
+  feature?: string[];
+  label?: string[];
+  isolation?: string;
+  allowLocal?: true;
+  untrusted?: true;
+  secretsOnDisk?: true;
+  nixStore?: string;
+  health?: string;
+  diskFloorBytes?: number;
+  once?: true;
+};
+
+/** Adds the flags of a runner to a command. */
+export function withRunnerFlags(command: Command): Command {
+  return command
+    .option("--config <file>", "JSON file of settings (default: ~/.config/plumule/runner.json)")
+    .option("--registration <token>", "one-time token; needed once: plumule runner token")
+    .option("--state <folder>", "where everything is kept (default: ~/.local/state/plumule/runner)")
+    .option("--name <name>", "what people call it (default: the host's name)")
+    .option("--key <file>", "key file (default: key.pem in the state folder, made when missing)")
+    .option("--agent <did>", "sign with this key of the ssh-agent")
+    .option("--capacity <runs>", "runs at a time (default: 1)", wholeNumber(1))
+    .option("--system <system>", "a system beside what Nix says; may be repeated", collect)
+    .option("--feature <feature>", "something that jobs may ask for; may be repeated", collect)
+    .option("--label <label>", "likewise; may be repeated", collect)
+    .addOption(
+      new Option("--isolation <level>", "how well jobs are kept apart (default: the best here)").choices([
+        ...ISOLATION_LEVELS,
+      ]),
+    )
+    .option("--allow-local", "let jobs name repositories of this machine by file: URLs")
+    .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
+    .option("--secrets-on-disk", "let secrets of jobs lie on the disk where this machine has no file system in memory")
+    .option("--nix-store <folder>", "a Nix store of the runner's own")
+    .option("--health <address>", "serve /livez, /readyz, /metrics and /status.json at 127.0.0.1:PORT or a unix socket")
+    .option("--disk-floor-bytes <bytes>", "ask for no work with less free space (default: 512 MiB)", wholeNumber(0))
+    .option("--once", "leave after one run");
+}
+
+/** The settings of the runner that these flags mean, with broker and namespace from wherever they are known. */
+export async function settingsOfFlags(
+  { env, cwd, globals, connect }: Context,
+  { config, agent, system, feature, label, ...flags }: RunnerFlags,
+): Promise<FoundSettings | Failure> {
+  const { url, namespace } = globals;
+  const named = { ...flags, url, namespace, agentKey: agent, systems: system, features: feature, labels: label };
+  const found = await runnerSettings(named, { file: config, env, cwd });
+  if (isFailure(found)) return found;
+  const { settings, origins } = found;
+  if (settings["url"] !== undefined && settings["namespace"] !== undefined) return found;
+  const connection = await connect();
+  if (isFailure(connection)) return connection;
+  const { url: knownUrl, foundIn } = connection.place;
+  const known = { url: knownUrl, namespace: connection.ns };
+  return {
+    settings: { ...known, ...settings },
+    origins: { url: foundIn, namespace: foundIn, ...origins },
+  };
+}
