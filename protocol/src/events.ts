@@ -50,6 +50,7 @@ export const EVENT_TYPES = [
   "token.created",
   "token.revoked",
   "members.changed",
+  "audit.signed",
   "authorizer.changed",
 ] as const;
 export type EventType = (typeof EVENT_TYPES)[number];

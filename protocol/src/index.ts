@@ -13,6 +13,7 @@ export * from "./stream.ts";
 export * from "./access.ts";
 export * from "./authorizer.ts";
 export * from "./approval.ts";
+export * from "./audit.ts";
 export * from "./hook.ts";
 export * from "./namespace.ts";
 export * from "./endpoints/endpoint.ts";

@@ -190,6 +190,14 @@ export const LIMITS = {
   statusHosts: 8,
   /** Delegates of a repository, and other people that a rule names. */
   delegates: 64,
+  /** Rows of an audit log that are kept, and characters of one. Older ones go together with their signed heads, but for the last of these. */
+  auditKept: 10_000,
+  auditEntryCharacters: 4_096,
+  /** The head of an audit log is signed after so many rows, or so long after a row, ms: in between the log is only as good as who holds it. */
+  auditSignRows: 64,
+  auditSignMs: 10 * 60_000,
+  /** Fenced writes that a deployment keeps in memory until its namespace was told. */
+  fencedWrites: 100,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,
 } as const;
