@@ -28,6 +28,8 @@ export type Call<E extends Endpoint> = InputOf<E> & {
   principal: Principal;
   bearer: string | null;
   bytes: Uint8Array;
+  /** Names this request, in its answer, in the Worker's log and in the audit log. */
+  requestId: string;
   env: Env;
   request: Request;
   c: AppContext;
@@ -71,7 +73,16 @@ export function implement<E extends Endpoint, const A extends Answer<E>>(
     const parsed = endpoint.body === null ? { body: null } : parseBody(endpoint.body, bytes);
     if (isRefusal(parsed)) return problemResponse(parsed, instance);
     const input = { params: params.data, query: query?.data ?? {}, ...parsed } as InputOf<E>;
-    const answer = await handle({ ...input, principal, bearer, bytes, env: c.env, request: c.req.raw, c });
+    const answer = await handle({
+      ...input,
+      principal,
+      bearer,
+      bytes,
+      requestId: instance,
+      env: c.env,
+      request: c.req.raw,
+      c,
+    });
     if (answer instanceof Response) return answer;
     if (isRefusal(answer)) return problemResponse(answer, instance);
     const {

@@ -8,6 +8,7 @@ import { createWatchers, type Watchers } from "../shared/watchers.ts";
 import { Answers } from "./answers.ts";
 import { type Ballots, createBallots } from "./ballots.ts";
 import { createDispatcher, type Dispatcher } from "./dispatcher.ts";
+import { createFences } from "./fences.ts";
 import { createHeldHeartbeats, type HeldHeartbeats } from "./held-heartbeats.ts";
 import { createLedger, isPublished, type Ledger } from "./ledger.ts";
 import { MIGRATIONS } from "./migrations.ts";
@@ -70,6 +71,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
   };
   const publisher = createPublisher({
     log,
+    fences: createFences(),
     waitUntil,
     now,
     ledger: () => ledger,

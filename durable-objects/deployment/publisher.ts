@@ -1,10 +1,11 @@
 import { LIMITS, type Event, type JobId, type JobView, type Millis } from "@plumule/protocol";
-import type { Published, PublishCall } from "../namespace/calls.ts";
+import type { FencedWrite, Published, PublishCall } from "../namespace/calls.ts";
 import type { EventLog } from "../shared/event-log.ts";
 import { within } from "../shared/within.ts";
 import { backoffMs } from "./core/model.ts";
 import { withUnsigned } from "./core/summaries.ts";
 import { deploymentView } from "./core/views.ts";
+import type { Fences } from "./fences.ts";
 import { BROKER, isPublished, type Ledger } from "./ledger.ts";
 
 /** How long events are collected before they are told, so that a short job costs one or two calls. */
@@ -17,6 +18,7 @@ const HEAL_MS = 1_500;
 /** What publishing needs of the object. */
 export type PublisherDeps = {
   log: EventLog;
+  fences: Fences;
   waitUntil: (work: Promise<unknown>) => void;
   now: () => Millis;
   ledger: () => Ledger;
@@ -29,6 +31,8 @@ export type Publisher = {
   schedule(): void;
   /** Call it from the alarm: tells what is overdue. */
   heal(): void;
+  /** Call it for a write with a lease that was taken away: the namespace is told for its audit log. */
+  fenced(write: Omit<FencedWrite, "id">): void;
   /** When an alarm has to see to it, or null. `more`: events to tell are being committed just now. */
   dueAt(more: boolean): Millis | null;
 };
@@ -37,7 +41,7 @@ export type Publisher = {
  * Tells events in order and in batches. A batch
  * that is sent twice carries the same range of sequences, and the namespace applies a range once.
  */
-export function createPublisher({ log, waitUntil, now, ledger, publish }: PublisherDeps): Publisher {
+export function createPublisher({ log, fences, waitUntil, now, ledger, publish }: PublisherDeps): Publisher {
   let running = false;
   let failureCount = 0;
   let dueAt: Millis | null = null;
@@ -56,16 +60,18 @@ export function createPublisher({ log, waitUntil, now, ledger, publish }: Publis
     const after = Math.max(published(), scanned);
     const page = log.page(after, LIMITS.eventsPage);
     const last = page.events.at(-1);
-    if (last === undefined) return false;
-    const through = Number(last.sequence);
+    const fenced = fences.waiting();
+    if (last === undefined && fenced.length === 0) return false;
+    const through = last === undefined ? after : Number(last.sequence);
     const events = page.events.filter(({ type }) => isPublished(type));
-    if (events.length > 0) {
+    if (events.length > 0 || fenced.length > 0) {
       const state = ledger().state();
       const removed = state.lane.removedAt !== null;
       const jobs = newestJobs(events);
       const call = { deployment: deploymentView(state), removed, jobs, events, after: published(), through };
-      const { judge = [] } = await within(PUBLISH_MS, publish(call));
-      told(through, judge);
+      const { judge = [] } = await within(PUBLISH_MS, publish(fenced.length === 0 ? call : { ...call, fenced }));
+      fences.told(fenced.length);
+      if (events.length > 0) told(through, judge);
     }
     scanned = through;
     return page.more;
@@ -84,7 +90,7 @@ export function createPublisher({ log, waitUntil, now, ledger, publish }: Publis
       running = false;
     }
     // What was committed while the last page was on its way.
-    if (failureCount === 0 && log.head() > Math.max(published(), scanned)) schedule();
+    if (failureCount === 0 && (fences.waiting().length > 0 || log.head() > Math.max(published(), scanned))) schedule();
   };
 
   const schedule = (): void => {
@@ -102,7 +108,11 @@ export function createPublisher({ log, waitUntil, now, ledger, publish }: Publis
     else schedule();
   };
 
-  return { schedule, heal, dueAt: (more) => dueAt ?? (more ? now() + HEAL_MS : null) };
+  const fenced = (write: Omit<FencedWrite, "id">): void => {
+    if (fences.note(write)) schedule();
+  };
+
+  return { schedule, heal, fenced, dueAt: (more) => dueAt ?? (more ? now() + HEAL_MS : null) };
 }
 
 /** The newest view of each job that the events are about. */

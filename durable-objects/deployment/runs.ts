@@ -51,7 +51,7 @@ export class Runs {
     const proof = { run, leaseSha256: await digestToken(leaseToken), epoch: body.epoch };
     const moment = this.#moment(run);
     const beat = heartbeat(ledger.state(), { ...proof, isolation: body.isolation ?? null }, moment);
-    if (isRefusal(beat)) return beat;
+    if (isRefusal(beat)) return this.#fence(beat, proof, "heartbeat");
     const { first } = ledger.commit(beat, moment);
     const newest = (): Beat | Refusal => liveLease(ledger.state().jobs, proof, body.seenCommand ?? 0);
     const hasNews = (): boolean => {
@@ -68,7 +68,7 @@ export class Runs {
     const proof = { run, leaseSha256: await digestToken(leaseToken), epoch: body.epoch };
     const moment = this.#moment(run);
     const reported = report(ledger.state(), { ...proof, number: body.number, events: body.events }, moment);
-    if (isRefusal(reported)) return reported;
+    if (isRefusal(reported)) return this.#fence(reported, proof, "events");
     const { number, batch } = reported.answer;
     ledger.commit(reported, moment, batch === null ? {} : { rows: () => bytes.addBatch(batch) });
     if (ledger.state().jobs.some((job) => liveRuns(job).some(({ progressUntold }) => progressUntold)))
@@ -86,8 +86,9 @@ export class Runs {
   }: CallOf<"appendLog">): Promise<{ bytes: number } | Refusal> {
     const { bytes, ledger, watchers } = this.#parts;
     const leaseSha256 = await digestToken(leaseToken);
-    const lease = liveLease(ledger.state().jobs, { run, leaseSha256, epoch }, 0);
-    if (isRefusal(lease)) return lease;
+    const proof = { run, leaseSha256, epoch };
+    const lease = liveLease(ledger.state().jobs, proof, 0);
+    if (isRefusal(lease)) return this.#fence(lease, proof, "log");
     const size = bytes.output(epoch)?.bytes ?? 0;
     const placed = placeBytes(size, offset, sent.length);
     if (isRefusal(placed)) return placed;
@@ -146,6 +147,7 @@ export class Runs {
       if (decided.refused !== "stale-lease" || isRefusal(job)) return decided;
       const late: ResultAnswer = { accepted: false, late: true, state: job.state };
       store.putResult({ epoch, bodySha256, late: true, answer: late, outputs, statements });
+      this.#fence(decided, proof, "result");
       return late;
     }
     const { batch, state } = decided.answer;
@@ -158,6 +160,16 @@ export class Runs {
     ledger.commit(decided, moment, { rows });
     watchers.logGrew(proof.run);
     return answer;
+  }
+
+  /** A refusal, and a note of it when the lease was real and had been taken away: a made-up token is nobody's, and a run that ended by its own result needs no fence. */
+  #fence(refusal: Refusal, { run: id, leaseSha256, epoch }: LeaseProof, write: string): Refusal {
+    const { answers, publisher } = this.#parts;
+    const found = refusal.refused === "stale-lease" ? answers.findRun(id) : refusal;
+    if (isRefusal(found) || found.run.leaseSha256 !== leaseSha256) return refusal;
+    const { runner, state } = found.run;
+    if (state === "lost" || state === "cancelled") publisher.fenced({ run: id, runner, epoch, write });
+    return refusal;
   }
 
   /** A moment in which the run's own runner acts. */

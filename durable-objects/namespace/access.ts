@@ -45,9 +45,13 @@ export type Access = {
     deployments?: readonly string[] | undefined;
     origin: string | null;
   }): WsTicket | Refusal;
-  createToken(call: { actor: string; body: TokenBody }): Promise<TokenCreated | Refusal>;
+  createToken(call: {
+    requestId?: string | undefined;
+    actor: string;
+    body: TokenBody;
+  }): Promise<TokenCreated | Refusal>;
   listTokens(): TokenView[];
-  revokeToken(call: { actor: string; id: string }): true | Refusal;
+  revokeToken(call: { requestId?: string | undefined; actor: string; id: string }): true | Refusal;
 };
 
 /** What the actor of somebody whom the panel named begins with. */
@@ -224,7 +228,7 @@ function createTickets({ namespace }: NamespaceContext): {
 function tokens(context: NamespaceContext): Pick<Access, "createToken" | "listTokens" | "revokeToken"> {
   const { sql } = context;
   return {
-    async createToken({ actor, body }) {
+    async createToken({ requestId, actor, body }) {
       const now = Date.now();
       const expiresAt = body.expiresAt === undefined ? null : Date.parse(body.expiresAt);
       if (expiresAt !== null && expiresAt <= now)
@@ -245,8 +249,9 @@ function tokens(context: NamespaceContext): Pick<Access, "createToken" | "listTo
         createdBy: actor,
         expiresAt,
       };
-      context.commit(actor, now, (emit) => {
+      context.commit(actor, now, (emit, note) => {
         insertToken(sql, token);
+        note({ action: "token.created", target: `tokens/${id}`, requestId, after: tokenView(token) });
         emit({ type: "token.created", subject: `tokens/${id}`, data: { token: tokenView(token) } });
       });
       return { ...tokenView(token), token: text };
@@ -254,11 +259,12 @@ function tokens(context: NamespaceContext): Pick<Access, "createToken" | "listTo
 
     listTokens: () => readTokens(sql).map(tokenView),
 
-    revokeToken({ actor, id }) {
+    revokeToken({ requestId, actor, id }) {
       const token = findToken(sql, id);
       if (token === null) return refuse("not-found", `There is no token ${id}.`);
-      context.commit(actor, Date.now(), (emit) => {
+      context.commit(actor, Date.now(), (emit, note) => {
         deleteToken(sql, id);
+        note({ action: "token.revoked", target: `tokens/${id}`, requestId, before: tokenView(token) });
         endWatching(sql, `token:${id}`);
         emit({ type: "token.revoked", subject: `tokens/${id}`, data: { token: tokenView(token) } });
       });

@@ -1,4 +1,5 @@
 import type {
+  AuditItem,
   AuthorizerBody,
   AuthorizerView,
   DeliveryView,
@@ -20,6 +21,7 @@ import type {
   RegistrationToken,
   RunnerId,
   RunnerView,
+  RunId,
   Scope,
   SecretBody,
   SecretView,
@@ -52,7 +54,12 @@ export type PublishCall = {
   events: Event[];
   after: number;
   through: number;
+  /** For the audit log, told once each; a batch may be about nothing else. */
+  fenced?: FencedWrite[];
 };
+
+/** A write with the token of a lease that had been taken away: what a runner sent that was thought lost, or whose job was stopped. */
+export type FencedWrite = { id: string; run: RunId; runner: RunnerId; epoch: number; write: string };
 
 /** What a namespace answers to it. `judge`: ended jobs about whose results the trust policy has a rule, so that the broker signs its verdict. */
 export type Published = { through: number; judge?: JobId[] };
@@ -86,17 +93,27 @@ export type NamespaceCalls = {
     deployments?: readonly string[] | undefined;
     origin: string | null;
   }): Promise<WsTicket | Refusal>;
-  createToken(call: { actor: Actor; body: TokenBody }): Promise<TokenCreated | Refusal>;
+  createToken(call: { requestId?: string | undefined; actor: Actor; body: TokenBody }): Promise<TokenCreated | Refusal>;
   listTokens(): Promise<TokenView[] | Refusal>;
-  revokeToken(call: { actor: Actor; id: string }): Promise<true | Refusal>;
+  revokeToken(call: { requestId?: string | undefined; actor: Actor; id: string }): Promise<true | Refusal>;
   getMembers(): Promise<MembersView | Refusal>;
-  putMembers(call: { actor: Actor; body: MembersBody; ifMatch: string | null }): Promise<MembersView | Refusal>;
+  putMembers(call: {
+    requestId?: string | undefined;
+    actor: Actor;
+    body: MembersBody;
+    ifMatch: string | null;
+  }): Promise<MembersView | Refusal>;
   createLoginChallenge(call: {
     key: string;
     audience: string;
   }): Promise<{ challenge: string; audience: string; expiresAt: string } | Refusal>;
-  createLogin(call: { key: string; proof: WireEnvelope; audience: string }): Promise<Login | Refusal>;
-  endLogin(call: { credential: string }): Promise<true | Refusal>;
+  createLogin(call: {
+    requestId?: string | undefined;
+    key: string;
+    proof: WireEnvelope;
+    audience: string;
+  }): Promise<Login | Refusal>;
+  endLogin(call: { requestId?: string | undefined; credential: string }): Promise<true | Refusal>;
   getAuthorizer(): Promise<AuthorizerView | Refusal>;
   putAuthorizer(call: {
     actor: Actor;
@@ -111,8 +128,13 @@ export type NamespaceCalls = {
   }): Promise<boolean>;
 
   // Runners
-  createRegistration(call: { actor: Actor; pool: PoolName }): Promise<RegistrationToken | Refusal>;
+  createRegistration(call: {
+    requestId?: string | undefined;
+    actor: Actor;
+    pool: PoolName;
+  }): Promise<RegistrationToken | Refusal>;
   registerRunner(call: {
+    requestId?: string | undefined;
     token: string;
     name: string;
     proof: WireEnvelope;
@@ -129,26 +151,53 @@ export type NamespaceCalls = {
   }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
   /** The fleet, joined with what the pools see now. */
   listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
-  drainRunner(call: { actor: Actor; runner: RunnerId; drained: boolean }): Promise<RunnerView | Refusal>;
-  revokeRunner(call: { actor: Actor; runner: RunnerId }): Promise<RunnerView | Refusal>;
+  drainRunner(call: {
+    requestId?: string | undefined;
+    actor: Actor;
+    runner: RunnerId;
+    drained: boolean;
+  }): Promise<RunnerView | Refusal>;
+  revokeRunner(call: { requestId?: string | undefined; actor: Actor; runner: RunnerId }): Promise<RunnerView | Refusal>;
 
   /** Keeps where secrets for a runner are sealed to. The edge has checked that the runner itself asks; its signature is checked here. */
-  putRecipient(call: { runner: RunnerId; recipient: WireEnvelope }): Promise<true | Refusal>;
+  putRecipient(call: {
+    requestId?: string | undefined;
+    runner: RunnerId;
+    recipient: WireEnvelope;
+  }): Promise<true | Refusal>;
 
   // Secrets: boxes that nobody here can open
   listSecrets(): Promise<SecretView[] | Refusal>;
-  putSecret(call: { actor: Actor; name: string; body: SecretBody }): Promise<SecretView | Refusal>;
-  removeSecret(call: { actor: Actor; name: string }): Promise<true | Refusal>;
+  putSecret(call: {
+    requestId?: string | undefined;
+    actor: Actor;
+    name: string;
+    body: SecretBody;
+  }): Promise<SecretView | Refusal>;
+  removeSecret(call: { requestId?: string | undefined; actor: Actor; name: string }): Promise<true | Refusal>;
   /** Fills the boxes of stored secrets into those that a job names; pointers of a refusal are into the job's body. */
   fillSecrets(call: { secrets: readonly JobSecret[] }): Promise<JobSecret[] | Refusal>;
 
   // Settings; `ifMatch` null means the header was missing
   getTrust(): Promise<TrustPolicy | Refusal>;
-  putTrust(call: { actor: Actor; policy: TrustPolicy; ifMatch: string | null }): Promise<TrustPolicy | Refusal>;
+  putTrust(call: {
+    requestId?: string | undefined;
+    actor: Actor;
+    policy: TrustPolicy;
+    ifMatch: string | null;
+  }): Promise<TrustPolicy | Refusal>;
   /** From a Deployment: whom this namespace trusts now, and which of the given runners, where nobody put a policy. */
   trustBasis(call: { runners: RunnerId[] }): Promise<TrustBasis>;
   getTriggers(): Promise<TriggersView | Refusal>;
-  putTriggers(call: { actor: Actor; body: TriggersBody; ifMatch: string | null }): Promise<TriggersView | Refusal>;
+  putTriggers(call: {
+    requestId?: string | undefined;
+    actor: Actor;
+    body: TriggersBody;
+    ifMatch: string | null;
+  }): Promise<TriggersView | Refusal>;
+
+  /** The audit log, oldest rows first. */
+  listAudit(call: { cursor: string | null; limit: number }): Promise<Page<AuditItem> | Refusal>;
 
   // Webhooks
   receiveHook(call: RawHook): Promise<{ status: 200 | 202; delivery: DeliveryView } | Refusal>;

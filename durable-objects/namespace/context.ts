@@ -1,5 +1,6 @@
 import type { Event, Millis, NamespaceId } from "@plumule/protocol";
 import type { Env } from "../env.ts";
+import { appendAudit, type AuditNote, type RefusedSignatures } from "./audit.ts";
 import type { EventDraft, EventLog } from "../shared/event-log.ts";
 import type { History } from "../shared/history.ts";
 import { transact } from "../shared/transact.ts";
@@ -11,14 +12,19 @@ export type NamespaceContext = {
   readonly namespace: NamespaceId;
   readonly env: Env;
   readonly sql: SqlStorage;
+  /** Signatures that were refused, until the audit log tells of them. */
+  readonly refused: RefusedSignatures;
   /**
-   * One transaction: what `change` writes, the events that it emits, and the alarm. Afterwards the readers of the feed are told.
-   * `actor` is who acts.
+   * One transaction: what `change` writes, the events that it emits, the rows of the audit log that it notes, and the alarm. Afterwards the
+   * readers of the feed are told. `actor` is who acts.
    */
   commit<T>(
     actor: string,
     now: Millis,
-    change: (emit: (draft: EventDraft) => void) => T extends PromiseLike<unknown> ? never : T,
+    change: (
+      emit: (draft: EventDraft) => void,
+      note: (note: AuditNote) => void,
+    ) => T extends PromiseLike<unknown> ? never : T,
   ): T;
 };
 
@@ -28,14 +34,17 @@ export type Alarm = {
   arm(): void;
   /** Call it when the alarm has fired or a transaction was taken back: what is set is not known then. */
   forget(): void;
+  /** Does not come for the signature of the audit log before a time. */
+  postponeSigning(until: Millis): void;
 };
 
 /** The alarm of a namespace. After an eviction it is set once more, because nothing tells synchronously what it is set to. */
 export function createAlarm(storage: DurableObjectStorage): Alarm {
   let armedAt: Millis | null = null;
+  let signAt: Millis = 0;
   return {
     arm() {
-      const at = nextWakeAt(storage.sql);
+      const at = nextWakeAt(storage.sql, signAt);
       if (at === armedAt) return;
       // The output gate holds every answer until these writes are stored; a failure resets the object.
       if (at === null) void storage.deleteAlarm();
@@ -44,6 +53,9 @@ export function createAlarm(storage: DurableObjectStorage): Alarm {
     },
     forget() {
       armedAt = null;
+    },
+    postponeSigning(until) {
+      signAt = until;
     },
   };
 }
@@ -57,22 +69,31 @@ export function createContext(deps: {
   log: EventLog;
   history: History;
   watchers: Watchers;
+  refused: RefusedSignatures;
 }): NamespaceContext {
-  const { namespace, env, storage, alarm, log, history, watchers } = deps;
+  const { namespace, env, storage, alarm, log, history, watchers, refused } = deps;
   return {
     namespace,
     env,
     sql: storage.sql,
+    refused,
     commit(actor, now, change) {
+      const strangers = refused.notes(now);
       const write = (): { result: ReturnType<typeof change>; events: Event[] } => {
         const drafts: EventDraft[] = [];
-        const result = change((draft) => drafts.push(draft));
+        const notes: AuditNote[] = [];
+        const result = change(
+          (draft) => drafts.push(draft),
+          (note) => notes.push(note),
+        );
+        if (strangers.length + notes.length > 0) appendAudit(storage.sql, [...strangers, ...notes], actor, now);
         const events = drafts.length === 0 ? [] : log.append(drafts, actor, now, () => crypto.randomUUID());
         scheduleSweep(storage.sql, now);
         alarm.arm();
         return { result, events };
       };
       const { result, events } = takenBack(alarm, () => transact(storage, write));
+      if (strangers.length > 0) refused.told(now);
       if (events.length > 0) {
         history.wake();
         watchers.published(events);

@@ -45,8 +45,13 @@ const POOLS_ASKED = 16;
 
 /** The runners of a namespace. */
 export type Fleet = {
-  createRegistration(call: { actor: string; pool: PoolName }): Promise<RegistrationToken | Refusal>;
+  createRegistration(call: {
+    requestId?: string | undefined;
+    actor: string;
+    pool: PoolName;
+  }): Promise<RegistrationToken | Refusal>;
   registerRunner(call: {
+    requestId?: string | undefined;
     token: string;
     name: string;
     proof: WireEnvelope;
@@ -54,8 +59,13 @@ export type Fleet = {
   }): Promise<RunnerView | Refusal>;
   listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
   /** The pools learn of both from the outbox (`runnerCourier`). */
-  drainRunner(call: { actor: string; runner: RunnerId; drained: boolean }): RunnerView | Refusal;
-  revokeRunner(call: { actor: string; runner: RunnerId }): RunnerView | Refusal;
+  drainRunner(call: {
+    requestId?: string | undefined;
+    actor: string;
+    runner: RunnerId;
+    drained: boolean;
+  }): RunnerView | Refusal;
+  revokeRunner(call: { requestId?: string | undefined; actor: string; runner: RunnerId }): RunnerView | Refusal;
 };
 
 /** Makes the fleet. */
@@ -66,27 +76,32 @@ export function createFleet(context: NamespaceContext): Fleet {
 function registrations(context: NamespaceContext): Pick<Fleet, "createRegistration" | "registerRunner"> {
   const { sql } = context;
   return {
-    async createRegistration({ actor, pool }) {
+    async createRegistration({ requestId, actor, pool }) {
       const { id, text, hash } = await mintCredential("plr");
       const now = Date.now();
       if (countRegistrations(sql) >= LIMITS.tokens)
         return refuse("quota-exceeded", `${LIMITS.tokens} registration tokens wait to be used.`);
       const expiresAt = now + LIMITS.registrationMs;
-      context.commit(actor, now, () => insertRegistration(sql, { id, hash, pool, expiresAt }));
+      context.commit(actor, now, (_, note) => {
+        insertRegistration(sql, { id, hash, pool, expiresAt });
+        note({ action: "registration.created", target: `registrations/${id}`, requestId, detail: `pool ${pool}` });
+      });
       return { token: text, pool, expiresAt: formatTime(expiresAt) };
     },
 
-    async registerRunner({ token, name, proof, audience }) {
+    async registerRunner({ requestId, token, name, proof, audience }) {
       const id = credentialId("plr", token);
       const hash = await hashCredential(token);
       const now = Date.now();
       if (id === null || !isUsable(context, id, hash, now)) return unauthenticated();
       const proven = await verifyRegistration(proof, { audience, tokenSha256: hash, nowMs: now });
-      if (!proven.ok)
+      if (!proven.ok) {
+        context.refused.count("runners");
         return refuse(
           proven.code === "weak-key" ? "weak-key" : "bad-signature",
           `The registration is refused: ${proven.detail}.`,
         );
+      }
       // The token is looked at again: while the signature was checked, another registration may have used it.
       const registration = findRegistration(sql, id);
       if (registration === null) return unauthenticated();
@@ -103,9 +118,11 @@ function registrations(context: NamespaceContext): Pick<Fleet, "createRegistrati
         registeredAt: known?.registeredAt ?? now,
         revokedAt: null,
       };
-      context.commit(runner.id, now, (emit) => {
+      context.commit(runner.id, now, (emit, note) => {
         deleteRegistration(sql, id);
         saveRunner(sql, runner);
+        const detail = `with the registration ${id}, in the pool ${runner.pool}`;
+        note({ action: "runner.registered", target: `runners/${runner.id}`, requestId, detail });
         if (known !== null && known.pool !== runner.pool)
           for (const pool of [known.pool, runner.pool]) tellPool(context, runner.id, pool, now);
         emit({
@@ -146,15 +163,16 @@ function management(context: NamespaceContext): Pick<Fleet, "listRunners" | "dra
       };
     },
 
-    drainRunner({ actor, runner: id, drained }) {
+    drainRunner({ requestId, actor, runner: id, drained }) {
       const runner = findRunner(sql, id);
       if (runner === null) return refuse("not-found", `There is no runner ${id}.`);
       if (runner.revokedAt !== null) return refuse("wrong-state", "The runner was revoked.");
       const now = Date.now();
       const changed = { ...runner, drained };
       if (runner.drained !== drained)
-        context.commit(actor, now, (emit) => {
+        context.commit(actor, now, (emit, note) => {
           saveRunner(sql, changed);
+          note({ action: drained ? "runner.drained" : "runner.undrained", target: `runners/${id}`, requestId });
           tellPool(context, id, runner.pool, now);
           emit({
             type: drained ? "runner.drained" : "runner.undrained",
@@ -165,14 +183,15 @@ function management(context: NamespaceContext): Pick<Fleet, "listRunners" | "dra
       return runnerView(changed, null, now);
     },
 
-    revokeRunner({ actor, runner: id }) {
+    revokeRunner({ requestId, actor, runner: id }) {
       const runner = findRunner(sql, id);
       if (runner === null) return refuse("not-found", `There is no runner ${id}.`);
       const now = Date.now();
       const revoked = { ...runner, revokedAt: runner.revokedAt ?? now };
       if (runner.revokedAt === null)
-        context.commit(actor, now, (emit) => {
+        context.commit(actor, now, (emit, note) => {
           saveRunner(sql, revoked);
+          note({ action: "runner.revoked", target: `runners/${id}`, requestId });
           deleteSessions(sql, id);
           dismissRunner(context, actor, id, now);
           tellPool(context, id, runner.pool, now);

@@ -45,7 +45,10 @@ export function createHooks(context: NamespaceContext): Hooks {
     async receive(call) {
       const now = Date.now();
       const verified = await verifyHook(withPolicySigners(readTriggers(sql).hooks, readTrust(sql)), call, now);
-      if (isRefusal(verified)) return verified;
+      if (isRefusal(verified)) {
+        if (verified.refused === "bad-signature") context.refused.count("hooks");
+        return verified;
+      }
       const json = parseJson(call.body);
       if (isRefusal(json)) return json;
       const eventType = call.headers["x-radicle-event-type"] ?? call.headers["x-github-event"] ?? null;

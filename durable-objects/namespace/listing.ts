@@ -14,12 +14,15 @@ import {
   type TrustPolicy,
 } from "@plumule/protocol";
 import type { EventDraft } from "../shared/event-log.ts";
-import type { Page, Published, PublishCall } from "./calls.ts";
+import type { AuditNote } from "./audit.ts";
+import type { FencedWrite, Page, Published, PublishCall } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { formatPosition, type ListName, parsePosition } from "./core/positions.ts";
 import { tellOfJob } from "./statuses.ts";
+import { wasAudited } from "./store/audit.ts";
 import {
   findDeploymentOfJob,
+  findJob,
   findSeen,
   readDeployments,
   readJobs,
@@ -77,8 +80,13 @@ export function createListing(context: NamespaceContext): Listing {
       const seen = findSeen(sql, deployment.id);
       // The same id under another birthday is a deployment that was made anew, and its events are numbered anew.
       const known = seen?.createdAt === deployment.createdAt ? seen.through : 0;
-      if (through <= known) return { through: known };
-      context.commit("broker", Date.now(), (emit) => {
+      const fenced = (call.fenced ?? []).filter(({ id }) => !wasAudited(sql, id));
+      if (through <= known) {
+        if (fenced.length > 0) context.commit("broker", Date.now(), (_, note) => fenced.map(fencedNote).forEach(note));
+        return { through: known };
+      }
+      context.commit("broker", Date.now(), (emit, note) => {
+        for (const told of [...fenced.map(fencedNote), ...decisionsIn(sql, call.events)]) note(told);
         saveDeployment(sql, deployment, through, removed);
         for (const job of jobs) {
           saveJob(sql, job);
@@ -115,6 +123,34 @@ export function createListing(context: NamespaceContext): Listing {
       return pageOf("jobs", jobs, limit, walkedTo);
     },
   };
+}
+
+/** What a deployment did that is worth a row of the audit log: approvals, and verdicts that are no agreement; that one is signed as it is. */
+function decisionsIn(sql: SqlStorage, events: readonly Event[]): AuditNote[] {
+  const held = new Set<JobId>();
+  return events.flatMap(({ type, actor, data }): AuditNote[] => {
+    const { job, verdict } = data;
+    if (job === undefined) return [];
+    const target = `jobs/${job.id}`;
+    if (type === "job.held") held.add(job.id);
+    // Only an approval makes a held job a queued one.
+    if (type === "job.queued" && (held.delete(job.id) || findJob(sql, job.id)?.state === "held")) {
+      const approver = job.stranger?.approvedBy ?? null;
+      const commit = job.source === null ? "without a commit" : `commit ${job.source.commit}`;
+      const detail = approver === null ? commit : `${commit}, signed by ${approver}`;
+      return [{ action: "job.approved", target, actor, detail }];
+    }
+    if (type === "job.verdict" && verdict !== undefined && verdict.verdict !== "agreed")
+      return [
+        { action: "job.verdict", target, actor, detail: `${verdict.verdict}: ${verdict.detail}`, after: verdict },
+      ];
+    return [];
+  });
+}
+
+function fencedNote({ id, run, runner, epoch, write }: FencedWrite): AuditNote {
+  const detail = `${write} under epoch ${epoch}, whose lease had been taken away`;
+  return { action: "write.fenced", target: `runs/${run}`, actor: runner, requestId: id, detail };
 }
 
 /** An event of a deployment as the namespace's feed has it: a number of its own, and where it came from in `data.origin`. */

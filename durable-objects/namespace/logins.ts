@@ -26,14 +26,24 @@ import { endWatching } from "./watching.ts";
 /** People who log in with a Radicle key: who they are, and their bearers. */
 export type Logins = {
   getMembers(): MembersView;
-  putMembers(call: { actor: string; body: MembersBody; ifMatch: string | null }): MembersView | Refusal;
+  putMembers(call: {
+    requestId?: string | undefined;
+    actor: string;
+    body: MembersBody;
+    ifMatch: string | null;
+  }): MembersView | Refusal;
   createLoginChallenge(call: { key: string; audience: string }): {
     challenge: string;
     audience: string;
     expiresAt: string;
   };
-  createLogin(call: { key: string; proof: WireEnvelope; audience: string }): Promise<Login | Refusal>;
-  endLogin(call: { credential: string }): Promise<true | Refusal>;
+  createLogin(call: {
+    requestId?: string | undefined;
+    key: string;
+    proof: WireEnvelope;
+    audience: string;
+  }): Promise<Login | Refusal>;
+  endLogin(call: { requestId?: string | undefined; credential: string }): Promise<true | Refusal>;
 };
 
 /** Makes the logins of a namespace. Their bearers are stored as hashes, and a key that is no member any more has none. */
@@ -45,14 +55,15 @@ export function createLogins(context: NamespaceContext): Logins {
   return {
     getMembers: () => readMembers(sql),
 
-    putMembers({ actor, body, ifMatch }) {
+    putMembers({ requestId, actor, body, ifMatch }) {
       const current = readMembers(sql);
       const refused = checkIfMatch(ifMatch, current.version) ?? refuseMembers(body);
       if (refused !== null) return refused;
       const view = { version: current.version + 1, members: body.members };
       const kept = new Set(body.members.map((member) => JSON.stringify(member)));
-      context.commit(actor, Date.now(), (emit) => {
+      context.commit(actor, Date.now(), (emit, note) => {
         saveMembers(sql, view.version, body);
+        note({ action: "members.changed", target: "members", requestId, before: current, after: view });
         for (const gone of current.members.filter((member) => !kept.has(JSON.stringify(member)))) {
           deleteLogins(sql, gone.key);
           endWatching(sql, gone.key);
@@ -64,18 +75,22 @@ export function createLogins(context: NamespaceContext): Logins {
 
     createLoginChallenge: ({ key, audience }) => challenges.make(key, memberOf(key) !== undefined, audience),
 
-    async createLogin({ key, proof, audience }) {
+    async createLogin({ requestId, key, proof, audience }) {
       const open = challenges.open(key);
       if (isRefusal(open)) return open;
       const expected = { runner: key, audience, challenge: open.challenge };
       const proven = await verifySession(proof, expected, LOGIN_PAYLOAD_TYPE);
-      if (!proven.ok) return refuseProof(proven);
+      if (!proven.ok) {
+        context.refused.count("logins");
+        return refuseProof(proven);
+      }
       const { text, hash } = await mintSession("plu", key);
       const member = memberOf(key);
       if (member === undefined || !challenges.spend(key, open)) return unauthenticated();
       const now = Date.now();
       const expiresAt = now + LIMITS.loginMs;
-      context.commit(key, now, () => {
+      context.commit(key, now, (_, note) => {
+        note({ action: "login.created", target: `members/${key}`, requestId });
         const live = readLogins(sql, key);
         const over = live.filter((login, at) => login.expiresAt <= now || at <= live.length - LIMITS.loginsPerMember);
         for (const login of over) deleteLogin(sql, key, login.hash);
@@ -86,14 +101,15 @@ export function createLogins(context: NamespaceContext): Logins {
       return { token: text, role, scopes: [ROLES[role]], ...confined, expiresAt: formatTime(expiresAt) };
     },
 
-    async endLogin({ credential }) {
+    async endLogin({ requestId, credential }) {
       const key = sessionKey("plu", credential);
       const hash = await hashCredential(credential);
       const ended =
         key !== null &&
-        context.commit(key, Date.now(), () => {
+        context.commit(key, Date.now(), (_, note) => {
           const found = deleteLogin(sql, key, hash);
           if (found) endWatching(sql, key);
+          if (found) note({ action: "login.ended", target: `members/${key}`, requestId });
           return found;
         });
       return ended || refuse("wrong-state", "This credential is no login; a token is revoked by its id.");

@@ -90,4 +90,11 @@ export const MIGRATIONS: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID;
     `,
   },
+  {
+    id: "audit",
+    sql: `
+      CREATE TABLE audit (sequence INTEGER PRIMARY KEY, at INTEGER NOT NULL, entry TEXT NOT NULL) STRICT;
+      CREATE TABLE audit_heads (sequence INTEGER PRIMARY KEY, envelope TEXT NOT NULL) STRICT;
+    `,
+  },
 ];

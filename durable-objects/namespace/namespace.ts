@@ -243,6 +243,10 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     return this.#parts?.settings.putTriggers(call) ?? notOpen();
   }
 
+  async listAudit(call: Call<"listAudit">): Answer<"listAudit"> {
+    return this.#parts?.audit.list(call) ?? notOpen();
+  }
+
   // Webhooks
 
   async receiveHook(call: Call<"receiveHook">): Answer<"receiveHook"> {
@@ -306,11 +310,13 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     this.#parts?.watchers.broken();
   }
 
-  /** What is due: retention and hand-overs. Neither throws, because the platform gives up on an alarm that does; what failed is due later. */
+  /** What is due: the signature of the audit log, retention and hand-overs. None throws, because the platform gives up on an alarm that does; what failed is due later. */
   override async alarm(): Promise<void> {
     const parts = this.#parts;
     if (parts === null) return;
     parts.alarm.forget();
+    // Signed first: what it commits would plan another sweep.
+    await parts.audit.signIfDue(Date.now());
     parts.sweeper.sweepIfDue(Date.now());
     await parts.outbox.flush();
     parts.alarm.arm();

@@ -5,6 +5,7 @@ import { createEventLog } from "../shared/event-log.ts";
 import { createHistory, type History } from "../shared/history.ts";
 import { createOutgoing } from "../shared/outgoing.ts";
 import { createWatchers, type Watchers } from "../shared/watchers.ts";
+import { type Audit, createAudit, createRefusedSignatures } from "./audit.ts";
 import { type Access, createAccess } from "./access.ts";
 import { type Authorizer, createAuthorizer } from "./authorizer.ts";
 import { type Alarm, createAlarm, createContext, type NamespaceContext } from "./context.ts";
@@ -35,6 +36,7 @@ export type Parts = {
   secrets: Secrets;
   settings: Settings;
   hooks: Hooks;
+  audit: Audit;
   listing: Listing;
   outbox: Outbox;
   sweeper: Sweeper;
@@ -54,7 +56,16 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
     readLog: null,
   });
   const alarm = createAlarm(storage);
-  const context = createContext({ namespace, env, storage, alarm, log, history, watchers });
+  const context = createContext({
+    namespace,
+    env,
+    storage,
+    alarm,
+    log,
+    history,
+    watchers,
+    refused: createRefusedSignatures(),
+  });
   const outgoing = createOutgoing({ fetch: (url, init) => fetch(url, init), now: () => Date.now() });
   const authorizer = createAuthorizer(context, outgoing);
   reviveOutbox(storage.sql);
@@ -71,6 +82,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
     secrets: createSecrets(context),
     settings: createSettings(context),
     hooks: createHooks(context),
+    audit: createAudit(context, alarm),
     listing: createListing(context),
     outbox: createOutbox(context, {
       runner: runnerCourier(context),

@@ -25,10 +25,19 @@ import { findRunner, isActive } from "./store/runners.ts";
 
 /** Sealed secrets of a namespace, and where to seal to. Nothing here can open a box. */
 export type Secrets = {
-  putRecipient(call: { runner: RunnerId; recipient: WireEnvelope }): Promise<true | Refusal>;
+  putRecipient(call: {
+    requestId?: string | undefined;
+    runner: RunnerId;
+    recipient: WireEnvelope;
+  }): Promise<true | Refusal>;
   listSecrets(): SecretView[];
-  putSecret(call: { actor: string; name: string; body: SecretBody }): SecretView | Refusal;
-  removeSecret(call: { actor: string; name: string }): true | Refusal;
+  putSecret(call: {
+    requestId?: string | undefined;
+    actor: string;
+    name: string;
+    body: SecretBody;
+  }): SecretView | Refusal;
+  removeSecret(call: { requestId?: string | undefined; actor: string; name: string }): true | Refusal;
   fill(secrets: readonly JobSecret[]): JobSecret[] | Refusal;
 };
 
@@ -36,34 +45,43 @@ export type Secrets = {
 export function createSecrets(context: NamespaceContext): Secrets {
   const { sql } = context;
   return {
-    async putRecipient({ runner, recipient }) {
+    async putRecipient({ requestId, runner, recipient }) {
       const verified = await verifyRecipient(recipient, runner);
       if (!verified.ok) return refuse("bad-signature", `The recipient is refused: ${verified.detail}.`);
       if (!isActive(findRunner(sql, runner))) return refuse("forbidden", "This runner was revoked.");
       const known = findRecipient(sql, runner);
       if (JSON.stringify(known) !== JSON.stringify(recipient))
-        context.commit(runner, Date.now(), () => saveRecipient(sql, runner, recipient));
+        context.commit(runner, Date.now(), (_, note) => {
+          saveRecipient(sql, runner, recipient);
+          const before = known === null ? {} : { before: known };
+          note({ action: "recipient.stored", target: `runners/${runner}`, requestId, ...before, after: recipient });
+        });
       return true;
     },
 
     listSecrets: () => readSecrets(sql).map(viewOf),
 
-    putSecret({ actor, name, body }) {
+    putSecret({ requestId, actor, name, body }) {
       if (findSecret(sql, name) === null && countSecrets(sql) >= LIMITS.secretsStored)
         return refuse("quota-exceeded", `${LIMITS.secretsStored} secrets are stored, which is the limit.`);
       const now = Date.now();
       const secret: StoredSecret = { ...body, name, storedAt: now, storedBy: actor };
-      context.commit(actor, now, (emit) => {
+      const known = findSecret(sql, name);
+      context.commit(actor, now, (emit, note) => {
         saveSecret(sql, secret);
+        const before = known === null ? {} : { before: known };
+        note({ action: "secret.stored", target: `secrets/${name}`, requestId, ...before, after: secret });
         emit({ type: "secret.stored", subject: `secrets/${name}`, data: { secret: viewOf(secret) } });
       });
       return viewOf(secret);
     },
 
-    removeSecret({ actor, name }) {
-      if (findSecret(sql, name) === null) return refuse("not-found", `There is no secret ${name}.`);
-      context.commit(actor, Date.now(), (emit) => {
+    removeSecret({ requestId, actor, name }) {
+      const known = findSecret(sql, name);
+      if (known === null) return refuse("not-found", `There is no secret ${name}.`);
+      context.commit(actor, Date.now(), (emit, note) => {
         deleteSecret(sql, name);
+        note({ action: "secret.removed", target: `secrets/${name}`, requestId, before: known });
         emit({ type: "secret.removed", subject: `secrets/${name}`, data: { secret: { name } } });
       });
       return true;

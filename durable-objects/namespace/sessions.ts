@@ -44,7 +44,10 @@ export function createSessions(context: NamespaceContext): Sessions {
       const open = challenges.open(runner);
       if (isRefusal(open)) return open;
       const proven = await verifySession(proof, { runner, audience, challenge: open.challenge });
-      if (!proven.ok) return refuseProof(proven);
+      if (!proven.ok) {
+        context.refused.count("runners/session");
+        return refuseProof(proven);
+      }
       const { text, hash } = await mintSession("pls", runner);
       const found = findRunner(sql, runner);
       if (!isActive(found) || !challenges.spend(runner, open)) return unauthenticated();

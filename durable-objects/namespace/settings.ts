@@ -21,11 +21,21 @@ import { findRunner, readRunnerKeys } from "./store/runners.ts";
 /** Trust policy, trigger rules and hooks. */
 export type Settings = {
   getTrust(): TrustPolicy;
-  putTrust(call: { actor: string; policy: TrustPolicy; ifMatch: string | null }): TrustPolicy | Refusal;
+  putTrust(call: {
+    requestId?: string | undefined;
+    actor: string;
+    policy: TrustPolicy;
+    ifMatch: string | null;
+  }): TrustPolicy | Refusal;
   /** Whom the namespace trusts now, for votes of these runners (none: for a job that has no votes yet). */
   trustBasis(call: { runners: readonly RunnerId[] }): TrustBasis;
   getTriggers(): TriggersView;
-  putTriggers(call: { actor: string; body: TriggersBody; ifMatch: string | null }): TriggersView | Refusal;
+  putTriggers(call: {
+    requestId?: string | undefined;
+    actor: string;
+    body: TriggersBody;
+    ifMatch: string | null;
+  }): TriggersView | Refusal;
 };
 
 /** Makes the settings of a namespace. */
@@ -36,15 +46,16 @@ export function createSettings(context: NamespaceContext): Settings {
   return {
     getTrust,
 
-    putTrust({ actor, policy, ifMatch }) {
+    putTrust({ requestId, actor, policy, ifMatch }) {
       const now = Date.now();
       const current = getTrust();
       const conflict = checkIfMatch(ifMatch, current.version);
       if (conflict !== null) return conflict;
       const accepted = acceptPolicy(current, policy, now);
       if (!accepted.ok) return refusePolicy(accepted);
-      context.commit(actor, now, (emit) => {
+      context.commit(actor, now, (emit, note) => {
         saveTrust(sql, policy);
+        note({ action: "trust.changed", target: "trust", requestId, before: current, after: policy });
         emit({ type: "trust.changed", subject: "trust", data: { policy } });
       });
       return policy;
@@ -67,16 +78,19 @@ export function createSettings(context: NamespaceContext): Settings {
 
     getTriggers: () => triggersView(readTriggers(sql)),
 
-    putTriggers({ actor, body, ifMatch }) {
+    putTriggers({ requestId, actor, body, ifMatch }) {
       const now = Date.now();
-      const { version, hooks: before } = readTriggers(sql);
+      const current = readTriggers(sql);
+      const { version } = current;
       const refused = checkIfMatch(ifMatch, version) ?? checkTriggers(body);
       if (refused !== null) return refused;
-      const hooks = takeHooks(body.hooks, before);
+      const hooks = takeHooks(body.hooks, current.hooks);
       if (isRefusal(hooks)) return hooks;
       const stored: StoredTriggers = { ...body, version: version + 1, hooks };
-      context.commit(actor, now, (emit) => {
+      context.commit(actor, now, (emit, note) => {
+        const before = triggersView(current);
         saveTriggers(sql, stored);
+        note({ action: "triggers.changed", target: "triggers", requestId, before, after: triggersView(stored) });
         emit({ type: "triggers.changed", subject: "triggers", data: { triggers: triggersView(stored) } });
       });
       return triggersView(stored);

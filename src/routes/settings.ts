@@ -9,6 +9,7 @@ import {
   drainRunner,
   endLogin,
   getAuthorizer,
+  getAudit,
   getCapabilities,
   getHealth,
   getMembers,
@@ -79,15 +80,19 @@ export function settingsRoutes(app: App): void {
       }),
     ),
   );
-  implement(app, createToken, async ({ params, body, principal, env }) =>
-    created(await namespaceObject(env, params.ns).createToken({ actor: principal.actor, body })),
+  implement(app, createToken, async ({ requestId, params, body, principal, env }) =>
+    created(await namespaceObject(env, params.ns).createToken({ requestId, actor: principal.actor, body })),
   );
   implement(app, listTokens, async ({ params, env }) => {
     const items = await namespaceObject(env, params.ns).listTokens();
     return isRefusal(items) ? items : { status: 200, body: { items } };
   });
-  implement(app, revokeToken, async ({ params, principal, env }) => {
-    const answer = await namespaceObject(env, params.ns).revokeToken({ actor: principal.actor, id: params.token });
+  implement(app, revokeToken, async ({ requestId, params, principal, env }) => {
+    const answer = await namespaceObject(env, params.ns).revokeToken({
+      requestId,
+      actor: principal.actor,
+      id: params.token,
+    });
     forgetCallers(params.ns);
     return isRefusal(answer) ? answer : { status: 204, body: null };
   });
@@ -101,20 +106,21 @@ export function settingsRoutes(app: App): void {
       }),
     ),
   );
-  implement(app, createLogin, async ({ params, body, request, env }) => {
+  implement(app, createLogin, async ({ requestId, params, body, request, env }) => {
     const audience = audienceOf(env, request, params.ns);
     const object = namespaceObject(env, params.ns);
     if (body.proof === undefined) return ok(await object.createLoginChallenge({ key: body.key, audience }));
-    return created(await object.createLogin({ key: body.key, proof: body.proof, audience }));
+    return created(await object.createLogin({ requestId, key: body.key, proof: body.proof, audience }));
   });
-  implement(app, endLogin, async ({ params, bearer, env }) => {
-    const answer = await namespaceObject(env, params.ns).endLogin({ credential: bearer ?? "" });
+  implement(app, endLogin, async ({ requestId, params, bearer, env }) => {
+    const answer = await namespaceObject(env, params.ns).endLogin({ requestId, credential: bearer ?? "" });
     forgetCallers(params.ns);
     return isRefusal(answer) ? answer : { status: 204, body: null };
   });
   versionedRoutes(app);
   runnerRoutes(app);
   secretRoutes(app);
+  auditRoutes(app);
   hookRoutes(app);
 }
 
@@ -123,30 +129,39 @@ function secretRoutes(app: App): void {
     const items = await namespaceObject(env, params.ns).listSecrets();
     return isRefusal(items) ? items : { status: 200, body: { items } };
   });
-  implement(app, putSecret, async ({ params, body, principal, env }) =>
-    ok(await namespaceObject(env, params.ns).putSecret({ actor: principal.actor, name: params.secret, body })),
+  implement(app, putSecret, async ({ requestId, params, body, principal, env }) =>
+    ok(
+      await namespaceObject(env, params.ns).putSecret({ requestId, actor: principal.actor, name: params.secret, body }),
+    ),
   );
-  implement(app, removeSecret, async ({ params, principal, env }) => {
-    const call = { actor: principal.actor, name: params.secret };
+  implement(app, removeSecret, async ({ requestId, params, principal, env }) => {
+    const call = { requestId, actor: principal.actor, name: params.secret };
     const answer = await namespaceObject(env, params.ns).removeSecret(call);
     return isRefusal(answer) ? answer : { status: 204, body: null };
   });
-  implement(app, putRecipient, async ({ params, body, principal, env }) => {
+  implement(app, putRecipient, async ({ requestId, params, body, principal, env }) => {
     if (principal.kind !== "runner" || principal.runner !== params.runner)
       return refuse("forbidden", "A runner publishes its own recipient, no other's.");
-    const call = { runner: params.runner, recipient: body.recipient };
+    const call = { requestId, runner: params.runner, recipient: body.recipient };
     const answer = await namespaceObject(env, params.ns).putRecipient(call);
     return isRefusal(answer) ? answer : { status: 204, body: null };
   });
+}
+
+function auditRoutes(app: App): void {
+  implement(app, getAudit, async ({ params, query, env }) =>
+    ok(await namespaceObject(env, params.ns).listAudit({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })),
+  );
 }
 
 function versionedRoutes(app: App): void {
   implement(app, getTrust, async ({ params, request, env }) =>
     versioned(request, readablePolicy(acceptedProtocol(request), await namespaceObject(env, params.ns).getTrust())),
   );
-  implement(app, putTrust, async ({ params, body, principal, request, env }) =>
+  implement(app, putTrust, async ({ requestId, params, body, principal, request, env }) =>
     tagged(
       await namespaceObject(env, params.ns).putTrust({
+        requestId,
         actor: principal.actor,
         policy: body,
         ifMatch: request.headers.get("if-match"),
@@ -156,9 +171,14 @@ function versionedRoutes(app: App): void {
   implement(app, getMembers, async ({ params, request, env }) =>
     versioned(request, await namespaceObject(env, params.ns).getMembers()),
   );
-  implement(app, putMembers, async ({ params, body, principal, request, env }) => {
+  implement(app, putMembers, async ({ requestId, params, body, principal, request, env }) => {
     const ifMatch = request.headers.get("if-match");
-    const answer = await namespaceObject(env, params.ns).putMembers({ actor: principal.actor, body, ifMatch });
+    const answer = await namespaceObject(env, params.ns).putMembers({
+      requestId,
+      actor: principal.actor,
+      body,
+      ifMatch,
+    });
     forgetCallers(params.ns);
     return tagged(answer);
   });
@@ -174,9 +194,10 @@ function versionedRoutes(app: App): void {
   implement(app, getTriggers, async ({ params, request, env }) =>
     versioned(request, await namespaceObject(env, params.ns).getTriggers()),
   );
-  implement(app, putTriggers, async ({ params, body, principal, request, env }) =>
+  implement(app, putTriggers, async ({ requestId, params, body, principal, request, env }) =>
     tagged(
       await namespaceObject(env, params.ns).putTriggers({
+        requestId,
         actor: principal.actor,
         body,
         ifMatch: request.headers.get("if-match"),
@@ -193,41 +214,48 @@ function runnerRoutes(app: App): void {
   implement(app, listRunners, async ({ params, query, env }) =>
     ok(await namespaceObject(env, params.ns).listRunners({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })),
   );
-  implement(app, drainRunner, async ({ params, principal, env }) =>
+  implement(app, drainRunner, async ({ requestId, params, principal, env }) =>
     ok(
       await namespaceObject(env, params.ns).drainRunner({
+        requestId,
         actor: principal.actor,
         runner: params.runner,
         drained: true,
       }),
     ),
   );
-  implement(app, undrainRunner, async ({ params, principal, env }) =>
+  implement(app, undrainRunner, async ({ requestId, params, principal, env }) =>
     ok(
       await namespaceObject(env, params.ns).drainRunner({
+        requestId,
         actor: principal.actor,
         runner: params.runner,
         drained: false,
       }),
     ),
   );
-  implement(app, revokeRunner, async ({ params, principal, env }) => {
+  implement(app, revokeRunner, async ({ requestId, params, principal, env }) => {
     const object = namespaceObject(env, params.ns);
-    const answer = await object.revokeRunner({ actor: principal.actor, runner: params.runner });
+    const answer = await object.revokeRunner({ requestId, actor: principal.actor, runner: params.runner });
     forgetCallers(params.ns);
     return ok(answer);
   });
-  implement(app, createRegistration, async ({ params, body, principal, env }) =>
+  implement(app, createRegistration, async ({ requestId, params, body, principal, env }) =>
     created(
       await namespaceObject(env, params.ns).createRegistration({
+        requestId,
         actor: principal.actor,
         pool: body.pool ?? "default",
       }),
     ),
   );
-  implement(app, registerRunner, async ({ params, body, request, env }) =>
+  implement(app, registerRunner, async ({ requestId, params, body, request, env }) =>
     created(
-      await namespaceObject(env, params.ns).registerRunner({ ...body, audience: audienceOf(env, request, params.ns) }),
+      await namespaceObject(env, params.ns).registerRunner({
+        requestId,
+        ...body,
+        audience: audienceOf(env, request, params.ns),
+      }),
     ),
   );
   implement(app, createSession, async ({ params, body, request, env }) => {

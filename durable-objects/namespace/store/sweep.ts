@@ -1,4 +1,5 @@
 import { LIMITS, type Millis } from "@plumule/protocol";
+import { pruneAudit } from "./audit.ts";
 
 /** Rows that one step removes from one table, so that a sweep never holds the object for long. */
 const STEP_ROWS = 500;
@@ -44,6 +45,7 @@ export function sweep(sql: SqlStorage, now: Millis): { more: boolean; later: boo
       "DELETE FROM deployments WHERE id IN (SELECT id FROM deployments WHERE removed = 1 AND updated_at <= ? LIMIT ?)",
       new Date(old).toISOString(),
     ),
+    pruneAudit(sql, STEP_ROWS),
   ];
   const { later } = sql
     .exec<{ later: number }>(

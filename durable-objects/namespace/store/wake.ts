@@ -1,13 +1,14 @@
 import { LIMITS, type Millis } from "@plumule/protocol";
+import { auditDueAt } from "./audit.ts";
 
 /** How long what is to be forgotten may wait, ms: one wake-up an hour, and only of a namespace that something happened in. */
 export const SWEEP_MS = 3600_000;
 
 /**
- * When the object has to wake: the next hand-over that is due, or the next sweep; null when there is neither. A row behind another one of its
+ * When the object has to wake: the next hand-over that is due, the next sweep, or when the audit log has to be signed; null when there is nothing. A row behind another one of its
  * lane is due when that one is gone: an alarm for it would fire again and again.
  */
-export function nextWakeAt(sql: SqlStorage): Millis | null {
+export function nextWakeAt(sql: SqlStorage, signNotBefore: Millis): Millis | null {
   const { at } = sql
     .exec<{ at: Millis | null }>(
       `SELECT min(at) AS at FROM (
@@ -17,7 +18,9 @@ export function nextWakeAt(sql: SqlStorage): Millis | null {
       LIMITS.outboxAttempts,
     )
     .one();
-  return at;
+  const due = auditDueAt(sql);
+  const sign = due === null ? null : Math.max(due, signNotBefore);
+  return at === null || sign === null ? (at ?? sign) : Math.min(at, sign);
 }
 
 /** Plans a sweep, unless one is planned. */

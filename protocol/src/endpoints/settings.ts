@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { loginSchema, membersBodySchema, membersViewSchema } from "../access.ts";
 import { authorizerBodySchema, authorizerViewSchema } from "../authorizer.ts";
+import { auditItemSchema } from "../audit.ts";
 import { namespaceIdSchema, runnerIdSchema } from "../ids.ts";
 import { LIMITS } from "../limits.ts";
 import {
@@ -253,6 +254,18 @@ export const removeSecret = endpoint({
   params: secret,
   answers: { 204: null },
   refusals: ["not-found"],
+});
+
+export const getAudit = endpoint({
+  name: "getAudit",
+  method: "get",
+  path: "/v1/:ns/audit",
+  summary: "The audit log, oldest rows first: the text of each, and the heads that the broker signed",
+  access: "admin",
+  params: ns,
+  query: z.strictObject({ cursor, limit }),
+  answers: { 200: pageOf("AuditPage", auditItemSchema) },
+  refusals: ["invalid-cursor"],
 });
 
 const hookAnswer = deliveryViewSchema;
