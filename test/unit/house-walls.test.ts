@@ -25,7 +25,12 @@ const walls: Readonly<Record<string, Wall>> = {
       `await import("yaml");`,
       `import { z } from "zod";`,
     ],
-    allowed: [`import * as schema from "zod";`, `import "@noble/ed25519";`, `import "@noble/hashes/sha2.js";`, `import "./ids.ts";`],
+    allowed: [
+      `import * as schema from "zod";`,
+      `import "@noble/ed25519";`,
+      `import "@noble/hashes/sha2.js";`,
+      `import "./ids.ts";`,
+    ],
   },
   "protocol/src/seal.ts": {
     refused: [`import "node:crypto";`, `import "yaml";`, `import "./index.ts";`],
