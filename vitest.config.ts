@@ -7,6 +7,7 @@ export default defineConfig({
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       { test: { name: "model", include: ["test/model/**/*.test.ts"] } },
+      { test: { name: "simulation", include: ["test/simulation/**/*.test.ts"] } },
       {
         plugins: [
           cloudflareTest({

@@ -26,6 +26,7 @@ const commands = {
   check: { required: [], optional: [], start: check },
   bench: { required: [], optional: [], start: (args) => run("node", ["bench/main.ts", ...args]) },
   chaos: { required: [], optional: [nix, bubblewrap], start: (args) => run("node", ["test/chaos/main.ts", ...args]) },
+  simulate: { required: [], optional: [], start: (args) => run("node", ["test/simulation/main.ts", ...args]) },
   model: { required: [], optional: [], start: (args) => run("node", ["test/model/main.ts", ...args]) },
 };
 

@@ -116,6 +116,15 @@ describe("asking for work", () => {
     bench.tell({ type: "write refused", effect });
     expect(bench.memory).toMatchObject({ key: "a", runs: [] });
   });
+
+  it("takes the answer to the question that it asked while the disk refused the assignment, and asks on", () => {
+    const bench = new Bench().tell(...ASSIGNED);
+    const effect = bench.done.find((one) => one.do === "store run")!;
+    bench.tell({ type: "work wanted", freshKey: "b" }, { type: "write refused", effect });
+    expect(bench.memory).toMatchObject({ key: "b", asking: true, runs: [] });
+    bench.tell({ type: "poll answered", key: "b", run: null });
+    expect(bench.memory.asking).toBe(false);
+  });
 });
 
 describe("beginning a run", () => {

@@ -209,8 +209,10 @@ function refused(memory: Memory, effect: Effect): Decided {
     case "store run": {
       const run = memory.runs.find((one) => one.run === effect.record.run);
       if (run === undefined) return unchanged(memory);
-      // Nothing of it is on the disk but its key, which brings it again.
-      if (effect.record.state === "assigned") return unchanged({ ...without(memory, run), key: run.requestKey });
+      // Nothing of it is on the disk but its key, which brings it again, unless work was asked for under another one meanwhile: an answer to a
+      // key that is not known any more would be waited for for ever. Then the broker's deadline for the acknowledgement sends the job elsewhere.
+      if (effect.record.state === "assigned")
+        return unchanged({ ...without(memory, run), key: memory.key ?? run.requestKey });
       return conclude(memory, run, "given-back");
     }
     // The result is the work: it is tried until the disk has room, and its run keeps its place until then.

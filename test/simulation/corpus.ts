@@ -1,0 +1,10 @@
+/** A seed that found something once, and what it was. It stays green from then on, as far as worlds still unfold as they did. */
+export type PastFailure = { seed: number; was: string };
+
+/** Past failures, oldest first. */
+export const CORPUS: readonly PastFailure[] = [
+  {
+    seed: 246,
+    was: "a runner whose disk refused an assignment while it asked for more work waited for an answer to a forgotten key, for ever",
+  },
+];

@@ -1,0 +1,28 @@
+// In place of `runner/src/workspace.ts`: folders without git.
+import { join } from "node:path";
+import type { WorkspaceResult } from "../../../runner/src/workspace.ts";
+import { currentDisk } from "./computer.ts";
+
+export async function createWorkspace(options: { workspaces: string; runId: string }): Promise<WorkspaceResult> {
+  const disk = currentDisk();
+  const folder = join(options.workspaces, options.runId);
+  const workspace = {
+    folder,
+    checkout: join(folder, "checkout"),
+    home: join(folder, "home"),
+    temporary: join(folder, "tmp"),
+  };
+  for (const path of Object.values(workspace)) disk.makeFolder(path);
+  await disk.busy();
+  return { ok: true, workspace };
+}
+
+export async function removeWorkspace(workspaces: string, runId: string): Promise<boolean> {
+  currentDisk().remove(join(workspaces, runId));
+  return true;
+}
+
+export async function listWorkspaces(workspaces: string): Promise<string[]> {
+  const disk = currentDisk();
+  return disk.isFolder(workspaces) ? disk.list(workspaces) : [];
+}
