@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 import { readFileSync } from "node:fs";
 
 // The parts are loaded when they are needed, since an answer to `--version` should not wait for all of them.

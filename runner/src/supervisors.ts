@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { homedir, tmpdir } from "node:os";
+import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Supervisor } from "./core/model.ts";
 import { NETWORK_VARIABLES } from "./git.ts";
@@ -29,7 +30,8 @@ export type Supervisors = {
   close(): void;
 };
 
-const module = fileURLToPath(new URL("./supervisor/main.ts", import.meta.url));
+/** Beside this file, and of its kind: a bundle has no TypeScript. */
+const module = fileURLToPath(new URL(`./supervisor/main${extname(import.meta.url)}`, import.meta.url));
 
 /** Opens the supply. `cache` is a folder for compiled code, which halves what a start costs. */
 export function openSupervisors(cache: string): Supervisors {
