@@ -21,6 +21,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   secret: { group: "Machines and keys:", load: async () => (await import("./commands/secret.ts")).secretCommand() },
   token: { group: "Machines and keys:", load: async () => (await import("./commands/token.ts")).tokenCommand() },
   member: { group: "Machines and keys:", load: async () => (await import("./commands/member.ts")).memberCommand() },
+  audit: { group: "Machines and keys:", load: async () => (await import("./commands/audit.ts")).auditCommand() },
   login: { group: "You:", load: async () => (await import("./commands/login.ts")).loginCommand() },
   logout: { group: "You:", load: async () => (await import("./commands/login.ts")).logoutCommand() },
   open: { group: "You:", load: async () => (await import("./commands/login.ts")).openCommand() },

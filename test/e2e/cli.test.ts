@@ -4,7 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { get, type IncomingMessage } from "node:http";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { getStatements, jobViewSchema, type JobView, type RunnerId } from "@plumule/protocol";
+import { createRegistration, getStatements, jobViewSchema, type JobView, type RunnerId } from "@plumule/protocol";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { makeRepository, startTestBroker, type TestBroker } from "../support/broker.ts";
 
@@ -288,6 +288,42 @@ describe("what cannot be done", () => {
     const { code, out, err } = await plumule("submit", "x", "--shell", "true", "--pool", "NO", "--json");
     expect([code, err]).toEqual([2, ""]);
     expect(JSON.parse(out)).toMatchObject({ exitCode: 2, error: { errors: [{ pointer: "/requires/pool" }] } });
+  });
+});
+
+describe("the audit log from the command line", () => {
+  it("is shown, kept as a file, and verified offline under the broker's key; a changed row is found", async () => {
+    await plumule("token", "create", "audited", "--scope", "read");
+    const shown = await plumule("audit", "ls");
+    expect(shown.out).toMatch(/token\.created/);
+    expect(shown.out).toMatch(/runner\.registered/);
+    const kept = await plumule("audit", "ls", "--json");
+    expect(kept.code).toBe(0);
+    const file = join(broker.folder, "audit.jsonl");
+    // The broker signs in ten minutes, or after 64 rows.
+    const rows = kept.out.trim().split("\n").length;
+    for (let count = rows; count < 70; count += 1) await broker.ask(createRegistration, { body: {} });
+    let signed = "";
+    await expect
+      .poll(async () => (signed = (await plumule("audit", "ls", "--json")).out), { timeout: 15_000 })
+      .toContain('"head"');
+    await writeFile(file, signed);
+    const { brokerKey } = (await (await fetch(`${broker.url}/v1`)).json()) as { brokerKey: string };
+    const offline = { cwd: broker.folder, env: { PLUMULE_URL: "http://127.0.0.1:1" } };
+    const good = await start(["audit", "verify", file, "--trust", brokerKey], offline).done;
+    expect([good.code, good.err]).toEqual([
+      0,
+      expect.stringMatching(/✓ rows 1 to \d+ are as they were signed, from the first row/),
+    ]);
+    expect((await plumule("audit", "verify", "--trust", brokerKey)).code).toBe(0);
+    const foreign = await start(["audit", "verify", file, "--trust", runner], offline).done;
+    expect([foreign.code, foreign.err]).toEqual([8, expect.stringMatching(/the head is not believed/)]);
+    await writeFile(file, signed.replace("token.created", "token.revoked"));
+    const forged = await start(["audit", "verify", file, "--trust", brokerKey], offline).done;
+    expect([forged.code, forged.err]).toEqual([
+      8,
+      expect.stringMatching(/✗ line \d+, row \d+: it follows another row/),
+    ]);
   });
 });
 
