@@ -1,4 +1,5 @@
 // In place of `runner/src/leftovers.ts`: a simulated job has no process but its supervisor.
+export * from "../../../runner/src/leftovers.ts";
 import type { Supervisor } from "../../../runner/src/core/model.ts";
 import { currentComputer } from "./computer.ts";
 

@@ -1,4 +1,5 @@
 // In place of `runner/src/machine.ts`: a machine that needs no probing.
+export * from "../../../runner/src/machine.ts";
 import type { Machine } from "../../../runner/src/machine.ts";
 import type { RunnerConfig } from "../../../runner/src/config.ts";
 

@@ -41,6 +41,8 @@ export function hookModules(changes: readonly SourceChange[]): void {
       if (given !== undefined && !context.parentURL?.startsWith(urlOf(HERE)))
         return { url: urlOf(`${HERE}${given}`), shortCircuit: true };
       const resolved = next(specifier, context);
+      // What stands in for a module may have the rest of it from there.
+      if (context.parentURL?.startsWith(urlOf(HERE)) === true) return resolved;
       const standIn = STAND_INS[resolved.url.slice(urlOf("/").length)];
       return standIn === undefined ? resolved : { url: urlOf(`${HERE}${standIn}`), shortCircuit: true };
     },

@@ -1,4 +1,5 @@
 // In place of `runner/src/process-identity.ts`: the processes of a simulated machine.
+export * from "../../../runner/src/process-identity.ts";
 import type { ProcessIdentity } from "../../../runner/src/process-identity.ts";
 import { currentComputer } from "./computer.ts";
 

@@ -1,4 +1,5 @@
 // In place of `runner/src/tasks/steps.ts`: a job that does what its submitter wrote into it, on the clock of the world.
+export * from "../../../runner/src/tasks/steps.ts";
 import { basename } from "node:path";
 import type { Task } from "@plumule/protocol";
 import { pause } from "../../../runner/src/backoff.ts";

@@ -1,4 +1,5 @@
 // In place of `runner/src/supervisors.ts`: the real supervisor, as another process of the simulated machine.
+export * from "../../../runner/src/supervisors.ts";
 import { superviseRun } from "../../../runner/src/supervisor/supervise.ts";
 import type { Supervisors, WaitingSupervisor } from "../../../runner/src/supervisors.ts";
 import { currentContext, runAs } from "./clock.ts";

@@ -1,4 +1,5 @@
 // In place of `runner/src/workspace.ts`: folders without git.
+export * from "../../../runner/src/workspace.ts";
 import { join } from "node:path";
 import type { WorkspaceResult } from "../../../runner/src/workspace.ts";
 import { currentDisk } from "./computer.ts";
