@@ -195,7 +195,7 @@ class Runner {
     await this.#carried;
     this.#exit.abort();
     this.#hands.leave();
-    supervisors.close();
+    await supervisors.close();
     this.#sayWhatWaits();
     await lock.release();
     return this.#phase === "leaving" ? RUNNER_EXIT.failed : code;

@@ -27,7 +27,8 @@ export type Supervisors = {
   take(): Promise<WaitingSupervisor>;
   /** Has one wait for the next run. */
   refill(): void;
-  close(): void;
+  /** Lets the one that waits go, and resolves when it has gone: it may still be writing into the runner's folder. */
+  close(): Promise<void>;
 };
 
 /** Beside this file, and of its kind: a bundle has no TypeScript. */
@@ -37,10 +38,6 @@ const module = fileURLToPath(new URL(`./supervisor/main${extname(import.meta.url
 export function openSupervisors(cache: string): Supervisors {
   let spare: Promise<WaitingSupervisor> | null = null;
   let isClosed = false;
-  const dismissSpare = (): void => {
-    void spare?.then((one) => one.dismiss()).catch(() => {});
-    spare = null;
-  };
   return {
     async take() {
       const taken = spare ?? start(cache);
@@ -55,9 +52,12 @@ export function openSupervisors(cache: string): Supervisors {
       // Whoever takes it hears why there is none.
       spare.catch(() => {});
     },
-    close() {
+    async close() {
       isClosed = true;
-      dismissSpare();
+      const one = await spare?.catch(() => null);
+      spare = null;
+      one?.dismiss();
+      await one?.ended;
     },
   };
 }

@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,6 +19,7 @@ import {
   submitJob,
 } from "@plumule/protocol";
 import { type RunnerOptions, type RunningRunner, startRunner } from "@plumule/runner";
+import { processesAbout } from "./command-line.ts";
 import { type EmbeddedBroker, startEmbeddedBroker } from "../../cli/src/dev/embedded-broker.ts";
 
 /** A broker of a test's own in real workerd, with a namespace and an admin token of it. */
@@ -113,9 +114,12 @@ export async function startTestBroker(): Promise<TestBroker> {
       for (const runner of runners) for (let signal = 0; signal < 2; signal += 1) runner.stop();
       await Promise.all(runners.map((runner) => runner.done));
       await broker.stop();
-      // A Nix store makes its folders read-only. What is just ending may still put files into its cache, or take them out.
-      spawnSync("chmod", ["-R", "u+w", folder]);
-      await rm(folder, { recursive: true, force: true, maxRetries: 10 });
+      // A supervisor whose run has ended writes its compiled code as it leaves, and daemons of jobs end with it.
+      for (const end = Date.now() + 10_000; processesAbout(folder).length > 0 && Date.now() < end;)
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      // A Nix store makes its folders read-only.
+      execFileSync("chmod", ["-R", "u+w", folder]);
+      await rm(folder, { recursive: true, force: true });
     },
   };
   return test;
