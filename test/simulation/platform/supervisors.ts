@@ -10,7 +10,7 @@ const START_MS = 40;
 const LOOK_MS = 500;
 
 export function openSupervisors(): Supervisors {
-  return { take: start, refill: () => undefined, close: () => undefined };
+  return { take: start, refill: () => undefined, close: async () => undefined };
 }
 
 async function start(): Promise<WaitingSupervisor> {
