@@ -1,6 +1,8 @@
 import { isRefusal, type Quorum, type TrustPolicy } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
 import { liveRuns } from "#durable-objects/deployment/core/model.ts";
+import { renew, renewals } from "#durable-objects/deployment/core/quorum.ts";
+import { nextWake } from "#durable-objects/deployment/core/timers.ts";
 import {
   at,
   BY_DEFAULT,
@@ -57,6 +59,21 @@ describe("the dispatch of replicas", () => {
     expect(lane.claim(PAWN)).toBe(false);
     lane.wait(1_000);
     expect(lane.claim(ROOK)).toBe(true);
+  });
+
+  it("asks now and then whom the policy names, ever more rarely, and offers what is missing to who was added", () => {
+    const lane = new Lane({ replicas: 2, agree: 2 }, { basis: policyOf({ [KING]: "a", [QUEEN]: "b" }) }).begin(KING);
+    const [first] = renewals(lane.state);
+    expect(first?.dueAt).toBe(START + 10_000);
+    expect(nextWake(lane.state, null, null)).toBeLessThanOrEqual(START + 10_000);
+    const before = lane.record.ticket?.number ?? 0;
+    lane.take(renew(lane.state, { job: lane.job, basis: null }, at(START + 10_000)));
+    expect(renewals(lane.state).map(({ dueAt }) => dueAt)).toEqual([START + 30_000]);
+    expect(lane.record.ticket?.number).toBe(before);
+    const basis = policyOf({ [KING]: "a", [QUEEN]: "b", [ROOK]: "c" });
+    lane.take(renew(lane.state, { job: lane.job, basis }, at(START + 30_000)));
+    expect(lane.record.ticket?.number).toBeGreaterThan(before);
+    expect(offers(lane)).toMatchObject([{ needs: { runners: [QUEEN, ROOK] } }]);
   });
 
   it("says how many different runners are missing", () => {
