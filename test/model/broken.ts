@@ -1,5 +1,5 @@
 // What seeded bugs are made of: states and decisions that are wrong in one way.
-import { type Job, liveRun, type State } from "#durable-objects/deployment/core/model.ts";
+import { type Job, liveRuns, type State } from "#durable-objects/deployment/core/model.ts";
 import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
 import type { Timer } from "#durable-objects/deployment/core/timers.ts";
 import type { Change } from "#durable-objects/deployment/core/work.ts";
@@ -7,7 +7,7 @@ import { type Core, REAL } from "./core.ts";
 
 /** What the newest lease of a job would show: the check of token and epoch is gone. */
 export function anyProof<Proof extends LeaseProof>(state: State, proof: Proof): Proof {
-  const run = state.jobs.flatMap((job) => liveRun(job) ?? [])[0];
+  const run = state.jobs.flatMap((job) => liveRuns(job))[0];
   return run === undefined ? proof : { ...proof, run: run.id, leaseSha256: run.leaseSha256, epoch: run.epoch };
 }
 
@@ -24,13 +24,13 @@ export function decidedWithJobs<Decision extends Change>(decided: Decision, chan
   return {
     ...decided,
     state: { ...decided.state, jobs: jobs.map(([, is]) => is) },
-    jobs: [...touched].map((job) => changed.get(job) ?? job),
+    jobs: [...touched].map((job) => changed.get(job) ?? change(job)),
   };
 }
 
 /** The lane looks free, and what is live is put back after the decision. */
 export function hidingOccupant(state: State): State {
-  return { ...state, jobs: state.jobs.filter((job) => liveRun(job) === null) };
+  return { ...state, jobs: state.jobs.filter((job) => liveRuns(job).length === 0) };
 }
 
 /** A core that never names one kind of timer. */

@@ -1,11 +1,11 @@
-import { liveRun } from "#durable-objects/deployment/core/model.ts";
+import { attemptOfRun } from "@plumule/protocol";
 import type { Dispatch } from "#durable-objects/deployment/core/tickets.ts";
 import type { Timer } from "#durable-objects/deployment/core/timers.ts";
 import { always, commit } from "./always.ts";
 import type { Core } from "./core.ts";
 import { submitSteps, withoutCalls } from "./people-steps.ts";
 import { PoolStep } from "./pool.ts";
-import { fence } from "./runner-steps.ts";
+import { fence } from "./machine.ts";
 import type { Scope } from "./scopes.ts";
 import { jobNamed, leaseOf, named, type Step, withPool } from "./step.ts";
 import { type Call, leaseOffer, moment, type PollModel, rebase, type World } from "./world.ts";
@@ -23,9 +23,11 @@ export function brokerSteps(core: Core, scope: Scope, world: World): Step[] {
 
 function timerStep(core: Core, scope: Scope, world: World, timer: Timer): Step {
   return {
-    label: `timer ${timer.kind} of ${jobNamed(timer.job)}`,
+    label: `timer ${timer.kind} of ${timer.run === undefined ? "" : `run ${attemptOfRun(timer.run)} of `}${jobNamed(timer.job)}`,
     take: () => {
-      const epoch = world.state.jobs.find(({ id }) => id === timer.job)?.runs.at(-1)?.epoch ?? 0;
+      const job = world.state.jobs.find(({ id }) => id === timer.job);
+      const epoch = job?.runs.find(({ id }) => id === timer.run)?.epoch ?? 0;
+      if (timer.kind === "lease" && job?.quorum !== undefined) scope.seen.add("a replica lost");
       const before = timer.kind === "lease" ? fence(core, scope, world, epoch) : world;
       return commit(core, before, core.fire(world.state, timer, moment(timer.at)));
     },
@@ -131,14 +133,14 @@ function poolSteps(core: Core, world: World): Step[] {
   for (const claim of claims) {
     const { runner, key, job, number } = claim;
     const decide = (lost: boolean): World => {
-      const live = world.state.jobs.find(({ id }) => id === job);
-      const known = live?.state === "assigned" ? liveRun(live) : null;
+      const live = world.state.jobs.find(({ id }) => id === job)?.runs ?? [];
+      const known = live.find((run) => run.state === "assigned" && run.requestKey === key && run.runner === runner);
       const decided = core.claim(
         world.state,
         { job, ticket: number, lease: leaseOffer(world, { runner, key }) },
         moment(),
       );
-      if (known?.requestKey === key && known.runner === runner)
+      if (known !== undefined)
         always(decided.answer?.run.epoch === known.epoch, "claim: a repeated one gets the same lease", jobNamed(job));
       const pool = new PoolStep(world.pool);
       pool.claimed(claim, lost ? "lost" : decided.answer === null ? null : leaseOf(decided.answer));

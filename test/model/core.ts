@@ -1,4 +1,4 @@
-import { approve, cancel } from "#durable-objects/deployment/core/cancel.ts";
+import { approve, cancel, resolve } from "#durable-objects/deployment/core/cancel.ts";
 import { claim, grantReserved, heartbeat } from "#durable-objects/deployment/core/lease.ts";
 import type { State } from "#durable-objects/deployment/core/model.ts";
 import { noteSent } from "#durable-objects/deployment/core/pool-news.ts";
@@ -24,6 +24,7 @@ export type Core = {
   finish: typeof finish;
   cancel: typeof cancel;
   approve: typeof approve;
+  resolve: typeof resolve;
   remove: typeof remove;
   fire: typeof fire;
   timers: typeof timers;
@@ -58,6 +59,7 @@ export const REAL: Core = {
   finish,
   cancel,
   approve,
+  resolve,
   remove,
   fire,
   timers,

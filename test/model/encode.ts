@@ -1,5 +1,5 @@
 import { JOB_STATES, OUTCOMES } from "@plumule/protocol";
-import { isOccupying, type Job, type Run } from "#durable-objects/deployment/core/model.ts";
+import { type Job, lossCount, type Run } from "#durable-objects/deployment/core/model.ts";
 import {
   jobIndex,
   type Call,
@@ -29,7 +29,7 @@ const STAGES = ["waiting", "working", "ended"];
 const DOINGS = ["waiting", "working", "ended", "killed"];
 const ENDINGS = ["cancelled", "superseded", "failed"];
 const GOING = ["poll", "heartbeat", "prepare", "deliver"];
-const LATE = ["heartbeat", "apply", "result", "put", "drop"];
+const LATE = ["heartbeat", "apply", "result", "put", "drop", "log"];
 
 /**
  * A state as numbers under one order of the runners: everything that a later step can depend on is in it, and nothing else. Names and numbers
@@ -61,6 +61,14 @@ class Encoder {
     this.#push(-1);
     for (const job of jobs) this.#job(job);
     this.#pool();
+    this.#some(
+      world.said.map(
+        (one) => this.#who(one.lease.runner) * 64 + OUTCOMES.indexOf(one.outcome) * 2 + Number(one.content === "true"),
+      ),
+    );
+    for (const { epoch, bytes } of world.logs) this.#push(this.#rank(epoch), bytes);
+    this.#some((world.unknown ?? []).map(({ id }) => jobIndex(id)));
+    this.#push(world.liar === null ? -1 : this.#who(world.liar));
     this.#some(world.calls.map((call) => this.#call(call)));
     this.#some(world.late.map((late) => this.#late(late)));
   }
@@ -113,18 +121,30 @@ class Encoder {
       this.#lease(leases.find((one) => one.run === run) ?? results.find((one) => one.lease.run === run)?.lease);
     const process = (pid: number | undefined): number =>
       pid === undefined ? 0 : 2 + processes.findIndex((one) => one.pid === pid);
-    this.#push(-2, this.#key(disk.key), this.#lease(reply), disk.runs.length, disk.spool.length, processes.length);
+    this.#push(
+      -2,
+      runner.sentBytes,
+      this.#key(disk.key),
+      this.#lease(reply),
+      disk.runs.length,
+      disk.spool.length,
+      processes.length,
+    );
     for (const { run, requestKey, state, supervisor } of disk.runs)
       this.#push(lease(run), this.#key(requestKey), Number(state === "running"), process(supervisor?.pid));
     for (const run of disk.spool) this.#push(lease(run));
-    for (const { run, state, applying, ordered, outcome } of processes)
+    for (const { run, state, applying, ordered, outcome, content, logBytes } of processes)
       this.#push(
         lease(run),
-        DOINGS.indexOf(state) * 4 + 2 * Number(applying) + Number(ordered),
+        DOINGS.indexOf(state) * 8 + 4 * Number(content === "true") + 2 * Number(applying) + Number(ordered),
         outcome === null ? 0 : 1 + OUTCOMES.indexOf(outcome),
+        logBytes,
       );
-    for (const { lease: of, outcome, reason, applied } of results)
-      this.#push(this.#lease(of), OUTCOMES.indexOf(outcome) * 4 + 2 * Number(reason !== null) + Number(applied));
+    for (const { lease: of, outcome, content, reason, applied } of results)
+      this.#push(
+        this.#lease(of),
+        OUTCOMES.indexOf(outcome) * 8 + 4 * Number(content === "true") + 2 * Number(reason !== null) + Number(applied),
+      );
     if (memory === null) return this.#push(-3);
     const { intent, key, asking, runs, spool } = memory;
     this.#push(INTENTS.indexOf(intent), this.#key(key), Number(asking), runs.length, spool.length);
@@ -161,12 +181,22 @@ class Encoder {
       avoid.reduce((bits, id) => bits | (1 << this.#who(id)), 0),
       runs.length,
     );
-    const run = runs.at(-1);
-    if (isOccupying(job) && run !== undefined) this.#run(job, run);
+    for (const run of runs) if (run.finishedAt === null) this.#run(run);
+    if (job.quorum !== undefined) this.#quorum(job, job.quorum);
   }
 
-  #run({ state }: Job, { epoch, runner, requestKey, reportNumber }: Run): void {
-    this.#push(this.#rank(epoch), this.#who(runner), state === "assigned" ? this.#key(requestKey) : -1, reportNumber);
+  #run({ state, epoch, runner, requestKey, reportNumber }: Run): void {
+    const key = state === "assigned" ? this.#key(requestKey) : -1;
+    this.#push(this.#rank(epoch), this.#who(runner), key, reportNumber);
+  }
+
+  #quorum(job: Job, { tieBreakCount, closed, conclusion, verdict }: NonNullable<Job["quorum"]>): void {
+    this.#push(
+      -6,
+      tieBreakCount * 2 + Number(closed),
+      lossCount(job),
+      codeOf(`${conclusion?.state} ${verdict?.verdict} ${verdict?.agreeing} ${verdict?.diverging}`),
+    );
   }
 
   #poll({ runner, key }: PollModel): number {
@@ -176,11 +206,12 @@ class Encoder {
   #pool(): void {
     const { pool, runners } = this.#world;
     this.#push(-5, pool.tickets.length);
-    for (const { job, number, avoid } of pool.tickets)
+    for (const { job, number, avoid, needs } of pool.tickets)
       this.#push(
         jobIndex(job),
         this.#rank(number),
         avoid.reduce((bits, id) => bits | (1 << this.#who(id)), 0),
+        (needs.except ?? []).reduce((bits, id) => bits | (1 << this.#who(id)), 0),
       );
     this.#push(pool.known.reduce((bits, id) => bits | (1 << this.#who(id)), 0));
     // Who was seen last, and who waits longest, goes last and first: the order of polls is the pool's own.
@@ -209,6 +240,8 @@ class Encoder {
         return kind + 8 * (jobIndex(late.ticket.job) * 64 + this.#rank(late.ticket.number));
       case "drop":
         return kind + 8 * (jobIndex(late.job) * 64 + this.#rank(late.number));
+      case "log":
+        return kind + 8 * (this.#lease(late.lease) * 16 + late.offset * 4 + late.length);
       case "result":
         return kind + 8 * (this.#lease(late.result.lease) * 8 + OUTCOMES.indexOf(late.result.outcome));
       default:
@@ -225,8 +258,7 @@ function epochsOf(world: World): number[] {
   for (const { number } of lane.drops) epochs.push(number);
   for (const { ticket, runs } of jobs) {
     if (ticket !== null) epochs.push(ticket.number);
-    const run = runs.at(-1);
-    if (run !== undefined) epochs.push(run.epoch);
+    for (const { finishedAt, epoch } of runs) if (finishedAt === null) epochs.push(epoch);
   }
   for (const { number } of pool.tickets) epochs.push(number);
   for (const { number } of pool.claims) epochs.push(number);
@@ -251,22 +283,55 @@ function epochsOf(world: World): number[] {
   return epochs.filter((epoch, index) => epoch !== epochs[index - 1]);
 }
 
+/** What tells a runner apart whatever the others are called; runners with equal traits may be each other. */
+function traitOf(world: World, runner: RunnerModel, epochs: readonly number[]): number {
+  const { id, disk, memory, going, processes, leases, reply } = runner;
+  const { pool, state, said, liar } = world;
+  let trait = 0;
+  const mix = (number: number): void => {
+    trait = Math.imul(trait ^ (number + 1), 2654435761);
+    trait ^= trait >>> 15;
+  };
+  mix(disk.runs.length * 4 + disk.spool.length);
+  mix(memory === null ? -1 : INTENTS.indexOf(memory.intent) * 2 + Number(memory.asking));
+  for (const { stage, lease } of memory?.runs ?? []) mix(STAGES.indexOf(stage) * 4 + LEASES.indexOf(lease));
+  mix(going.length);
+  for (const { state: doing } of processes) mix(DOINGS.indexOf(doing));
+  for (const { epoch } of leases) mix(epochs.indexOf(epoch));
+  mix(reply === null ? -1 : epochs.indexOf(reply.epoch));
+  mix(pool.polls.findIndex((one) => one.runner === id));
+  mix(Number(pool.known.includes(id)) * 2 + Number(liar === id));
+  for (const one of pool.claims) if (one.runner === id) mix(epochs.indexOf(one.number));
+  for (const { avoid } of state.jobs) mix(Number(avoid.includes(id)));
+  for (const { lease, content } of said) if (lease.runner === id) mix(Number(content === "true"));
+  return trait;
+}
+
+/** The orders of the runners in which one of those has to be found that give the least digest: sorted by trait, equal ones in any order. */
+function ordersOf(traits: readonly number[]): number[][] {
+  let orders: number[][] = [[]];
+  const sorted = traits.map((trait, index) => ({ trait, index })).sort((a, b) => a.trait - b.trait);
+  for (let from = 0; from < sorted.length;) {
+    const same = sorted.filter(({ trait }) => trait === sorted[from]?.trait).map(({ index }) => index);
+    orders = orders.flatMap((order) => permutations(same).map((rest) => [...order, ...rest]));
+    from += same.length;
+  }
+  return orders;
+}
+
 function permutations(items: readonly number[]): number[][] {
   if (items.length < 2) return [[...items]];
   return items.flatMap((item) => permutations(items.filter((one) => one !== item)).map((rest) => [item, ...rest]));
 }
 
-const ORDERS = new Map<number, number[][]>();
 const ENCODER = new Encoder();
 
 /** The same digest for a state and all that differ from it only in names, numbers and the order of equal runners. */
 export function digest(world: World): Digest {
-  const count = world.runners.length;
-  const orders = ORDERS.get(count) ?? permutations(Array.from({ length: count }, (_, index) => index));
-  ORDERS.set(count, orders);
   const epochs = epochsOf(world);
+  const traits = world.runners.map((runner) => traitOf(world, runner, epochs));
   let least: Digest | null = null;
-  for (const order of orders) {
+  for (const order of ordersOf(traits)) {
     ENCODER.encode(world, order, epochs);
     const one = ENCODER.digest();
     if (least === null || one.high < least.high || (one.high === least.high && one.low < least.low)) least = one;

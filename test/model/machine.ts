@@ -36,7 +36,7 @@ export function withProcess(world: World, id: string, run: RunId, change: (one: 
 export function crash(core: Core, world: World, id: string): World {
   const { processes } = runnerOf(world, id);
   const left = processes.filter(({ state }) => state !== "waiting" || !core.machine.sweeps);
-  return tidy(withRunner(world, id, { memory: null, going: [], reply: null, processes: left }), id);
+  return tidy(withRunner(world, id, { memory: null, going: [], reply: null, processes: left, sentBytes: 0 }), id);
 }
 
 /** Forgets assignments that are neither on the disk nor in memory, and what was asked for runs that are over: its answers change nothing. */
@@ -137,7 +137,7 @@ export class Machine {
           going: [...runner.going.filter((one) => one.do !== effect.do || one.run !== effect.run), effect],
         });
       case "prepare":
-        return this.#prepare(runner, effect.run, set, inputs);
+        return this.#prepare(runner, effect.run, (over) => set({ ...over, sentBytes: 0 }), inputs);
       case "begin":
         return process((one) => (one.state === "waiting" ? { ...one, state: "working" } : one));
       case "stop":
@@ -181,7 +181,16 @@ export class Machine {
     inputs: Input[],
   ): World {
     const pid = nameCount + 1;
-    const one: Process = { run, pid, state: "waiting", applying: false, ordered: false, outcome: null };
+    const one: Process = {
+      run,
+      pid,
+      state: "waiting",
+      applying: false,
+      ordered: false,
+      outcome: null,
+      content: "true",
+      logBytes: 0,
+    };
     const more = { nameCount: pid, processes: [...processes, one] };
     if (this.#scope.isSlow) return set({ ...more, going: [...going, { do: "prepare", run }] });
     inputs.push({ type: "supervisor ready", run, supervisor: supervisorOf(one) });
@@ -199,7 +208,55 @@ function resultOf({ leases, processes }: RunnerModel, { run, end }: Extract<Effe
   if (lease === undefined) throw new Error(`the assignment of ${run} is lost`);
   const process = processes.find((one) => one.run === run && one.state !== "waiting");
   const applied = process?.applying === true;
-  if (end !== "seen") return { lease, outcome: "refused", reason: RUNNER_STOPPED, applied };
+  const content = process?.content ?? "true";
+  const logBytes = process?.logBytes ?? 0;
+  if (end !== "seen") return { lease, outcome: "refused", content, reason: RUNNER_STOPPED, applied, logBytes };
   always(process?.state === "ended", "P9 a result says what was seen", run);
-  return { lease, outcome: process?.outcome ?? "refused", reason: null, applied };
+  return { lease, outcome: process?.outcome ?? "refused", content, reason: null, applied, logBytes };
+}
+
+/** A runner whose process is up learns that a supervisor has ended. */
+export function hearsEnd(machine: Machine, world: World, id: string, run: string): World {
+  const state = runnerOf(world, id).processes.find((one) => one.run === run)?.state;
+  return machine.tell(world, { type: "supervisor ended", run, seen: state === "ended" });
+}
+
+/**
+ * The lease of a run is over, so it was over for its runner before: a runner counts from when it asked, the broker from when it answered. The
+ * supervisor counts by itself and has ended the work; its runner, when it is up, has heard of both.
+ */
+export function fence(core: Core, scope: Scope, world: World, epoch: number): World {
+  let after = world;
+  for (const { id, leases } of world.runners) {
+    const run = leases.find((lease) => lease.epoch === epoch)?.run;
+    if (run === undefined) continue;
+    if (core.machine.fences)
+      after = withProcess(after, id, run, (one) =>
+        one.state === "working" ? { ...one, state: "ended", outcome: "cancelled" } : one,
+      );
+    const { memory, processes } = runnerOf(after, id);
+    const machine = new Machine(core, scope, id);
+    if (memory?.runs.some((one) => one.run === run && one.lease === "held") === true)
+      after = machine.tell(after, { type: "lease ended", run });
+    if (memory !== null && processes.some((one) => one.run === run && one.state === "ended"))
+      after = hearsEnd(machine, after, id, run);
+  }
+  return after;
+}
+
+/** Every runner that has room asks for work at once, so that nobody is ever between two polls. */
+export function eager(core: Core, scope: Scope, world: World): World {
+  let after = world;
+  for (const { id } of world.runners) {
+    const { memory, going, nameCount } = runnerOf(after, id);
+    if (memory === null || memory.runs.length > 0 || memory.intent !== "work") continue;
+    const poll = going.find((one) => one.do === "poll");
+    const isParked = after.pool.polls.some((one) => one.runner === id && one.key === poll?.key);
+    if (poll !== undefined && (isParked || runnerOf(after, id).reply !== null)) continue;
+    const machine = new Machine(core, scope, id);
+    const free = withRunner(after, id, { nameCount: nameCount + 1, going: going.filter((one) => one !== poll) });
+    const failed = poll === undefined ? free : machine.tell(free, { type: "poll failed", key: poll.key });
+    after = machine.tell(failed, { type: "work wanted", freshKey: `${id}/${nameCount + 1}` });
+  }
+  return after;
 }

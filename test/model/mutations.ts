@@ -1,5 +1,5 @@
 import { isRefusal } from "@plumule/protocol";
-import { type Job, liveRun } from "#durable-objects/deployment/core/model.ts";
+import { type Job, liveRuns } from "#durable-objects/deployment/core/model.ts";
 import {
   anyProof,
   decidedWithJobs,
@@ -12,6 +12,7 @@ import {
 } from "./broken.ts";
 import { REAL } from "./core.ts";
 import type { Mutation } from "./mutation.ts";
+import { QUORUM_MUTATIONS } from "./quorum-mutations.ts";
 import { RUNNER_MUTATIONS } from "./runner-mutations.ts";
 
 /** The seeded bugs. Each is caught in a small scope, or the properties are too weak. */
@@ -54,7 +55,7 @@ export const MUTATIONS: readonly Mutation[] = [
       },
       claim: (state, input, moment) => {
         const decided = REAL.claim(hidingOccupant(state), input, moment);
-        const hidden = state.jobs.filter((job) => liveRun(job) !== null);
+        const hidden = state.jobs.filter((job) => liveRuns(job).length > 0);
         if (decided.answer === null) return REAL.claim(state, input, moment);
         return { ...decided, state: { ...decided.state, jobs: [...hidden, ...decided.state.jobs] } };
       },
@@ -261,4 +262,5 @@ export const MUTATIONS: readonly Mutation[] = [
     core: { ...REAL, storage: { ...REAL.storage, head: (_stored, remembered) => remembered } },
   },
   ...RUNNER_MUTATIONS,
+  ...QUORUM_MUTATIONS,
 ];

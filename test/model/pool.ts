@@ -1,5 +1,5 @@
-import type { Offer, RunnerId } from "@plumule/protocol";
-import type { Ticket } from "#durable-objects/pool/calls.ts";
+import { PROTOCOL_VERSION, type RunnerId } from "@plumule/protocol";
+import type { Ability, Ticket } from "#durable-objects/pool/calls.ts";
 import { Backlog, type Entry } from "#durable-objects/pool/core/backlog.ts";
 import { Deliveries } from "#durable-objects/pool/core/deliveries.ts";
 import { Fleet, type Poll } from "#durable-objects/pool/core/fleet.ts";
@@ -7,7 +7,7 @@ import { claimAssignment } from "./assignment.ts";
 import type { Core } from "./core.ts";
 import { type ClaimModel, type Lease, NOW, type PollModel, type PoolModel } from "./world.ts";
 
-const OFFER: Offer = {
+const OFFER: Ability = {
   name: "runner",
   systems: ["x86_64-linux"],
   features: [],
@@ -15,6 +15,7 @@ const OFFER: Offer = {
   isolation: "process-group",
   version: "1",
   capacity: 1,
+  protocol: PROTOCOL_VERSION,
 };
 
 const samePoll = (a: { runner: RunnerId; key: string }, b: { runner: RunnerId; key: string }): boolean =>

@@ -1,5 +1,5 @@
 import type { Scope } from "./scopes.ts";
-import type { Failure, Found } from "./search.ts";
+import { type Failure, type Found, NO_WAY_OUT } from "./search.ts";
 
 /** One line: how much of a scope was seen. */
 export function describeFound({ name }: Scope, found: Found): string {
@@ -8,9 +8,27 @@ export function describeFound({ name }: Scope, found: Found): string {
   return `${name}: ${counts}${isComplete ? "" : ", not explored in full"}`;
 }
 
-/** A failure as a person reads it, with the lines of a test that takes the same steps again. */
-export function describeFailure({ name }: Scope, { seen, trace }: Failure): string {
-  const steps = trace.map((step, index) => `  ${index + 1}. ${step}`);
-  const test = `expect(replay(REAL, scopeNamed(${JSON.stringify(name)}), ${JSON.stringify(trace)})).toBeNull();`;
-  return [seen, ...steps, "Again as a test:", `  ${test}`].join("\n");
+/** A failure as a person reads it, with a test that shows it again. */
+export function describeFailure(scope: Scope, failure: Failure): string {
+  const steps = failure.trace.map((step, index) => `  ${index + 1}. ${step}`);
+  return [failure.seen, ...steps, "Again as a test:", testOf(scope, failure)].join("\n");
+}
+
+/** A test that fails as long as the bug is there: it takes the same steps again, or looks for what only all states together show. */
+export function testOf({ name }: Scope, { property, trace }: Failure): string {
+  const where = `REAL, scopeNamed(${JSON.stringify(name)})`;
+  const lines = isOfGraph(property)
+    ? [`  expect(search(${where}).failure).toBeNull();`]
+    : [
+        `  const trace = [`,
+        ...trace.map((step) => `    ${JSON.stringify(step)},`),
+        "  ];",
+        `  expect(replay(${where}, trace)).toBeNull();`,
+      ];
+  return [`it(${JSON.stringify(property)}, () => {`, ...lines, "});"].join("\n");
+}
+
+/** Whether a property speaks of all states together: then no step of its trace breaks it. */
+export function isOfGraph(property: string): boolean {
+  return property === NO_WAY_OUT;
 }

@@ -1,27 +1,13 @@
-import { isRefusal, LIMITS, type Command, type Outcome } from "@plumule/protocol";
-import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
-import { liveRun } from "#durable-objects/deployment/core/model.ts";
+import type { Outcome } from "@plumule/protocol";
 import { mayLeave } from "../../runner/src/core/model.ts";
-import { always, commit } from "./always.ts";
+import { applies, arriving, beat, misreport, takeResult } from "./calls.ts";
 import type { Core } from "./core.ts";
-import { crash, type Fault, Machine, runnerOf, supervisorOf, withProcess, withRunner } from "./machine.ts";
+import { append } from "./log.ts";
+import { crash, type Fault, hearsEnd, Machine, runnerOf, supervisorOf, withProcess, withRunner } from "./machine.ts";
 import { PoolStep } from "./pool.ts";
 import type { Scope } from "./scopes.ts";
 import { jobNamed, named, type Step, withPool } from "./step.ts";
-import {
-  type Going,
-  jobIndex,
-  type Late,
-  type Lease,
-  moment,
-  NOW,
-  type Process,
-  type Result,
-  type RunnerModel,
-  type World,
-} from "./world.ts";
-
-const AT = new Date(NOW).toISOString();
+import type { Going, Late, Lease, Process, RunnerModel, World } from "./world.ts";
 
 /** Everything that runners and the network may do next. */
 export function runnerSteps(core: Core, scope: Scope, world: World): Step[] {
@@ -29,57 +15,6 @@ export function runnerSteps(core: Core, scope: Scope, world: World): Step[] {
     ...world.runners.flatMap((runner) => new RunnerSteps(core, scope, world, runner).all()),
     ...world.late.flatMap((late) => arriving(core, world, late)),
   ];
-}
-
-function isLive({ state }: World, proof: LeaseProof): boolean {
-  return state.jobs.some((job) => {
-    const run = liveRun(job);
-    return run?.epoch === proof.epoch && run.id === proof.run && run.leaseSha256 === proof.leaseSha256;
-  });
-}
-
-/** A heartbeat reaches the broker: it keeps the lease and learns of a command, or it is refused. */
-function beat(core: Core, world: World, lease: Lease): { world: World; answer: { command: Command | null } | null } {
-  const live = isLive(world, lease);
-  const change = core.heartbeat(world.state, { ...lease, isolation: null }, moment());
-  if (isRefusal(change)) return { world, answer: null };
-  always(live, "P5 a stale heartbeat changes nothing", `epoch ${lease.epoch}`);
-  const held = change.state.jobs.flatMap((job) => liveRun(job) ?? []).find(({ epoch }) => epoch === lease.epoch);
-  const until = world.state.jobs.find(({ id }) => id === lease.job)?.ending?.until ?? NOW + LIMITS.leaseMs;
-  always((held?.leaseUntil ?? 0) <= until, "P15 a heartbeat cannot outlive the end of its job", lease.run);
-  const command = change.state.jobs.find(({ id }) => id === lease.job)?.command ?? null;
-  return { world: commit(core, world, change), answer: { command } };
-}
-
-/** A run says that it begins to apply; false when the broker refuses, and then it does not begin. */
-function applies(core: Core, world: World, lease: Lease): { world: World; taken: boolean } {
-  const live = isLive(world, lease);
-  const events = [{ type: "phase" as const, phase: "applying" as const, at: AT }];
-  const change = core.report(world.state, { ...lease, number: 1, events }, moment());
-  if (isRefusal(change)) return { world, taken: false };
-  always(live, "P5 a stale report changes nothing", `epoch ${lease.epoch}`);
-  const after = commit(core, world, change);
-  const index = jobIndex(lease.job);
-  const told = after.told.map((one, at) => (at === index ? { ...one, unseen: true } : one));
-  return { world: { ...after, told }, taken: true };
-}
-
-function takeResult(core: Core, scope: Scope, world: World, { lease, outcome, reason, applied }: Result): World {
-  const live = isLive(world, lease);
-  const log = { state: "complete" as const, bytes: 0, sha256: null };
-  const rest = { exitCode: null, isolation: null, survivorsKilled: 0, outputs: [], statementCount: 1, log };
-  const signing = { type: "phase" as const, phase: "signing" as const, at: AT };
-  const events = applied ? { number: 2, events: [signing] } : null;
-  const change = core.finish(world.state, { ...lease, ...rest, events, outcome, reason }, moment());
-  if (isRefusal(change)) {
-    scope.seen.add("a late result");
-    return world;
-  }
-  always(live, "P5 a stale result changes nothing", `epoch ${lease.epoch}`);
-  const index = jobIndex(lease.job);
-  const isSeen = outcome !== "refused" && outcome !== "unknown";
-  const told = world.told.map((one, at) => (at === index && isSeen ? { ...one, unseen: false } : one));
-  return commit(core, { ...world, told }, change);
 }
 
 /** What one runner, its supervisors and the messages between them and the broker may do next. */
@@ -108,7 +43,13 @@ class RunnerSteps {
     const { memory, going, processes } = this.#runner;
     if (memory === null) this.#ways("starts again", 2, (machine) => machine.restart(this.#world));
     else this.#asks();
+    for (const { run, lease } of memory?.runs ?? [])
+      if (lease === "asked" && this.#scope.isSlow)
+        this.#ways("'s time to acknowledge is over", 1, (machine) =>
+          machine.tell(this.#world, { type: "lease ended", run }),
+        );
     for (const one of going) this.#hears(one);
+    if (this.#scope.logs) this.#logs();
     for (const process of processes) if (process.state === "working") this.#works(process);
     this.#dies();
     if (memory !== null && this.#scope.people.includes("stop a runner")) this.#leaves();
@@ -220,11 +161,21 @@ class RunnerSteps {
       const machine = new Machine(this.#core, this.#scope, this.#runner.id);
       return machine.tell(beat(this.#core, done, lease).world, { type: "heartbeat failed", run });
     });
+    if (this.#scope.isWrong) this.#misreports(lease);
     this.#late("'s heartbeat", { kind: "heartbeat", lease });
   }
 
+  /** A runner that says what it may not: nothing changes. */
+  #misreports(lease: Lease): void {
+    for (const [label, proof] of [
+      ["reports a phase of the broker", lease],
+      ["reports with another token", { ...lease, leaseSha256: "another" }],
+    ] as const)
+      this.#add(label, () => misreport(this.#core, this.#scope, this.#world, proof));
+  }
+
   /** What happens under a supervisor. A run begins to apply only after the broker has taken its word for it. */
-  #works({ run, applying, ordered }: Process): void {
+  #works({ run, applying, ordered, logBytes }: Process): void {
     const { id, memory } = this.#runner;
     const lease = this.#lease(run);
     const isHeld = memory?.runs.some((one) => one.run === run && one.lease === "held") === true;
@@ -235,9 +186,21 @@ class RunnerSteps {
       });
       this.#late("'s report", { kind: "apply", lease });
     }
+    if (this.#scope.logs && logBytes < 2)
+      this.#add("'s run writes a byte", () =>
+        withProcess(this.#world, id, run, (one) => ({ ...one, logBytes: logBytes + 1 })),
+      );
     const outcomes: readonly Outcome[] = ordered ? ["cancelled", "succeeded"] : this.#scope.outcomes;
     for (const outcome of outcomes)
       this.#ends(`'s run ends: ${outcome}`, run, (one) => ({ ...one, state: "ended", outcome }));
+    const { liar } = this.#world;
+    if (this.#scope.lies && outcomes.includes("succeeded") && (liar === null || liar === id))
+      this.#ends(
+        "'s run ends: succeeded, with something else",
+        run,
+        (one) => ({ ...one, state: "ended", outcome: "succeeded", content: "false" }),
+        { ...this.#world, liar: id },
+      );
     if (this.#scope.crashes || this.#scope.isKilled)
       this.#ends("'s supervisor is killed", run, (one) => ({ ...one, state: "killed" }));
     if (isHeld && this.#scope.isSlow)
@@ -246,9 +209,43 @@ class RunnerSteps {
       );
   }
 
-  #ends(label: string, run: string, change: (one: Process) => Process): void {
+  /** The log goes up from where the broker is known to stand, while the run goes on and before its result. */
+  #logs(): void {
+    const { id, memory, leases, processes, results, sentBytes } = this.#runner;
+    const [lease] = leases;
+    if (memory === null || lease === undefined) return;
+    const logBytes =
+      results.find((one) => one.lease.run === lease.run)?.logBytes ??
+      processes.find(({ run }) => run === lease.run)?.logBytes ??
+      0;
+    if (this.#scope.isWrong) this.#mislogs(lease);
+    if (sentBytes >= logBytes) return;
+    const chunk = { lease, offset: sentBytes, length: logBytes - sentBytes };
+    this.#add("sends its log", () => {
+      const { world, bytes } = append(this.#world, chunk);
+      // A refused log is given up: the result says how long it was.
+      return withRunner(world, id, { sentBytes: bytes ?? logBytes });
+    });
+    this.#add("sends its log, the answer is lost", () => append(this.#world, chunk).world);
+    this.#late("'s log", { kind: "log", ...chunk });
+  }
+
+  /** A runner that sends a log that is none: nothing changes. */
+  #mislogs(lease: Lease): void {
+    for (const [label, offset, isOther] of [
+      ["sends a log with a hole", 3, false],
+      ["sends another log", 0, true],
+    ] as const)
+      this.#add(label, () => {
+        const { world, refused } = append(this.#world, { lease, offset, length: 1, isOther });
+        if (refused !== null) this.#scope.seen.add(`refused ${refused}`);
+        return world;
+      });
+  }
+
+  #ends(label: string, run: string, change: (one: Process) => Process, world = this.#world): void {
     const { id, memory } = this.#runner;
-    const ended = withProcess(this.#world, id, run, (one) => (one.state === "working" ? change(one) : one));
+    const ended = withProcess(world, id, run, (one) => (one.state === "working" ? change(one) : one));
     if (memory === null) this.#add(label, () => ended);
     else this.#ways(label, 2, (machine) => hearsEnd(machine, ended, id, run));
   }
@@ -256,7 +253,7 @@ class RunnerSteps {
   /** The process is killed where it matters: while something of it is on the disk that nobody else knows. */
   #dies(): void {
     const { id, disk, memory, reply, processes } = this.#runner;
-    if (!this.#scope.crashes) return;
+    if (!this.#scope.crashes && !this.#scope.isDiskFull) return;
     const matters = disk.runs.length > 0 || disk.spool.length > 0 || reply !== null;
     if (memory !== null && matters) this.#add("is killed", () => crash(this.#core, this.#world, id));
     if (processes.some(({ state }) => state === "working"))
@@ -284,6 +281,8 @@ class RunnerSteps {
   #delivers({ run }: Extract<Going, { do: "deliver" }>, done: World): void {
     const result = this.#runner.results.find(({ lease }) => lease.run === run);
     if (result === undefined || this.#runner.disk.spool[0] !== run) return;
+    // The rest of the log goes before the result.
+    if (this.#scope.logs && this.#runner.sentBytes < result.logBytes) return;
     const label = `delivers its result: ${result.outcome}`;
     const answered = (machine: Machine, world: World): World =>
       machine.tell(world, { type: "result answered", run, final: true });
@@ -299,60 +298,4 @@ class RunnerSteps {
         return { ...world, late: [...world.late, { kind: "result", result }] };
       });
   }
-}
-
-/** A runner whose process is up learns that a supervisor has ended. */
-function hearsEnd(machine: Machine, world: World, id: string, run: string): World {
-  const state = runnerOf(world, id).processes.find((one) => one.run === run)?.state;
-  return machine.tell(world, { type: "supervisor ended", run, seen: state === "ended" });
-}
-
-/**
- * The lease of a run is over, so it was over for its runner before: a runner counts from when it asked, the broker from when it answered. The
- * supervisor counts by itself and has ended the work; its runner, when it is up, has heard of both.
- */
-export function fence(core: Core, scope: Scope, world: World, epoch: number): World {
-  let after = world;
-  for (const { id, leases } of world.runners) {
-    const run = leases.find((lease) => lease.epoch === epoch)?.run;
-    if (run === undefined) continue;
-    if (core.machine.fences)
-      after = withProcess(after, id, run, (one) =>
-        one.state === "working" ? { ...one, state: "ended", outcome: "cancelled" } : one,
-      );
-    const { memory, processes } = runnerOf(after, id);
-    const machine = new Machine(core, scope, id);
-    if (memory?.runs.some((one) => one.run === run && one.lease === "held") === true)
-      after = machine.tell(after, { type: "lease ended", run });
-    if (memory !== null && processes.some((one) => one.run === run && one.state === "ended"))
-      after = hearsEnd(machine, after, id, run);
-  }
-  return after;
-}
-
-/** A late copy arrives, or is lost. Nobody waits for its answer. */
-function arriving(core: Core, world: World, late: Late): Step[] {
-  const gone: World = { ...world, late: world.late.filter((one) => one !== late) };
-  const quiet = { seen: new Set<string>() } as Scope;
-  const arrive = (): World => {
-    switch (late.kind) {
-      case "heartbeat":
-        return beat(core, gone, late.lease).world;
-      case "apply":
-        return applies(core, gone, late.lease).world;
-      case "result":
-        return takeResult(core, quiet, gone, late.result);
-      case "put":
-      case "drop": {
-        const pool = new PoolStep(gone.pool);
-        if (late.kind === "put") pool.put(late.ticket);
-        else pool.drop(core, late.job, late.number);
-        return withPool(gone, pool);
-      }
-    }
-  };
-  return [
-    { label: `a late ${late.kind} arrives`, take: arrive },
-    { label: `a late ${late.kind} is lost`, take: () => gone },
-  ];
 }

@@ -1,14 +1,17 @@
 import type { Outcome, SubmitBody } from "@plumule/protocol";
 
+/** A submit: its body, or a teardown, or the job of a stranger; `guarded`: with the revision that its sender has seen. */
+export type Ask = Partial<SubmitBody> & { teardown?: true; guarded?: true; stranger?: true };
+
 /** How much of the world is explored: every way to take these steps in any order. */
 export type Scope = {
   name: string;
   runnerCount: number;
   attempts: number;
   /** For each job the bodies that it may be submitted with. */
-  jobs: readonly (readonly Partial<SubmitBody>[])[];
+  jobs: readonly (readonly Ask[])[];
   /** What people may ask for besides submits and approvals, and how often they ask at all. */
-  people: readonly ("cancel" | "force" | "remove" | "stop a runner")[];
+  people: readonly ("cancel" | "force" | "remove" | "stop a runner" | "resolve" | "mistake")[];
   peopleCount: number;
   /** Copies of messages that the network holds at once. */
   lateCount: number;
@@ -23,14 +26,22 @@ export type Scope = {
   isDiskFull: boolean;
   /** Whether supervisors take time to be ready, and leases end by a runner's own clock before the broker's. */
   isSlow: boolean;
+  /** Whether runners ask for work as soon as they have room, and are never between two polls. */
+  isEager: boolean;
+  /** Whether runs write logs, of two bytes at most. */
+  logs: boolean;
+  /** Whether runners say what they may not. */
+  isWrong: boolean;
+  /** Whether one of the runners tells something false. */
+  lies: boolean;
   /** Whether everything that a dead lease left behind is cleared away at once (see `settle`). */
   settles: boolean;
   /** What was reached besides states of jobs. */
   seen: Set<string>;
 };
 
-const QUEUE: Partial<SubmitBody> = {};
-const MODES: readonly Partial<SubmitBody>[] = [
+const QUEUE: Ask = {};
+const MODES: readonly Ask[] = [
   QUEUE,
   { mode: "replace" },
   { mode: "replace", interrupt: "always" },
@@ -38,6 +49,7 @@ const MODES: readonly Partial<SubmitBody>[] = [
   { mode: "latest" },
 ];
 
+/** A scope that is small but for what it says. */
 function scope(name: string, over: Partial<Scope>): Scope {
   return {
     name,
@@ -53,6 +65,10 @@ function scope(name: string, over: Partial<Scope>): Scope {
     isKilled: false,
     isDiskFull: false,
     isSlow: false,
+    isEager: false,
+    logs: false,
+    isWrong: false,
+    lies: false,
     settles: false,
     ...over,
     seen: new Set(),
@@ -94,6 +110,7 @@ export function defaultScopes(): Scope[] {
       jobs: [[{ hold: true }], [QUEUE, { mode: "reject" }]],
       peopleCount: 2,
       people: ["cancel"],
+      settles: true,
     }),
     scope("two jobs, one runner, removal", {
       runnerCount: 1,
@@ -116,10 +133,13 @@ export function defaultScopes(): Scope[] {
       crashes: true,
       isKilled: true,
       isSlow: true,
-      isDiskFull: true,
       people: ["cancel"],
       peopleCount: 1,
-      outcomes: ["succeeded", "failed"],
+    }),
+    scope("one job, one runner whose disk refuses writes", {
+      runnerCount: 1,
+      isDiskFull: true,
+      isSlow: true,
     }),
     scope("one job that applies, two runners that are killed, two attempts", {
       attempts: 2,
@@ -131,6 +151,44 @@ export function defaultScopes(): Scope[] {
       runnerCount: 1,
       people: ["stop a runner"],
       peopleCount: 3,
+    }),
+    scope("one job, one runner, a log of two bytes, late copies, and words that it may not say", {
+      runnerCount: 1,
+      lateCount: 1,
+      logs: true,
+      isWrong: true,
+    }),
+    scope("one job that applies, one runner that is killed, a log of two bytes", {
+      runnerCount: 1,
+      applies: true,
+      crashes: true,
+      logs: true,
+    }),
+    scope("two jobs with mistakes of people: strangers, revisions, a teardown, and what nobody saw", {
+      runnerCount: 1,
+      jobs: [
+        [{ guarded: true }, { hold: true, stranger: true }],
+        [{ guarded: true, teardown: true }, { quorum: { replicas: 3, agree: 2 } }],
+      ],
+      people: ["cancel", "resolve", "mistake"],
+      peopleCount: 2,
+      applies: true,
+      isKilled: true,
+      settles: true,
+    }),
+    scope("a quorum of two of three, one of them lies or is lost", {
+      runnerCount: 3,
+      jobs: [[{ quorum: { replicas: 3, agree: 2 } }]],
+      lies: true,
+      isEager: true,
+      settles: true,
+    }),
+    scope("a quorum of two that is cancelled or replaced", {
+      jobs: [[{ quorum: { replicas: 2, agree: 2 } }], [{ mode: "replace" }]],
+      people: ["cancel"],
+      peopleCount: 1,
+      isEager: true,
+      settles: true,
     }),
   ];
 }
@@ -154,6 +212,21 @@ export function largeScopes(): Scope[] {
       jobs: [[QUEUE], MODES, MODES],
       applies: true,
       settles: true,
+    }),
+    scope("a quorum of two of three that is cancelled or replaced", {
+      runnerCount: 3,
+      jobs: [[{ quorum: { replicas: 3, agree: 2 } }], [{ mode: "replace" }]],
+      people: ["cancel", "force"],
+      peopleCount: 1,
+      lies: true,
+      isEager: true,
+      settles: true,
+    }),
+    scope("two jobs, one runner, one of them held, in full", {
+      runnerCount: 1,
+      jobs: [[{ hold: true }], [QUEUE, { mode: "reject" }]],
+      peopleCount: 2,
+      people: ["cancel"],
     }),
     scope("two jobs, two runners, every way to replace", { jobs: [[QUEUE], MODES], applies: true }),
     scope("two jobs, two runners, late copies", { jobs: [[QUEUE], MODES], lateCount: 1, applies: true }),

@@ -3,12 +3,16 @@ import { brokerSteps } from "./broker-steps.ts";
 import type { Core } from "./core.ts";
 import { digest } from "./encode.ts";
 import { peopleSteps } from "./people-steps.ts";
+import { eager } from "./machine.ts";
 import { runnerSteps } from "./runner-steps.ts";
 import { settle } from "./settle.ts";
 import type { Step } from "./step.ts";
 import type { Scope } from "./scopes.ts";
 import { States } from "./states.ts";
 import { emptyWorld, type World } from "./world.ts";
+
+/** The property of all states together: from each of them some way leads to the end. */
+export const NO_WAY_OUT = "from every state all jobs can end";
 
 /** A property that fails, with the shortest way to it. */
 export type Failure = { property: string; seen: string; trace: readonly string[] };
@@ -31,7 +35,14 @@ export function stepsOf(core: Core, scope: Scope, world: World): Step[] {
     ...brokerSteps(core, scope, world),
     ...runnerSteps(core, scope, world),
   ];
-  return scope.settles ? steps.map(({ label, take }) => ({ label, take: () => settle(take()) })) : steps;
+  const follows = (after: World): World => {
+    if (after === world) return world;
+    const settled = scope.settles ? settle(after) : after;
+    return scope.isEager ? eager(core, scope, settled) : settled;
+  };
+  return scope.settles || scope.isEager
+    ? steps.map(({ label, take }) => ({ label, take: () => follows(take()) }))
+    : steps;
 }
 
 /** Nothing is left to do: all jobs have ended, and no runner works, has results, has left something behind or is about to leave. */
@@ -62,7 +73,7 @@ function take(step: Step): World | Failure {
  */
 export function search(core: Core, scope: Scope, maxStates = Infinity): Found {
   const began = performance.now();
-  const start = emptyWorld(scope.runnerCount);
+  const start = emptyWorld(scope);
   const states = new States();
   const quiet = new Set([states.meet(digest(start), -1, 0).index]);
   let frontier: { index: number; world: World }[] = [{ index: 0, world: start }];
@@ -97,12 +108,12 @@ export function search(core: Core, scope: Scope, maxStates = Infinity): Found {
   const stuck = states.firstStuck((index) => quiet.has(index));
   if (stuck === null) return found(null, true);
   const trace = labelsOf(core, scope, states.ordinalsTo(stuck));
-  return found({ property: "from every state all jobs can end", seen: "no way out", trace }, true);
+  return found({ property: NO_WAY_OUT, seen: "no way out", trace }, true);
 }
 
 /** The names of steps that were taken one after the other from the beginning. */
 function labelsOf(core: Core, scope: Scope, ordinals: readonly number[]): string[] {
-  let world = emptyWorld(scope.runnerCount);
+  let world = emptyWorld(scope);
   return ordinals.map((ordinal) => {
     const step = stepsOf(core, scope, world)[ordinal];
     if (step === undefined) throw new Error("a step is not there any more");
@@ -121,7 +132,7 @@ function note(before: World, after: World, reached: Set<string>): void {
 
 /** Takes the steps of a trace again; the failure that it ends with, or null when it does not any more. Throws when a step is not there. */
 export function replay(core: Core, scope: Scope, trace: readonly string[]): Failure | null {
-  let world = emptyWorld(scope.runnerCount);
+  let world = emptyWorld(scope);
   for (const label of trace) {
     const step = stepsOf(core, scope, world).find((one) => one.label === label);
     if (step === undefined) throw new Error(`no step "${label}" here`);

@@ -1,5 +1,5 @@
 import type { RunId } from "@plumule/protocol";
-import { liveRun } from "#durable-objects/deployment/core/model.ts";
+import { liveRuns } from "#durable-objects/deployment/core/model.ts";
 import type { Lease, RunnerModel, World } from "./world.ts";
 
 /**
@@ -8,7 +8,7 @@ import type { Lease, RunnerModel, World } from "./world.ts";
  * that do not settle. Without it two jobs on two runners with two attempts have many millions of states.
  */
 export function settle(world: World): World {
-  const live = new Set(world.state.jobs.flatMap((job) => liveRun(job)?.epoch ?? []));
+  const live = new Set(world.state.jobs.flatMap((job) => liveRuns(job).map(({ epoch }) => epoch)));
   const isLive = (lease: Lease | null): boolean => lease !== null && live.has(lease.epoch);
   const { pool, state } = world;
   const numbers = new Map(
@@ -64,6 +64,6 @@ function settleRunner(runner: RunnerModel, isLive: (lease: Lease | null) => bool
 /** A claim whose answer was lost: it was granted, and repeating it brings the same lease back. */
 function repeats({ state }: World, claim: { job: string; runner: string; key: string }): boolean {
   const job = state.jobs.find(({ id }) => id === claim.job);
-  const run = job === undefined ? null : liveRun(job);
-  return job?.state === "assigned" && run?.runner === claim.runner && run.requestKey === claim.key;
+  const live = job === undefined ? [] : liveRuns(job);
+  return live.some((run) => run.state === "assigned" && run.runner === claim.runner && run.requestKey === claim.key);
 }

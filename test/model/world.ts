@@ -8,12 +8,13 @@ import {
   type RunId,
   type RunnerId,
 } from "@plumule/protocol";
-import type { LeaseOffer, Moment, State } from "#durable-objects/deployment/core/model.ts";
-import { emptyState, isOccupying, liveRun } from "#durable-objects/deployment/core/model.ts";
+import type { Job, LeaseOffer, Moment, Run, State } from "#durable-objects/deployment/core/model.ts";
+import { emptyState } from "#durable-objects/deployment/core/model.ts";
 import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
 import type { Submission } from "#durable-objects/deployment/core/submit.ts";
 import type { Ticket } from "#durable-objects/pool/calls.ts";
 import { type Disk, type Effect, EMPTY_DISK, type Memory } from "../../runner/src/core/model.ts";
+import type { Scope } from "./scopes.ts";
 
 /** The moment at which everything happens: time is relative, and each timer may fire at any step (see `rebase`). */
 export const NOW = Date.UTC(2026, 0, 1);
@@ -22,7 +23,20 @@ export const NOW = Date.UTC(2026, 0, 1);
 export type Lease = LeaseProof & { job: JobId; runner: RunnerId };
 
 /** A result in a runner's spool. `applied`: its run had begun to apply, and names a later phase with its result. */
-export type Result = { lease: Lease; outcome: Outcome; reason: Reason | null; applied: boolean };
+export type Result = {
+  lease: Lease;
+  outcome: Outcome;
+  content: Content;
+  reason: Reason | null;
+  applied: boolean;
+  logBytes: number;
+};
+
+/** What a run says that it built: the truth, or something else. */
+export type Content = "true" | "false";
+
+/** A vote of a quorum as it is stored: whose, about which job, and what it says. */
+export type Said = { job: JobId; lease: Lease; outcome: Outcome; content: Content };
 
 /**
  * The supervisor of a run, with the work under it: it outlives its runner once it was told to begin. `ended`: it wrote how the run ended, which
@@ -35,6 +49,8 @@ export type Process = {
   applying: boolean;
   ordered: boolean;
   outcome: Outcome | null;
+  content: Content;
+  logBytes: number;
 };
 
 /** What a runner began and has no answer to. */
@@ -54,6 +70,8 @@ export type RunnerModel = {
   leases: readonly Lease[];
   results: readonly Result[];
   reply: Lease | null;
+  /** Bytes of its run's log that it knows the broker to have. */
+  sentBytes: number;
 };
 
 /** A parked poll, or what was set aside for it. */
@@ -82,6 +100,7 @@ export type Call =
 /** A copy of a message that the network still has: it arrives late, or never. */
 export type Late =
   | { kind: "heartbeat" | "apply"; lease: Lease }
+  | { kind: "log"; lease: Lease; offset: number; length: number }
   | { kind: "result"; result: Result }
   | { kind: "put"; ticket: Ticket }
   | { kind: "drop"; job: JobId; number: number };
@@ -102,6 +121,14 @@ export type World = {
   before: State;
   told: readonly Told[];
   grantedEpoch: number;
+  /** The votes about jobs that are not final. */
+  said: readonly Said[];
+  /** The logs of runs that are live. */
+  logs: readonly { epoch: number; bytes: number }[];
+  /** Jobs that ended as unknown, for a person to resolve; null where nobody does. */
+  unknown: readonly Job[] | null;
+  /** The one runner that has told something false. */
+  liar: RunnerId | null;
   /** Number of the newest event, as it is stored; watchers have heard all of them. */
   head: number;
   pool: PoolModel;
@@ -113,13 +140,17 @@ export type World = {
 };
 
 /** Nothing has happened. */
-export function emptyWorld(runnerCount: number): World {
+export function emptyWorld({ runnerCount, people }: Pick<Scope, "runnerCount" | "people">): World {
   const state = emptyState("garden", "web");
   return {
     state,
     before: state,
     told: [],
     grantedEpoch: 0,
+    said: [],
+    logs: [],
+    unknown: people.includes("resolve") ? [] : null,
+    liar: null,
     head: 0,
     pool: { tickets: [], known: [], polls: [], claims: [], reservations: [], deliveries: [] },
     runners: Array.from({ length: runnerCount }, (_, index) => ({
@@ -132,6 +163,7 @@ export function emptyWorld(runnerCount: number): World {
       leases: [],
       results: [],
       reply: null,
+      sentBytes: 0,
     })),
     calls: [],
     late: [],
@@ -175,7 +207,7 @@ export function leaseOffer({ state }: World, { runner, key }: { runner: RunnerId
  */
 export function rebase(state: State): State {
   const jobs = state.jobs.map((job) => {
-    const live = liveRun(job);
+    const { quorum } = job;
     return {
       ...job,
       queueUntil: NOW + LIMITS.queueMs,
@@ -184,20 +216,23 @@ export function rebase(state: State): State {
       burstAt: job.burstAt === null ? null : NOW,
       ending: job.ending === null ? null : { ...job.ending, until: NOW + LIMITS.graceMs + LIMITS.leaseMs },
       ticket: job.ticket === null ? null : { ...job.ticket, dueAt: NOW, tryCount: Math.min(job.ticket.tryCount, 1) },
-      runs:
-        live === null || !isOccupying(job)
-          ? job.runs
-          : [
-              ...job.runs.slice(0, -1),
-              {
-                ...live,
-                leaseUntil: NOW + LIMITS.leaseMs,
-                startedAt: live.startedAt === null ? null : NOW,
-                reportedAt: null,
-              },
-            ],
+      runs: job.runs.map((run) => (run.finishedAt === null ? rebaseRun(run) : run)),
+      ...(quorum?.conclusion == null
+        ? {}
+        : {
+            quorum: { ...quorum, conclusion: { ...quorum.conclusion, until: NOW + LIMITS.graceMs + LIMITS.leaseMs } },
+          }),
     };
   });
   const drops = state.lane.drops.map((drop) => ({ ...drop, dueAt: NOW, tryCount: Math.min(drop.tryCount, 1) }));
   return { lane: { ...state.lane, drops, sweepAt: null }, jobs };
+}
+
+function rebaseRun(run: Run): Run {
+  return {
+    ...run,
+    leaseUntil: NOW + LIMITS.leaseMs,
+    startedAt: run.startedAt === null ? null : NOW,
+    reportedAt: null,
+  };
 }
