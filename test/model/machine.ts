@@ -255,7 +255,7 @@ export function eager(core: Core, scope: Scope, world: World): World {
     if (poll !== undefined && (isParked || runnerOf(after, id).reply !== null)) continue;
     const machine = new Machine(core, scope, id);
     const free = withRunner(after, id, { nameCount: nameCount + 1, going: going.filter((one) => one !== poll) });
-    const failed = poll === undefined ? free : machine.tell(free, { type: "poll failed", key: poll.key });
+    const failed = poll === undefined ? free : machine.tell(free, { type: "poll failed", key: poll.key, last: false });
     after = machine.tell(failed, { type: "work wanted", freshKey: `${id}/${nameCount + 1}` });
   }
   return after;

@@ -203,6 +203,10 @@ class RunnerSteps {
       );
     if (this.#scope.crashes || this.#scope.isKilled)
       this.#ends("'s supervisor is killed", run, (one) => ({ ...one, state: "killed" }));
+    if (memory !== null && ordered && this.#scope.isSlow)
+      this.#ways("'s run goes on long after its grace", 2, (machine) =>
+        machine.tell(this.#world, { type: "stop overdue", run }),
+      );
     if (isHeld && this.#scope.isSlow)
       this.#ways("'s lease ends by its own clock", 0, (machine) =>
         machine.tell(this.#world, { type: "lease ended", run }),
