@@ -2,6 +2,9 @@ import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { startGarden } from "./test/support/garden.ts";
 
+const { PLUMULE_FUZZ_CASES: cases, PLUMULE_FUZZ_SEED: seed } = process.env;
+const fuzz = { ...(cases ? { FUZZ_CASES: cases } : {}), ...(seed ? { FUZZ_SEED: seed } : {}) };
+
 export default defineConfig({
   test: {
     projects: [
@@ -12,7 +15,10 @@ export default defineConfig({
         plugins: [
           cloudflareTest({
             wrangler: { configPath: "./wrangler.toml" },
-            miniflare: { bindings: { ADMIN_TOKEN: "the-admin-token-of-the-tests" }, outboundService: startGarden() },
+            miniflare: {
+              bindings: { ADMIN_TOKEN: "the-admin-token-of-the-tests", ...fuzz },
+              outboundService: startGarden(),
+            },
           }),
         ],
         test: { name: "workers", include: ["test/workers/**/*.test.ts"], isolate: false, maxWorkers: 1 },

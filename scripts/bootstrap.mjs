@@ -27,6 +27,7 @@ const commands = {
   bench: { required: [], optional: [], start: (args) => run("node", ["bench/main.ts", ...args]) },
   chaos: { required: [], optional: [nix, bubblewrap], start: (args) => run("node", ["test/chaos/main.ts", ...args]) },
   simulate: { required: [], optional: [], start: (args) => run("node", ["test/simulation/main.ts", ...args]) },
+  fuzz: { required: [], optional: [], start: fuzz },
   model: { required: [], optional: [], start: (args) => run("node", ["test/model/main.ts", ...args]) },
 };
 
@@ -43,6 +44,20 @@ async function test(args) {
     if (code !== 0) return code;
   }
   return run("vitest", ["run", "--reporter=default", "--reporter=./scripts/plain-reporter.mjs", ...args]);
+}
+
+/** Cases of a long run of the fuzz tests; `npm test` tries a few thousand. */
+const fuzzCases = "100000";
+
+/**
+ * Runs the fuzz tests for long. PLUMULE_FUZZ_CASES says how many cases, PLUMULE_FUZZ_SEED repeats those of a failure.
+ *
+ * @param {readonly string[]} args passed on to vitest
+ * @returns {Promise<number>}
+ */
+function fuzz(args) {
+  process.env.PLUMULE_FUZZ_CASES ??= fuzzCases;
+  return run("vitest", ["run", "--project", "unit", "--project", "workers", "fuzz", ...args]);
 }
 
 /** @throws {Problem} when the machine lacks what cannot be installed from here */

@@ -79,7 +79,7 @@ export function almost(good: readonly unknown[]): fc.Arbitrary<unknown> {
 
 /** The bytes of a document, now and then with some that are wrong: cut, doubled, or other bytes put in. */
 export function bytesOf(document: fc.Arbitrary<unknown>): fc.Arbitrary<Uint8Array<ArrayBuffer>> {
-  const whole = document.map((value) => new TextEncoder().encode(JSON.stringify(value) ?? ""));
+  const whole = document.map((value) => Uint8Array.from(new TextEncoder().encode(JSON.stringify(value) ?? "")));
   const spoiled = fc
     .tuple(whole, fc.nat(), fc.uint8Array({ maxLength: 6 }), fc.nat(8))
     .map(([bytes, at, put, removed]) => {

@@ -35,6 +35,10 @@ const logLines = readdirSync(logs, { recursive: true, encoding: "utf8" })
   .filter((name) => name.endsWith(".stderr"))
   .flatMap((name) => readFileSync(join(logs, name), "utf8").split("\n").slice(0, 60));
 
+/** What would move a cursor or turn text. */
+// oxlint-disable-next-line no-control-regex -- controls are what must be gone
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e]/;
+
 /** A share of the cases. A failure prints seed and path, with which fast-check repeats it. */
 function share(percent: number): fc.Parameters<unknown> & { numRuns: number } {
   const seed = process.env["PLUMULE_FUZZ_SEED"];
@@ -245,10 +249,7 @@ describe("whatever comes", () => {
       fc.property(almostText(good), (text) => {
         quickly(() => {
           const filter = createTextFilter({ colours: false });
-          // oxlint-disable-next-line no-control-regex -- controls are what must be gone
-          expect(filter.push(text) + filter.flush()).not.toMatch(
-            /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e]/,
-          );
+          expect(filter.push(text) + filter.flush()).not.toMatch(CONTROLS);
           for (const line of text.split("\n")) styleLine(line, PLAIN);
         });
       }),

@@ -7,6 +7,10 @@ declare global {
   }
   namespace Cloudflare {
     /** What tests in workerd find in `env`: the bindings of the Worker. */
-    interface Env extends Bindings {}
+    interface Env extends Bindings {
+      /** How many cases the fuzz tests try, and where fast-check begins. */
+      FUZZ_CASES?: string;
+      FUZZ_SEED?: string;
+    }
   }
 }
