@@ -70,3 +70,13 @@ describe("docs/reliability.md", () => {
     expect(named.filter((name) => !existsSync(join(root, "test", folder, `${name}.test.ts`)))).toEqual([]);
   });
 });
+
+it("docs/security.md answers ten risks, each with tests that exist", () => {
+  const rows = textOf("docs/security.md").match(/^\| \d+ [^]*?$/gm) ?? [];
+  expect(rows).toHaveLength(10);
+  for (const row of rows) {
+    const named = [...row.matchAll(/`((?:unit|workers|e2e)\/[a-z-]+)`/g)].map(([, name]) => name ?? "");
+    expect(named.length, row).toBeGreaterThan(1);
+    expect(named.filter((name) => !existsSync(join(root, "test", `${name}.test.ts`)))).toEqual([]);
+  }
+});
