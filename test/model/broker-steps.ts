@@ -1,4 +1,3 @@
-import { attemptOfRun } from "@plumule/protocol";
 import type { Dispatch } from "#durable-objects/deployment/core/tickets.ts";
 import type { Timer } from "#durable-objects/deployment/core/timers.ts";
 import { always, commit } from "./always.ts";
@@ -23,7 +22,7 @@ export function brokerSteps(core: Core, scope: Scope, world: World): Step[] {
 
 function timerStep(core: Core, scope: Scope, world: World, timer: Timer): Step {
   return {
-    label: `timer ${timer.kind} of ${timer.run === undefined ? "" : `run ${attemptOfRun(timer.run)} of `}${jobNamed(timer.job)}`,
+    label: `timer ${timer.kind} of ${timer.run === undefined ? "" : `run ${timer.run.slice(17, 18)} of `}${jobNamed(timer.job)}`,
     take: () => {
       const job = world.state.jobs.find(({ id }) => id === timer.job);
       const epoch = job?.runs.find(({ id }) => id === timer.run)?.epoch ?? 0;

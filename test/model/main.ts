@@ -4,13 +4,21 @@ import { describeFailure, describeFound } from "./report.ts";
 import { defaultScopes, largeScopes } from "./scopes.ts";
 import { search } from "./search.ts";
 
-/** States that fit into the memory of an ordinary machine, about 1.5 KB each. */
-const MAX_STATES = 4_000_000;
+/** States that fit into the memory of an ordinary machine, with the steps between them about 100 bytes each. */
+const MAX_STATES = 100_000_000;
+
+/** How often a search that goes on says how far it is, ms. */
+const TELL_MS = 30_000;
 
 const words = process.argv.slice(2).join(" ");
 let failed = false;
 for (const scope of [...defaultScopes(), ...largeScopes()].filter(({ name }) => name.includes(words))) {
-  const found = search(REAL, scope, MAX_STATES);
+  let told = performance.now();
+  const found = search(REAL, scope, MAX_STATES, (soFar) => {
+    if (performance.now() - told < TELL_MS) return;
+    told = performance.now();
+    process.stderr.write(`${describeFound(scope, soFar)} so far\n`);
+  });
   process.stdout.write(`${describeFound(scope, found)}\n`);
   if (found.failure === null) continue;
   failed = true;

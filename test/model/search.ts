@@ -70,8 +70,9 @@ function take(step: Step): World | Failure {
 
 /**
  * Breadth-first search through every state of a scope. A search that meets `maxStates` ends incomplete, without a word about liveness.
+ * `watch` hears how far it is after each step of depth.
  */
-export function search(core: Core, scope: Scope, maxStates = Infinity): Found {
+export function search(core: Core, scope: Scope, maxStates = Infinity, watch = (_: Found): void => {}): Found {
   const began = performance.now();
   const start = emptyWorld(scope);
   const states = new States();
@@ -104,6 +105,7 @@ export function search(core: Core, scope: Scope, maxStates = Infinity): Found {
       if (states.count > maxStates) return found(null, false);
     }
     frontier = next;
+    watch(found(null, false));
   }
   const stuck = states.firstStuck((index) => quiet.has(index));
   if (stuck === null) return found(null, true);
