@@ -119,6 +119,18 @@ export const MUTATIONS: readonly Mutation[] = [
       },
     },
   },
+  {
+    name: "a job is superseded without a new epoch",
+    scope: "two jobs",
+    caughtBy: ["P5"],
+    core: {
+      ...REAL,
+      submit: (state, input, moment) => {
+        const decided = REAL.submit(state, input, moment);
+        return isRefusal(decided) || decided.answer.superseded.length === 0 ? decided : unbumped(state, decided);
+      },
+    },
+  },
   { name: "the timer of a lease is forgotten", scope: "one job", caughtBy: ["P13"], core: withoutTimer("lease") },
   { name: "the timer of a queued job is forgotten", scope: "one job", caughtBy: ["P13"], core: withoutTimer("queue") },
   { name: "the timer of a back-off is forgotten", scope: "one job", caughtBy: ["P13"], core: withoutTimer("ready") },

@@ -114,6 +114,7 @@ it("lets nothing that is being stopped succeed, or go on without a deadline", ()
   const { state, job } = laneWith("running");
   const change = decided(cancel(state, { job: null, force: false, why, ifMatch: null }, at(START)));
   expect(asked(state, withJob(change, job, { ending: null }))).toMatch(/^P15 a stop has a deadline/);
+  expect(asked(state, withLane(change, { epoch: state.lane.epoch }))).toMatch(/^P5 an interruption is a new epoch/);
 });
 
 it("counts attempts, and ends a run with its lease", () => {

@@ -19,7 +19,8 @@ export function brokenRule(before: State, { state, jobs, events }: Change, now: 
     if (recordOf(state.jobs, job.id) !== (isFinal(job) ? null : job))
       return `P2 a job is live or final: what is stored of job ${job.id} is not what is decided on`;
     const was = recordOf(before.jobs, job.id);
-    const rule = brokenEnd(before.lane, was, job) ?? brokenRuns(before, state, was, job) ?? brokenTimers(job);
+    const rule =
+      brokenEnd(before.lane, state.lane, was, job) ?? brokenRuns(before, state, was, job) ?? brokenTimers(job);
     if (rule !== null) return rule;
     if (was?.state !== job.state && !told.has(`jobs/${job.id} job.${job.state}`))
       return `P6 every change is told: nobody hears that job ${job.id} is ${job.state}`;
@@ -49,7 +50,7 @@ function brokenLane(before: Lane, { lane, jobs }: State): string | null {
 }
 
 /** Records of jobs that have ended are not in the state, so a job that is neither there nor newer than all of them has ended. */
-function brokenEnd(before: Lane, was: Job | null, job: Job): string | null {
+function brokenEnd(before: Lane, lane: Lane, was: Job | null, job: Job): string | null {
   if (was === null && !isFinal(job) && job.createdAt <= before.lastJobAt)
     return `P6 final states absorb: job ${job.id} is ${job.state} again`;
   if (was?.state === "cancelling" && job.state !== was.ending?.state && !["cancelling", "unknown"].includes(job.state))
@@ -61,6 +62,8 @@ function brokenEnd(before: Lane, was: Job | null, job: Job): string | null {
     job.state !== was.quorum.conclusion.state
   )
     return `P6 a settled quorum stays settled: job ${job.id} becomes ${job.state}`;
+  if (job.state === "cancelling" && was?.state !== "cancelling" && lane.epoch === before.epoch)
+    return `P5 an interruption is a new epoch: job ${job.id} is being stopped in epoch ${lane.epoch}`;
   if ((job.state === "cancelling") !== (job.ending !== null))
     return `P15 a stop has a deadline: job ${job.id} is ${job.state}, its ending is ${job.ending?.state ?? "open"}`;
   return null;
