@@ -4,6 +4,7 @@ import type {
   AuthorizerView,
   DeliveryView,
   DeploymentId,
+  DrainBody,
   DeploymentView,
   Event,
   EventsPage,
@@ -156,6 +157,8 @@ export type NamespaceCalls = {
     actor: Actor;
     runner: RunnerId;
     drained: boolean;
+    /** How it is to be drained; older edges do not say. */
+    how?: DrainBody;
   }): Promise<RunnerView | Refusal>;
   revokeRunner(call: { requestId?: string | undefined; actor: Actor; runner: RunnerId }): Promise<RunnerView | Refusal>;
 

@@ -1,4 +1,5 @@
 import {
+  type DrainBody,
   formatTime,
   formatTimeOrNull,
   LIMITS,
@@ -16,7 +17,7 @@ import { poolObject } from "../shared/names.ts";
 import { unauthenticated } from "./access.ts";
 import { bounded } from "./bounded.ts";
 import type { Page } from "./calls.ts";
-import type { Presence } from "../pool/calls.ts";
+import type { DrainOrder, Presence } from "../pool/calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import { credentialId, hashCredential, mintCredential, sameHash } from "./credentials.ts";
@@ -64,6 +65,7 @@ export type Fleet = {
     actor: string;
     runner: RunnerId;
     drained: boolean;
+    how?: DrainBody;
   }): RunnerView | Refusal;
   revokeRunner(call: { requestId?: string | undefined; actor: string; runner: RunnerId }): RunnerView | Refusal;
 };
@@ -115,6 +117,7 @@ function registrations(context: NamespaceContext): Pick<Fleet, "createRegistrati
         name,
         pool: registration.pool,
         drained: known?.drained ?? false,
+        order: known?.order ?? null,
         registeredAt: known?.registeredAt ?? now,
         revokedAt: null,
       };
@@ -163,13 +166,14 @@ function management(context: NamespaceContext): Pick<Fleet, "listRunners" | "dra
       };
     },
 
-    drainRunner({ requestId, actor, runner: id, drained }) {
+    drainRunner({ requestId, actor, runner: id, drained, how = {} }) {
       const runner = findRunner(sql, id);
       if (runner === null) return refuse("not-found", `There is no runner ${id}.`);
       if (runner.revokedAt !== null) return refuse("wrong-state", "The runner was revoked.");
       const now = Date.now();
-      const changed = { ...runner, drained };
-      if (runner.drained !== drained)
+      const order = orderOf(runner, drained ? how : null, now);
+      const changed = { ...runner, drained, order };
+      if (runner.drained !== drained || order !== runner.order)
         context.commit(actor, now, (emit, note) => {
           saveRunner(sql, changed);
           note({ action: drained ? "runner.drained" : "runner.undrained", target: `runners/${id}`, requestId });
@@ -214,7 +218,7 @@ export function runnerCourier({ sql, env, namespace }: NamespaceContext): Courie
       const runner = findRunner(sql, id);
       const object = poolObject(env, namespace, pool);
       if (isActive(runner) && runner.pool === pool)
-        await bounded(object.setDrained({ runner: id, drained: runner.drained }));
+        await bounded(object.setDrained({ runner: id, drained: runner.drained, order: runner.order }));
       else await bounded(object.forget({ runner: id }));
       return () => undefined;
     },
@@ -242,6 +246,7 @@ function runnerView(runner: Runner, presence: Presence | null, now: Millis): Run
     pool: runner.pool,
     state: online ? "online" : "offline",
     drained: runner.drained,
+    drain: runner.drained ? drainView(runner.order?.drain ?? null) : null,
     revoked: runner.revokedAt !== null,
     offer: presence?.offer ?? null,
     protocol: presence?.protocol ?? null,
@@ -249,4 +254,25 @@ function runnerView(runner: Runner, presence: Presence | null, now: Millis): Run
     registeredAt: formatTime(runner.registeredAt),
     seenAt: formatTimeOrNull(presence?.seenAt ?? null),
   };
+}
+
+/**
+ * The order that a runner is to have: its own when nothing changes, else a new one, numbered by the clock so that a runner never sees a smaller
+ * number than one that it has heard of. `how` null: it may work again.
+ */
+function orderOf({ order }: Runner, how: DrainBody | null, now: Millis): DrainOrder | null {
+  const drain =
+    how === null
+      ? null
+      : {
+          note: how.note ?? null,
+          deadlineAt: how.deadlineMs === undefined ? null : now + how.deadlineMs,
+          then: how.then ?? "wait",
+        };
+  if (JSON.stringify(order?.drain ?? null) === JSON.stringify(drain)) return order;
+  return { number: Math.max(now, (order?.number ?? 0) + 1), drain };
+}
+
+function drainView(drain: DrainOrder["drain"]): RunnerView["drain"] {
+  return drain === null ? null : { ...drain, deadlineAt: formatTimeOrNull(drain.deadlineAt) };
 }

@@ -97,4 +97,8 @@ export const MIGRATIONS: readonly Migration[] = [
       CREATE TABLE audit_heads (sequence INTEGER PRIMARY KEY, envelope TEXT NOT NULL) STRICT;
     `,
   },
+  {
+    id: "drain-orders",
+    sql: "ALTER TABLE runners ADD COLUMN drain_order TEXT",
+  },
 ];

@@ -1,6 +1,7 @@
 import type {
   Assignment,
   DeploymentId,
+  DRAIN_ENDS,
   JobId,
   Millis,
   Offer,
@@ -10,6 +11,7 @@ import type {
   Refusal,
   Requires,
   RunnerId,
+  RunnerOrder,
   Waiting,
 } from "@plumule/protocol";
 
@@ -37,6 +39,12 @@ export type Ticket = {
   avoid: readonly RunnerId[];
 };
 
+/** An order to a runner as it is kept; `drain` null takes an earlier one back. A higher number is a newer order. */
+export type DrainOrder = {
+  number: number;
+  drain: { note: string | null; deadlineAt: Millis | null; then: (typeof DRAIN_ENDS)[number] } | null;
+};
+
 /** A parked poll set aside for one job. Lives in memory for `reservationMs`; `deliver` fills it. */
 export type Reservation = { id: string; runner: RunnerId; offer: Offer; requestKey: string };
 
@@ -56,8 +64,8 @@ export type Presence = {
  * What the edge and the other objects may ask of a Pool. It grants nothing: a lease comes from the Deployment alone.
  */
 export type PoolCalls = {
-  /** A runner's long poll, held at most 25 s. The same `requestKey` gets the same assignment. Null: nothing came. Refuses `unavailable` when too many polls are parked. */
-  poll(call: { runner: RunnerId; body: PollBody }): Promise<Assignment | Refusal | null>;
+  /** A runner's long poll, held at most 25 s. The same `requestKey` gets the same assignment. An order comes before any work. Null: nothing came. Refuses `unavailable` when too many polls are parked. */
+  poll(call: { runner: RunnerId; body: PollBody }): Promise<Assignment | RunnerOrder | Refusal | null>;
   /** Fast path: sets a fitting parked poll aside, unless something older or more urgent waits. Null: use a ticket. */
   reserve(call: { ticket: Ticket }): Promise<Reservation | null>;
   /** Fast path: fills the reserved poll. False: the reservation is gone, the acknowledge deadline will send the job back. */
@@ -76,7 +84,8 @@ export type PoolCalls = {
   /** The tickets in dispatch order. (`queue` itself is the name of an event handler of Workers, which cannot be called.) */
   listQueue(call: { limit: number }): Promise<QueueView>;
   presence(): Promise<Presence[]>;
-  setDrained(call: { runner: RunnerId; drained: boolean }): Promise<void>;
+  /** `order` is what the runner itself is told; older code gives none. */
+  setDrained(call: { runner: RunnerId; drained: boolean; order?: DrainOrder | null }): Promise<void>;
   /** Ends the runner's parked polls and forgets it; its leases end by themselves. */
   forget(call: { runner: RunnerId }): Promise<void>;
 };

@@ -26,4 +26,8 @@ export const MIGRATIONS: readonly Migration[] = [
       ) STRICT, WITHOUT ROWID;
     `,
   },
+  {
+    id: "drain-orders",
+    sql: "ALTER TABLE runners ADD COLUMN drain_order TEXT",
+  },
 ];

@@ -9,6 +9,7 @@ import type {
   QueueView,
   Refusal,
   RunnerId,
+  RunnerOrder,
   Waiting,
 } from "@plumule/protocol";
 import type { ClaimCall } from "../deployment/calls.ts";
@@ -17,7 +18,7 @@ import { isStorageAhead } from "../shared/ahead.ts";
 import { migrate } from "../shared/migrate.ts";
 import { deploymentObject } from "../shared/names.ts";
 import { within } from "../shared/within.ts";
-import type { Ability, PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
+import type { Ability, DrainOrder, PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
 import { Backlog } from "./core/backlog.ts";
 import type { Entry } from "./core/backlog.ts";
 import { Deliveries } from "./core/deliveries.ts";
@@ -65,6 +66,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
   readonly #deliveries = new Deliveries();
   readonly #reservations = new Map<string, { poll: Poll; expiry: ReturnType<typeof setTimeout> }>();
   readonly #drained = new Set<RunnerId>();
+  readonly #orders = new Map<RunnerId, DrainOrder>();
   readonly #savedAt = new Map<RunnerId, Millis>();
   readonly #spent: Ticket[] = [];
   readonly #teller = new Teller({
@@ -89,11 +91,19 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     this.#load(Date.now());
   }
 
-  async poll({ runner: id, body }: { runner: RunnerId; body: PollBody }): Promise<Assignment | Refusal | null> {
+  async poll({
+    runner: id,
+    body,
+  }: {
+    runner: RunnerId;
+    body: PollBody;
+  }): Promise<Assignment | RunnerOrder | Refusal | null> {
     const now = Date.now();
     const delivered = this.#deliveries.get(id, body.requestKey, now);
     if (delivered !== null) return delivered;
     const runner = this.#see(id, { ...body.offer, protocol: body.protocol }, body.busy, now);
+    const order = orderFor(this.#orders.get(id), body.seenOrder, now);
+    if (order !== null) return order;
     if (this.#fleet.parkedCount >= LIMITS.parkedPolls && !runner.polls.has(body.requestKey))
       return refuse("unavailable", `pool ${this.#pool} holds its limit of ${LIMITS.parkedPolls} polls`);
     const { poll, ended } = this.#fleet.park(runner, body.requestKey);
@@ -183,21 +193,34 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     });
   }
 
-  async setDrained({ runner: id, drained }: { runner: RunnerId; drained: boolean }): Promise<void> {
-    if (this.#drained.has(id) === drained) return;
+  async setDrained({ runner: id, drained, order = null }: Parameters<PoolCalls["setDrained"]>[0]): Promise<void> {
+    const known = this.#orders.get(id) ?? null;
+    if (this.#drained.has(id) === drained && (order?.number ?? 0) <= (known?.number ?? 0)) return;
+    if (order !== null) this.#orders.set(id, order);
     if (drained) this.#drained.add(id);
     else this.#drained.delete(id);
     const runner = this.#fleet.get(id);
-    saveRunner(this.#sql, { id, offer: runner?.offer ?? null, drained, seenAt: runner?.seenAt ?? 0 });
+    saveRunner(this.#sql, {
+      id,
+      offer: runner?.offer ?? null,
+      drained,
+      seenAt: runner?.seenAt ?? 0,
+      order: order ?? known,
+    });
     if (runner === undefined) return;
     this.#fleet.drain(runner, drained);
-    for (const poll of runner.polls.values()) this.#serve(poll);
+    // A poll that waits ends, so that the next one hears of the order.
+    for (const poll of [...runner.polls.values()]) {
+      if (order === null) this.#serve(poll);
+      else this.#endHold(poll);
+    }
     this.#teller.soon();
   }
 
   async forget({ runner: id }: { runner: RunnerId }): Promise<void> {
     removeRunner(this.#sql, id);
     this.#drained.delete(id);
+    this.#orders.delete(id);
     this.#savedAt.delete(id);
     this.#deliveries.forget(id);
     const runner = this.#fleet.get(id);
@@ -216,8 +239,9 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
 
   /** A runner may have been seen until `SEEN_SAVED_MS` after what its row says: it has the benefit of the doubt. */
   #load(now: Millis): void {
-    for (const { id, offer, drained, seenAt } of readRunners(this.#sql)) {
+    for (const { id, offer, drained, seenAt, order } of readRunners(this.#sql)) {
       if (drained) this.#drained.add(id);
+      if (order !== null) this.#orders.set(id, order);
       this.#savedAt.set(id, seenAt);
       if (offer !== null) this.#fleet.see(id, offer, 0, drained, Math.min(now, seenAt + SEEN_SAVED_MS));
     }
@@ -231,7 +255,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     const drained = this.#drained.has(id);
     const { runner, changed } = this.#fleet.see(id, offer, busy, drained, now);
     if (changed || now - (this.#savedAt.get(id) ?? 0) > SEEN_SAVED_MS) {
-      saveRunner(this.#sql, { id, offer, drained, seenAt: now });
+      saveRunner(this.#sql, { id, offer, drained, seenAt: now, order: this.#orders.get(id) ?? null });
       this.#savedAt.set(id, now);
     }
     if (changed || left) this.#teller.soon();
@@ -361,4 +385,14 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     this.#alarmAt = this.#fleet.nextExpiryAt();
     if (this.#alarmAt !== null) this.ctx.waitUntil(this.ctx.storage.setAlarm(this.#alarmAt));
   }
+}
+
+/** What a runner that has heard of order `seen` is still to be told; one that names none cannot read an order. */
+function orderFor(order: DrainOrder | undefined, seen: number | undefined, now: Millis): RunnerOrder | null {
+  if (order === undefined || seen === undefined || order.number <= seen) return null;
+  const { number, drain } = order;
+  // A runner that was never told to stop need not be told to go on.
+  if (drain === null) return seen === 0 ? null : { number, drain };
+  const { note, deadlineAt, then } = drain;
+  return { number, drain: { note, then, deadlineMs: deadlineAt === null ? null : Math.max(0, deadlineAt - now) } };
 }

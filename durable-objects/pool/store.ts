@@ -1,11 +1,17 @@
 import type { DeploymentId, JobId, Millis, Priority, RunnerId } from "@plumule/protocol";
-import type { Ability, Needs, Ticket } from "./calls.ts";
+import type { Ability, DrainOrder, Needs, Ticket } from "./calls.ts";
 
 /** A stored ticket, with the reason for waiting that its deployment was told last. */
 export type StoredTicket = { ticket: Ticket; told: string | null };
 
 /** A stored runner. `offer` is null for one that was drained before it ever polled. `seenAt` is coarse: see `saveRunner`. */
-export type StoredRunner = { id: RunnerId; offer: Ability | null; drained: boolean; seenAt: Millis };
+export type StoredRunner = {
+  id: RunnerId;
+  offer: Ability | null;
+  drained: boolean;
+  seenAt: Millis;
+  order: DrainOrder | null;
+};
 
 type TicketRow = {
   job: JobId;
@@ -17,7 +23,13 @@ type TicketRow = {
   avoid: string;
   told: string | null;
 };
-type RunnerRow = { runner: RunnerId; offer: string | null; drained: number; seen_at: Millis };
+type RunnerRow = {
+  runner: RunnerId;
+  offer: string | null;
+  drained: number;
+  seen_at: Millis;
+  drain_order: string | null;
+};
 
 /** Every ticket. Needs that are equal as text are one value in memory. */
 export function readTickets(sql: SqlStorage): StoredTicket[] {
@@ -64,24 +76,26 @@ export function removeTicket(sql: SqlStorage, job: JobId, number: number): void 
 /** Every runner, the longest silent first. */
 export function readRunners(sql: SqlStorage): StoredRunner[] {
   return sql
-    .exec<RunnerRow>("SELECT runner, offer, drained, seen_at FROM runners ORDER BY seen_at")
+    .exec<RunnerRow>("SELECT runner, offer, drained, seen_at, drain_order FROM runners ORDER BY seen_at")
     .toArray()
     .map((row) => ({
       id: row.runner,
       offer: row.offer === null ? null : (JSON.parse(row.offer) as Ability),
       drained: row.drained === 1,
       seenAt: row.seen_at,
+      order: row.drain_order === null ? null : (JSON.parse(row.drain_order) as DrainOrder),
     }));
 }
 
 /** Writes a runner: one row. */
 export function saveRunner(sql: SqlStorage, runner: StoredRunner): void {
   sql.exec(
-    "INSERT OR REPLACE INTO runners (runner, offer, drained, seen_at) VALUES (?, ?, ?, ?)",
+    "INSERT OR REPLACE INTO runners (runner, offer, drained, seen_at, drain_order) VALUES (?, ?, ?, ?, ?)",
     runner.id,
     runner.offer === null ? null : JSON.stringify(runner.offer),
     Number(runner.drained),
     runner.seenAt,
+    runner.order === null ? null : JSON.stringify(runner.order),
   );
 }
 

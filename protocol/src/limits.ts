@@ -67,6 +67,8 @@ export const LIMITS = {
   /** Default and greatest grace between the first signal and the kill, ms. */
   graceMs: 10_000,
   graceMaxMs: 10 * 60_000,
+  /** Longest time that a drain may leave to the runs of a runner: as long as any run may take. */
+  drainMaxMs: 48 * 3600_000,
   /** Runs that an infrastructure failure may cost before the job fails. */
   attempts: 3,
   attemptsMax: 10,

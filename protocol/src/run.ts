@@ -50,9 +50,38 @@ export const pollBodySchema = z
     offer: offerSchema,
     busy: z.int().min(0),
     waitMs: z.int().min(0).max(LIMITS.pollHoldMs).optional(),
+    /** Number of the newest order that the runner has heard of, 0 for none; a runner that leaves it away is told none. */
+    seenOrder: z.int().min(0).optional(),
   })
   .meta({ id: "PollBody" });
 export type PollBody = z.output<typeof pollBodySchema>;
+
+/** What a drained runner does when its runs have ended: it waits to be given work again, or its process leaves. */
+export const DRAIN_ENDS = ["wait", "exit"] as const;
+
+/** How a runner is to be drained. The runs that are at work when `deadlineMs` is over go back to the queue; without it they may take their time. */
+export const drainBodySchema = z
+  .strictObject({
+    note: z.string().min(1).max(LIMITS.nameCharacters).optional(),
+    deadlineMs: z.int().min(0).max(LIMITS.drainMaxMs).optional(),
+    then: z.enum(DRAIN_ENDS).optional(),
+  })
+  .meta({ id: "DrainBody" });
+export type DrainBody = z.output<typeof drainBodySchema>;
+
+/**
+ * What the broker wants of a runner, told once with a poll. `drain` null: it may work again. `deadlineMs` counts from the answer, so that no
+ * clock has to agree with another.
+ */
+export const runnerOrderSchema = z
+  .object({
+    number: z.int(),
+    drain: z
+      .object({ note: z.string().nullable(), deadlineMs: z.int().nullable(), then: z.enum(DRAIN_ENDS) })
+      .nullable(),
+  })
+  .meta({ id: "RunnerOrder" });
+export type RunnerOrder = z.output<typeof runnerOrderSchema>;
 
 /**
  * A lease with everything that the runner needs. Durations are relative: a runner measures them with a monotonic clock
@@ -191,6 +220,11 @@ export const runnerViewSchema = z
     pool: poolNameSchema.nullable(),
     state: z.enum(RUNNER_STATES),
     drained: z.boolean(),
+    /** How it was drained, by a broker that can say it. */
+    drain: z
+      .object({ note: z.string().nullable(), deadlineAt: timeSchema.nullable(), then: z.enum(DRAIN_ENDS) })
+      .nullable()
+      .optional(),
     revoked: z.boolean(),
     offer: offerSchema.nullable(),
     protocol: z.int().nullable().optional(),

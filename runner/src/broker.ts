@@ -19,6 +19,7 @@ import {
   type ResultAnswer,
   type ResultBody,
   type RunnerEventsBody,
+  type RunnerOrder,
   reportRunEvents,
   type Signer,
   signSession,
@@ -69,13 +70,17 @@ export function connectBroker({
   runner,
   signer,
   fetch,
+  obey,
 }: {
   baseUrl: string;
   namespace: string;
   runner: string;
   signer: Signer;
   fetch: ClientDeps["fetch"];
+  /** Told of each order of the broker, once. Without it the broker gives none. */
+  obey?: (order: RunnerOrder) => void;
 }): Broker {
+  let seenOrder = 0;
   const send: Send = async (bearer, endpoint, input, holdMs = 0) => {
     const timeout = AbortSignal.timeout(holdMs + REQUEST_MS);
     const signal = input.signal === undefined ? timeout : AbortSignal.any([timeout, input.signal]);
@@ -100,7 +105,8 @@ export function connectBroker({
       });
       return answer.ok ? { ok: true, value: null } : failed(answer);
     },
-    async poll(body, signal) {
+    async poll(asked, signal) {
+      const body = obey === undefined ? asked : { ...asked, seenOrder };
       const begun = await session.get();
       if (!begun.ok) return begun;
       const answer = await send(
@@ -111,9 +117,11 @@ export function connectBroker({
       );
       // A broker that forgot the session (revoked, or another installation) gets a new one at the next poll.
       if (!answer.ok && answer.status === 401) session.forget();
-      return answer.ok
-        ? { ok: true, value: answer.answer.body }
-        : failed(answer, answer.status === 401 || mayPass(answer));
+      if (!answer.ok) return failed(answer, answer.status === 401 || mayPass(answer));
+      if (answer.answer.status !== 202) return { ok: true, value: answer.answer.body };
+      seenOrder = answer.answer.body.number;
+      obey?.(answer.answer.body);
+      return { ok: true, value: null };
     },
     ...leaseCalls(send),
   };

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { type Assignment, type ClientDeps, didKeyOf, type Envelope, LIMITS } from "@plumule/protocol";
+import { type Assignment, type ClientDeps, didKeyOf, type Envelope, LIMITS, type RunnerOrder } from "@plumule/protocol";
 import { createBackoff, pause } from "./backoff.ts";
 import { type BrokerAnswer, connectBroker } from "./broker.ts";
 import { type RunnerConfig, runnerConfigSchema, runnerFolders, type RunnerOptions } from "./config.ts";
@@ -101,7 +101,10 @@ async function open(
   if ("refused" in probed) return misconfigured(probed.refused);
   const { url: baseUrl, namespace } = config;
   const counters = newCounters();
-  const broker = countCalls(connectBroker({ baseUrl, namespace, runner, signer: opened.signer, fetch }), counters);
+  let started: Runner | null = null;
+  const obey = (order: RunnerOrder): void => started?.obey(order);
+  const { signer } = opened;
+  const broker = countCalls(connectBroker({ baseUrl, namespace, runner, signer, fetch, obey }), counters);
   const journal = await openJournal<JournalRecord>(folders.journal, recordReader(journalRecordSchema));
   const spool = await openSpool<SpoolRecord>(folders.spool, recordReader(spoolRecordSchema), SPOOL_BYTES);
   for (const path of [...journal.setAside, ...spool.setAside]) say(`set aside a record that cannot be read: ${path}`);
@@ -115,11 +118,12 @@ async function open(
   });
   const { machine } = probed;
   const deps = { config, folders, machine, broker, journal, spool, supervisors, say, lock, recipient, counters };
-  const started = new Runner(deps);
+  const made = new Runner(deps);
+  started = made;
   const address = config.health === undefined ? null : healthAddress(config.health);
-  const health = address === null ? null : await serveHealth(address, () => started.status());
+  const health = address === null ? null : await serveHealth(address, () => made.status());
   if (health !== null && "refused" in health) return misconfigured(health.refused);
-  return started.start(runner, health);
+  return made.start(runner, health);
 }
 
 function misconfigured(refused: string): StartRefusal {
@@ -146,6 +150,8 @@ class Runner {
   #answer = Promise.withResolvers<BrokerAnswer<Assignment | null> | null>();
   #slotFreed = new AbortController();
   #phase: RunnerStatus["phase"] = "working";
+  #drained: RunnerOrder["drain"] = null;
+  #deadline: NodeJS.Timeout | undefined;
   readonly #startedAt = performance.now();
   #turnedAt = performance.now();
 
@@ -178,7 +184,8 @@ class Runner {
   /** How it is at this moment. */
   status(): Promise<RunnerStatus> {
     const [phase, startedAt, turnedAt] = [this.#phase, this.#startedAt, this.#turnedAt];
-    return observe(this.#deps, { phase, startedAt, turnedAt, runs: this.#memory.runs });
+    const drain = this.#drained === null ? null : { note: this.#drained.note, then: this.#drained.then };
+    return observe(this.#deps, { phase, startedAt, turnedAt, drain, runs: this.#memory.runs });
   }
 
   async #work(): Promise<RunnerExit> {
@@ -332,6 +339,25 @@ class Runner {
       case "leaving":
         return;
     }
+  }
+
+  /** What the broker wants: no new work, an end of its runs when the deadline is over, and then to leave or to wait. */
+  obey({ drain }: RunnerOrder): void {
+    const { say } = this.#deps;
+    clearTimeout(this.#deadline);
+    this.#drained = drain;
+    if (drain === null) return say("the broker gives this runner work again");
+    const { note, deadlineMs, then } = drain;
+    const count = this.#memory.runs.length;
+    const runs = count === 1 ? "1 run" : `${count} runs`;
+    const until = deadlineMs === null ? "" : ` within ${Math.round(deadlineMs / 1000)} s`;
+    say(`drained${note === null ? "" : ` (${note})`}: ${runs} may end${until}, then the runner ${then}s`);
+    if (then === "exit" && this.#phase === "working") this.#begin("draining");
+    if (deadlineMs === null) return;
+    this.#deadline = setTimeout(() => {
+      if (this.#memory.runs.length > 0) say("the time of the drain is over; its runs go back to the queue");
+      void this.#tell({ type: "told to end the runs" });
+    }, deadlineMs).unref();
   }
 
   #leaveRuns(): void {

@@ -31,8 +31,9 @@ export function runRoutes(app: App): void {
       return refuse("forbidden", `This runner belongs to the pool \`${principal.pool}\`.`, {
         next: "Begin a new session; its answer names the pool.",
       });
-    const assignment = await poolObject(env, params.ns, principal.pool).poll({ runner: principal.runner, body });
-    return assignment === null ? { status: 204, body: null } : ok(assignment);
+    const answer = await poolObject(env, params.ns, principal.pool).poll({ runner: principal.runner, body });
+    if (answer !== null && "drain" in answer) return { status: 202, body: answer };
+    return answer === null ? { status: 204, body: null } : ok(answer);
   });
   implement(app, heartbeatRun, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
     leaseToken === null

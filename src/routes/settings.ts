@@ -214,13 +214,14 @@ function runnerRoutes(app: App): void {
   implement(app, listRunners, async ({ params, query, env }) =>
     ok(await namespaceObject(env, params.ns).listRunners({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })),
   );
-  implement(app, drainRunner, async ({ requestId, params, principal, env }) =>
+  implement(app, drainRunner, async ({ requestId, params, body, principal, env }) =>
     ok(
       await namespaceObject(env, params.ns).drainRunner({
         requestId,
         actor: principal.actor,
         runner: params.runner,
         drained: true,
+        how: body,
       }),
     ),
   );

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, it } from "vitest";
 import { call, type ClientDeps, pathOf } from "../../protocol/src/client.ts";
-import { appendLog, drainRunner } from "../../protocol/src/endpoints/fleet.ts";
+import { appendLog, drainRunner, undrainRunner } from "../../protocol/src/endpoints/fleet.ts";
 import { cancelJob, getCommitRuns, getDeployment, listJobs } from "../../protocol/src/endpoints/jobs.ts";
 import { getHealth, revokeToken } from "../../protocol/src/endpoints/settings.ts";
 import { problemOf, refuse } from "../../protocol/src/errors.ts";
@@ -112,7 +112,7 @@ it("sends its bearer, its headers and a JSON body, `{}` where the caller has non
     headers: { "idempotency-key": "k1" },
   });
   await call(deps, cancelJob, { params: { ns: "acme", job: JOB } });
-  await call(deps, drainRunner, { params: { ns: "acme", runner: RUNNER }, headers: { authorization: "Bearer other" } });
+  await call(deps, undrainRunner, { params: { ns: "acme", runner: RUNNER }, headers: { authorization: "Bearer other" } });
   expect(seen[0]).toMatchObject({
     method: "POST",
     url: `/v1/acme/jobs/${JOB}/cancel`,

@@ -103,7 +103,9 @@ export class Runner {
     };
     const offer: Offer = { ...plain, isolation: "process-group" };
     const body = { requestKey, protocol, pool: "default", offer, busy: 0, waitMs };
-    return ok(await this.#house.pool.poll({ runner: this.id, body }));
+    const answer = ok(await this.#house.pool.poll({ runner: this.id, body }));
+    if (answer !== null && "drain" in answer) throw new Error("an order, which nobody asked for");
+    return answer;
   }
 
   /** Parks a poll and comes back when it is parked. */

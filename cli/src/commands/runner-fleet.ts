@@ -1,9 +1,16 @@
-import { drainRunner, listRunners, type RunnerId, type RunnerView, undrainRunner } from "@plumule/protocol";
+import {
+  type DrainBody,
+  drainRunner,
+  listRunners,
+  type RunnerId,
+  type RunnerView,
+  undrainRunner,
+} from "@plumule/protocol";
 import type { Connection } from "../connection.ts";
 import type { Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
-import { ageOf, paint, printDone, shortKey, tableLines } from "../print.ts";
+import { ageOf, clockOf, paint, printDone, shortKey, tableLines } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
 import type { Listed } from "./ls.ts";
 
@@ -20,7 +27,7 @@ export async function fleet(connection: Connection, { limit }: { limit: number }
 export function runnerTable(items: readonly RunnerView[], now: number): string[] {
   const rows = items.map((runner) => [
     paint.strong(inLine(runner.name)),
-    standing(runner),
+    standing(runner, now),
     runner.offer === null ? "" : `${runner.busy}/${runner.offer.capacity}`,
     inLine(runner.offer?.systems.join(",") ?? ""),
     runner.offer?.isolation ?? "",
@@ -30,27 +37,38 @@ export function runnerTable(items: readonly RunnerView[], now: number): string[]
   return tableLines(["RUNNER", "STATE", "BUSY", "SYSTEMS", "ISOLATION", "SEEN", "KEY"], rows);
 }
 
-function standing({ state, drained, revoked }: RunnerView): string {
+function standing({ state, drained, drain, revoked }: RunnerView, now: number): string {
   if (revoked) return paint.bad("revoked");
-  if (drained) return paint.care(state === "online" ? "drained" : "drained, offline");
+  if (drained) {
+    const words = ["drained", ...(state === "online" ? [] : ["offline"])];
+    if (drain?.deadlineAt != null) {
+      const leftMs = Date.parse(drain.deadlineAt) - now;
+      words.push(leftMs > 0 ? `runs end in ${clockOf(leftMs)}` : "its time is over");
+    }
+    if (drain?.then === "exit") words.push("then leaves");
+    return paint.care(`${words.join(", ")}${drain?.note == null ? "" : `: ${inLine(drain.note)}`}`);
+  }
   return state === "online" ? paint.good("online") : paint.quiet("offline");
 }
 
-/** Gives a runner no new work, or work again. */
+/** Gives a runner no new work, or work again (null). */
 export async function setDrained(
   { terminal, connect }: Context,
   which: string,
-  drained: boolean,
+  how: DrainBody | null,
 ): Promise<ExitCode | Failure> {
   const connection = await connect();
   if (isFailure(connection)) return connection;
   const runner = await findRunner(connection, which);
   if (isFailure(runner)) return runner;
-  const answer = await connection.ask(drained ? drainRunner : undrainRunner, { params: { ns: connection.ns, runner } });
+  const params = { ns: connection.ns, runner };
+  const answer = await (how === null
+    ? connection.ask(undrainRunner, { params })
+    : connection.ask(drainRunner, { params, body: how }));
   if (isFailure(answer)) return answer;
   const { name, busy } = answer.body;
-  const line = drained ? `${inLine(name)} gets no new work, ${busy} running` : `${inLine(name)} gets work again`;
-  const next = drained ? `plumule runner undrain ${inLine(name)}` : "plumule runner ls";
+  const line = how !== null ? `${inLine(name)} gets no new work, ${busy} running` : `${inLine(name)} gets work again`;
+  const next = how !== null ? `plumule runner undrain ${inLine(name)}` : "plumule runner ls";
   printDone(terminal, { line, next, id: runner, answer: answer.body });
   return EXIT.ok;
 }

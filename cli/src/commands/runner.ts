@@ -1,11 +1,12 @@
-import { createRegistration } from "@plumule/protocol";
-import { Command } from "commander";
+import { createRegistration, DRAIN_ENDS, type DrainBody, LIMITS } from "@plumule/protocol";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
 import { paint } from "../print.ts";
 import { configCommand } from "./runner-config.ts";
 import { doctorCommand } from "./doctor.ts";
+import { durationOf } from "../times.ts";
 import { fleet, setDrained } from "./runner-fleet.ts";
 import { startCommand } from "./runner-start.ts";
 
@@ -15,11 +16,16 @@ export function runnerCommand(): Command {
   const drain = new Command("drain")
     .summary("give a runner no new work")
     .argument("<runner>", "name, did:key or the beginning of it")
-    .action(act((context: Context, which: string) => setDrained(context, which, true)));
+    .option("--note <text>", "why, as the fleet and the runner show it")
+    .option("--deadline <time>", "runs that are at work after it go back to the queue: 90s, 30m, 2h", drainTime)
+    .addOption(
+      new Option("--then <end>", "what the runner does without runs: wait for work again, or exit").choices(DRAIN_ENDS),
+    )
+    .action(act((context: Context, which: string, flags: DrainFlags) => setDrained(context, which, drainOf(flags))));
   const undrain = new Command("undrain")
     .summary("give a runner work again")
     .argument("<runner>", "name, did:key or the beginning of it")
-    .action(act((context: Context, which: string) => setDrained(context, which, false)));
+    .action(act((context: Context, which: string) => setDrained(context, which, null)));
   const token = new Command("token")
     .summary("make a one-time token with which one runner may register")
     .option("--pool <name>", "pool that the runner works for", "default")
@@ -28,6 +34,18 @@ export function runnerCommand(): Command {
   for (const command of [startCommand(), configCommand(), doctorCommand(), list, drain, undrain, token])
     runner.addCommand(command);
   return runner;
+}
+
+type DrainFlags = { note?: string; deadline?: number; then?: DrainBody["then"] };
+
+function drainOf({ note, deadline, then }: DrainFlags): DrainBody {
+  return { note, deadlineMs: deadline, then };
+}
+
+function drainTime(text: string): number {
+  const ms = durationOf(text);
+  if (ms === null || ms > LIMITS.drainMaxMs) throw new InvalidArgumentError("Give it as 90s, 30m or 2h, up to 48h.");
+  return ms;
 }
 
 async function listFleet({ terminal, connect }: Context): Promise<ExitCode | Failure> {

@@ -1,4 +1,5 @@
 import type { Millis, PoolName, RunnerId } from "@plumule/protocol";
+import type { DrainOrder } from "../../pool/calls.ts";
 
 /** A registered runner. A revoked one stays, so that its key cannot come back. */
 export type Runner = {
@@ -6,6 +7,8 @@ export type Runner = {
   name: string;
   pool: PoolName;
   drained: boolean;
+  /** The newest order to it; null when it never was drained. */
+  order: DrainOrder | null;
   registeredAt: Millis;
   revokedAt: Millis | null;
 };
@@ -18,6 +21,7 @@ type RunnerRow = {
   name: string;
   pool: string;
   drained: number;
+  drain_order: string | null;
   registered_at: Millis;
   revoked_at: Millis | null;
 };
@@ -57,13 +61,14 @@ export function countRunners(sql: SqlStorage): number {
 /** Stores a runner, new or changed. */
 export function saveRunner(sql: SqlStorage, runner: Runner): void {
   sql.exec(
-    "INSERT OR REPLACE INTO runners (id, name, pool, drained, registered_at, revoked_at) VALUES (?, ?, ?, ?, ?, ?)",
+    "INSERT OR REPLACE INTO runners (id, name, pool, drained, registered_at, revoked_at, drain_order) VALUES (?, ?, ?, ?, ?, ?, ?)",
     runner.id,
     runner.name,
     runner.pool,
     runner.drained ? 1 : 0,
     runner.registeredAt,
     runner.revokedAt,
+    runner.order === null ? null : JSON.stringify(runner.order),
   );
 }
 
@@ -73,6 +78,7 @@ function runnerOf(row: RunnerRow): Runner {
     name: row.name,
     pool: row.pool,
     drained: row.drained === 1,
+    order: row.drain_order === null ? null : (JSON.parse(row.drain_order) as DrainOrder),
     registeredAt: row.registered_at,
     revokedAt: row.revoked_at,
   };

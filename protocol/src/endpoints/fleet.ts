@@ -11,6 +11,7 @@ import { LIMITS } from "../limits.ts";
 import { pageOf, registrationTokenSchema } from "../namespace.ts";
 import {
   assignmentSchema,
+  drainBodySchema,
   heartbeatAnswerSchema,
   heartbeatBodySchema,
   pollBodySchema,
@@ -18,6 +19,7 @@ import {
   resultAnswerSchema,
   resultBodySchema,
   runnerEventsBodySchema,
+  runnerOrderSchema,
   runnerViewSchema,
   sessionChallengeSchema,
   wireEnvelopeSchema,
@@ -60,9 +62,10 @@ export const drainRunner = endpoint({
   name: "drainRunner",
   method: "post",
   path: "/v1/:ns/runners/:runner/drain",
-  summary: "Give a runner no new work",
+  summary: "Give a runner no new work, with a note, a deadline for its runs, and what it does then",
   access: "operate",
   params: runner,
+  body: drainBodySchema,
   answers: { 200: runnerViewSchema },
   refusals: ["not-found"],
 });
@@ -146,11 +149,12 @@ export const pollWork = endpoint({
   name: "pollWork",
   method: "post",
   path: "/v1/:ns/poll",
-  summary: "Long-poll for work: 200 with an assignment, 204 after the hold",
+  summary:
+    "Long-poll for work: 200 with an assignment, 202 with an order to a runner that said which it has seen, 204 after the hold",
   access: "runner",
   params: ns,
   body: pollBodySchema,
-  answers: { 200: assignmentSchema, 204: null },
+  answers: { 200: assignmentSchema, 202: runnerOrderSchema, 204: null },
   refusals: ["forbidden", "unavailable"],
 });
 

@@ -104,6 +104,8 @@ export type Input =
   /** The broker's answer to a result; one that is not final will be asked for again. */
   | { type: "result answered"; run: RunId; final: boolean }
   | { type: "write refused"; effect: Effect }
+  /** The runs go back to the queue; the runner stays. */
+  | { type: "told to end the runs" }
   /** First: no new work. Second: runs are ended. Third: leave now. */
   | { type: "told to stop" }
   /** Leave now, and let the runs go on. */

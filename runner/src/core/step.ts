@@ -26,6 +26,8 @@ export function step(memory: Memory, input: Input): Decided {
       return refused(memory, input.effect);
     case "told to stop":
       return stop(memory);
+    case "told to end the runs":
+      return endRuns(memory);
     case "told to leave the runs":
       return unchanged({ ...memory, intent: "leave" });
     default: {

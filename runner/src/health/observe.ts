@@ -20,6 +20,7 @@ export type Observed = {
 /** The state of the loop: `startedAt` and when it last turned are times of the monotonic clock, ms. */
 export type LoopState = {
   phase: RunnerStatus["phase"];
+  drain: RunnerStatus["drain"];
   startedAt: number;
   turnedAt: number;
   runs: readonly LiveRun[];
@@ -28,7 +29,7 @@ export type LoopState = {
 /** Puts together how a runner is at this moment. */
 export async function observe(
   { config, machine, journal, spool, counters }: Observed,
-  { phase, startedAt, turnedAt, runs }: LoopState,
+  { phase, drain, startedAt, turnedAt, runs }: LoopState,
 ): Promise<RunnerStatus> {
   const { url, namespace, name, capacity, state, diskFloorBytes } = config;
   const { calls, results, logBytes, contactAt } = counters;
@@ -40,6 +41,7 @@ export async function observe(
     version: machine.version,
     broker: { url, namespace, contactAgoMs: contactAt === null ? null : now - contactAt },
     phase,
+    drain,
     upMs: now - startedAt,
     loopAgoMs: now - turnedAt,
     capacity,

@@ -1,4 +1,4 @@
-import { LIMITS } from "@plumule/protocol";
+import { type DRAIN_ENDS, LIMITS } from "@plumule/protocol";
 import { CALLS, type Counters } from "./counters.ts";
 
 /** A runner as it is at this moment: what `/status.json` answers. Ages instead of times, because the wall clock may be set. */
@@ -7,6 +7,8 @@ export type RunnerStatus = {
   name: string;
   version: string;
   broker: { url: string; namespace: string; contactAgoMs: number | null };
+  /** How an operator drained it, if somebody did. */
+  drain: { note: string | null; then: (typeof DRAIN_ENDS)[number] } | null;
   phase: "working" | "draining" | "stopping" | "leaving";
   upMs: number;
   /** Since the loop that asks for work last turned. */
@@ -30,11 +32,11 @@ export function faultsOfLife({ phase, loopAgoMs }: RunnerStatus): string[] {
 
 /** Why no work would come to it at this moment; nothing when it is ready. */
 export function faultsOfReadiness(status: RunnerStatus): string[] {
-  const { broker, disk, phase } = status;
+  const { broker, disk, phase, drain } = status;
   const { contactAgoMs } = broker;
   return [
     ...faultsOfLife(status),
-    ...(phase === "working" ? [] : ["it takes no new work"]),
+    ...(phase === "working" && drain === null ? [] : ["it takes no new work"]),
     ...(contactAgoMs === null ? ["the broker has not answered yet"] : []),
     ...(contactAgoMs !== null && contactAgoMs > CONTACT_LIMIT_MS
       ? [`the broker has not answered for ${seconds(contactAgoMs)}`]
