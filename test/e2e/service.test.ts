@@ -57,7 +57,7 @@ describe("the package, installed in a folder without the repository and without 
 
 it("a drain with a note and a deadline reaches the runner: its run goes back to the queue, and it leaves", async () => {
   const env = { PLUMULE_URL: broker.url, PLUMULE_NAMESPACE: "test", PLUMULE_TOKEN: broker.token };
-  const runner = await broker.startRunner({ name: "jack", labels: ["only=jack"] });
+  const runner = await broker.startRunner({ name: "jack", capacity: 2, labels: ["only=jack"] });
   const task = { kind: "shell" as const, script: "sleep 60" };
   const job = await broker.submit("his", { task, requires: { labels: ["only=jack"] } });
   await broker.until(job.id, "running");
