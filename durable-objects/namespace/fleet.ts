@@ -267,7 +267,7 @@ function orderOf({ order }: Runner, how: DrainBody | null, now: Millis): DrainOr
       : {
           note: how.note ?? null,
           deadlineAt: how.deadlineMs === undefined ? null : now + how.deadlineMs,
-          then: how.then ?? "wait",
+          end: how.end ?? "wait",
         };
   if (JSON.stringify(order?.drain ?? null) === JSON.stringify(drain)) return order;
   return { number: Math.max(now, (order?.number ?? 0) + 1), drain };

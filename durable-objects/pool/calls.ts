@@ -42,7 +42,7 @@ export type Ticket = {
 /** An order to a runner as it is kept; `drain` null takes an earlier one back. A higher number is a newer order. */
 export type DrainOrder = {
   number: number;
-  drain: { note: string | null; deadlineAt: Millis | null; then: (typeof DRAIN_ENDS)[number] } | null;
+  drain: { note: string | null; deadlineAt: Millis | null; end: (typeof DRAIN_ENDS)[number] } | null;
 };
 
 /** A parked poll set aside for one job. Lives in memory for `reservationMs`; `deliver` fills it. */

@@ -210,7 +210,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     if (runner === undefined) return;
     this.#fleet.drain(runner, drained);
     // A poll that waits ends, so that the next one hears of the order.
-    for (const poll of [...runner.polls.values()]) {
+    for (const poll of runner.polls.values()) {
       if (order === null) this.#serve(poll);
       else this.#endHold(poll);
     }
@@ -393,6 +393,6 @@ function orderFor(order: DrainOrder | undefined, seen: number | undefined, now: 
   const { number, drain } = order;
   // A runner that was never told to stop need not be told to go on.
   if (drain === null) return seen === 0 ? null : { number, drain };
-  const { note, deadlineAt, then } = drain;
-  return { number, drain: { note, then, deadlineMs: deadlineAt === null ? null : Math.max(0, deadlineAt - now) } };
+  const { note, deadlineAt, end } = drain;
+  return { number, drain: { note, end, deadlineMs: deadlineAt === null ? null : Math.max(0, deadlineAt - now) } };
 }

@@ -64,7 +64,7 @@ export const drainBodySchema = z
   .strictObject({
     note: z.string().min(1).max(LIMITS.nameCharacters).optional(),
     deadlineMs: z.int().min(0).max(LIMITS.drainMaxMs).optional(),
-    then: z.enum(DRAIN_ENDS).optional(),
+    end: z.enum(DRAIN_ENDS).optional(),
   })
   .meta({ id: "DrainBody" });
 export type DrainBody = z.output<typeof drainBodySchema>;
@@ -77,7 +77,7 @@ export const runnerOrderSchema = z
   .object({
     number: z.int(),
     drain: z
-      .object({ note: z.string().nullable(), deadlineMs: z.int().nullable(), then: z.enum(DRAIN_ENDS) })
+      .object({ note: z.string().nullable(), deadlineMs: z.int().nullable(), end: z.enum(DRAIN_ENDS) })
       .nullable(),
   })
   .meta({ id: "RunnerOrder" });
@@ -222,7 +222,7 @@ export const runnerViewSchema = z
     drained: z.boolean(),
     /** How it was drained, by a broker that can say it. */
     drain: z
-      .object({ note: z.string().nullable(), deadlineAt: timeSchema.nullable(), then: z.enum(DRAIN_ENDS) })
+      .object({ note: z.string().nullable(), deadlineAt: timeSchema.nullable(), end: z.enum(DRAIN_ENDS) })
       .nullable()
       .optional(),
     revoked: z.boolean(),

@@ -184,7 +184,7 @@ class Runner {
   /** How it is at this moment. */
   status(): Promise<RunnerStatus> {
     const [phase, startedAt, turnedAt] = [this.#phase, this.#startedAt, this.#turnedAt];
-    const drain = this.#drained === null ? null : { note: this.#drained.note, then: this.#drained.then };
+    const drain = this.#drained === null ? null : { note: this.#drained.note, end: this.#drained.end };
     return observe(this.#deps, { phase, startedAt, turnedAt, drain, runs: this.#memory.runs });
   }
 
@@ -347,12 +347,12 @@ class Runner {
     clearTimeout(this.#deadline);
     this.#drained = drain;
     if (drain === null) return say("the broker gives this runner work again");
-    const { note, deadlineMs, then } = drain;
+    const { note, deadlineMs, end } = drain;
     const count = this.#memory.runs.length;
     const runs = count === 1 ? "1 run" : `${count} runs`;
     const until = deadlineMs === null ? "" : ` within ${Math.round(deadlineMs / 1000)} s`;
-    say(`drained${note === null ? "" : ` (${note})`}: ${runs} may end${until}, then the runner ${then}s`);
-    if (then === "exit" && this.#phase === "working") this.#begin("draining");
+    say(`drained${note === null ? "" : ` (${note})`}: ${runs} may end${until}, then the runner ${end}s`);
+    if (end === "exit" && this.#phase === "working") this.#begin("draining");
     if (deadlineMs === null) return;
     this.#deadline = setTimeout(() => {
       if (this.#memory.runs.length > 0) say("the time of the drain is over; its runs go back to the queue");

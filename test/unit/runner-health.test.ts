@@ -48,7 +48,7 @@ describe("a runner is ready", () => {
     [heardOf(null), "the broker has not answered yet"],
     [{ disk: { freeBytes: 49, floorBytes: 50 } }, "49 bytes are free on the disk, less than the floor of 50"],
     [{ phase: "draining" }, "it takes no new work"],
-    [{ drain: { note: null, then: "wait" } }, "it takes no new work"],
+    [{ drain: { note: null, end: "wait" } }, "it takes no new work"],
     [{ loopAgoMs: 200_000 }, "the loop has not turned for 200 s"],
   ] satisfies [Partial<RunnerStatus>, string][])("and not otherwise: %j", (change, fault) => {
     expect(faultsOfReadiness(status(change))).toEqual([fault]);

@@ -342,10 +342,10 @@ describe("the fleet", () => {
       drained: false,
     });
     expect(await drained()).toBe(false);
-    const how = { note: "new disk", deadlineMs: 60_000, then: "exit" as const };
+    const how = { note: "new disk", deadlineMs: 60_000, end: "exit" as const };
     const before = Date.now();
     const view = granted(await calls.drainRunner({ actor: "token:op", runner: key.did, drained: true, how }));
-    expect(view).toMatchObject({ drained: true, drain: { note: "new disk", then: "exit" } });
+    expect(view).toMatchObject({ drained: true, drain: { note: "new disk", end: "exit" } });
     expect(Date.parse(view.drain?.deadlineAt ?? "") - before).toBeGreaterThanOrEqual(60_000);
     expect(granted(await calls.listRunners({ cursor: null, limit: 10 })).items).toContainEqual(
       expect.objectContaining({ id: key.did, drain: view.drain }),
@@ -355,7 +355,10 @@ describe("the fleet", () => {
     const { events } = granted(await calls.history({ since: null, limit: 10, waitMs: 0 }));
     expect(events.map(({ type }) => type)).toEqual([
       "runner.registered",
-      ...["runner.drained", "runner.undrained", "runner.drained", "runner.undrained"],
+      "runner.drained",
+      "runner.undrained",
+      "runner.drained",
+      "runner.undrained",
     ]);
     expect((await dumpTables(name))["outbox"]).toEqual([]);
     expect(

@@ -17,12 +17,12 @@ it("tells a runner once how it is drained, and that it may go on, also after an 
   const deadlineAt = Date.now() + 60_000;
   const answer = pool.poll({ runner: KING, body: bodyOf({ seenOrder: 0 }) });
   await vi.waitFor(async () => expect((await pool.presence())[0]?.parked).toBe(true));
-  const order = { number: 7, drain: { note: "new disk", deadlineAt, then: "exit" as const } };
+  const order = { number: 7, drain: { note: "new disk", deadlineAt, end: "exit" as const } };
   await pool.setDrained({ runner: KING, drained: true, order });
   expect(await answer).toBeNull();
   await evictDurableObject(pool);
   const told = await pool.poll({ runner: KING, body: bodyOf({ seenOrder: 0, waitMs: 0 }) });
-  expect(told).toEqual({ number: 7, drain: { note: "new disk", then: "exit", deadlineMs: expect.any(Number) } });
+  expect(told).toEqual({ number: 7, drain: { note: "new disk", end: "exit", deadlineMs: expect.any(Number) } });
   expect(told !== null && "drain" in told ? told.drain?.deadlineMs : 0).toBeGreaterThan(50_000);
   // Once; and a runner that cannot read orders gets none.
   expect(await pool.poll({ runner: KING, body: bodyOf({ seenOrder: 7, waitMs: 0 }) })).toBeNull();

@@ -45,7 +45,7 @@ function standing({ state, drained, drain, revoked }: RunnerView, now: number): 
       const leftMs = Date.parse(drain.deadlineAt) - now;
       words.push(leftMs > 0 ? `runs end in ${clockOf(leftMs)}` : "its time is over");
     }
-    if (drain?.then === "exit") words.push("then leaves");
+    if (drain?.end === "exit") words.push("then leaves");
     return paint.care(`${words.join(", ")}${drain?.note == null ? "" : `: ${inLine(drain.note)}`}`);
   }
   return state === "online" ? paint.good("online") : paint.quiet("offline");

@@ -36,10 +36,10 @@ export function runnerCommand(): Command {
   return runner;
 }
 
-type DrainFlags = { note?: string; deadline?: number; then?: DrainBody["then"] };
+type DrainFlags = { note?: string; deadline?: number; then?: DrainBody["end"] };
 
-function drainOf({ note, deadline, then }: DrainFlags): DrainBody {
-  return { note, deadlineMs: deadline, then };
+function drainOf({ note, deadline, then: end }: DrainFlags): DrainBody {
+  return { note, deadlineMs: deadline, end };
 }
 
 function drainTime(text: string): number {

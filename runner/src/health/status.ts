@@ -8,7 +8,7 @@ export type RunnerStatus = {
   version: string;
   broker: { url: string; namespace: string; contactAgoMs: number | null };
   /** How an operator drained it, if somebody did. */
-  drain: { note: string | null; then: (typeof DRAIN_ENDS)[number] } | null;
+  drain: { note: string | null; end: (typeof DRAIN_ENDS)[number] } | null;
   phase: "working" | "draining" | "stopping" | "leaving";
   upMs: number;
   /** Since the loop that asks for work last turned. */
