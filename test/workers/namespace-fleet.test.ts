@@ -353,13 +353,8 @@ describe("the fleet", () => {
     const again = await calls.drainRunner({ actor: "token:op", runner: key.did, drained: false });
     expect(again).toMatchObject({ drained: false, drain: null });
     const { events } = granted(await calls.history({ since: null, limit: 10, waitMs: 0 }));
-    expect(events.map(({ type }) => type)).toEqual([
-      "runner.registered",
-      "runner.drained",
-      "runner.undrained",
-      "runner.drained",
-      "runner.undrained",
-    ]);
+    const changes = events.map(({ type }) => type.slice("runner.".length)).join(" ");
+    expect(changes).toBe("registered drained undrained drained undrained");
     expect((await dumpTables(name))["outbox"]).toEqual([]);
     expect(
       await calls.drainRunner({ actor: "token:op", runner: (await newSigner()).did, drained: true }),
