@@ -112,7 +112,10 @@ it("sends its bearer, its headers and a JSON body, `{}` where the caller has non
     headers: { "idempotency-key": "k1" },
   });
   await call(deps, cancelJob, { params: { ns: "acme", job: JOB } });
-  await call(deps, undrainRunner, { params: { ns: "acme", runner: RUNNER }, headers: { authorization: "Bearer other" } });
+  await call(deps, undrainRunner, {
+    params: { ns: "acme", runner: RUNNER },
+    headers: { authorization: "Bearer other" },
+  });
   expect(seen[0]).toMatchObject({
     method: "POST",
     url: `/v1/acme/jobs/${JOB}/cancel`,
