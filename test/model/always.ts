@@ -51,6 +51,7 @@ export function commit(core: Core, world: World, change: Change, remembered = wo
     grantedEpoch = Math.max(grantedEpoch, epoch);
   }
   checkState(core, change.state);
+  checkProgress(world.state, change);
   const sequences = sequencesAfter(core.storage.head(world.head, remembered), change.events.length);
   sequences.forEach((sequence, index) =>
     always(Number(sequence) === world.head + index + 1, "P3 sequences have no gap and no repeat", sequence),
@@ -69,6 +70,18 @@ export function commit(core: Core, world: World, change: Change, remembered = wo
     grantedEpoch,
     head,
   };
+}
+
+/** What is not owed any more was told, or its run is over. */
+function checkProgress(before: State, { state, events }: Change): void {
+  const owed = ({ jobs }: State): string[] =>
+    jobs.flatMap(({ runs }) => runs.flatMap((run) => (run.progressUntold && run.finishedAt === null ? [run.id] : [])));
+  const live = new Set(state.jobs.flatMap((job) => liveRuns(job).map(({ id }) => id)));
+  for (const run of owed(before)) {
+    if (!live.has(run) || owed(state).includes(run)) continue;
+    const isTold = events.some(({ type, data }) => type === "job.progress" && data.job?.id === jobOfRun(run));
+    always(isTold, "progress: what is owed is told", run);
+  }
 }
 
 function unknownAfter({ unknown }: World, { jobs }: Change): World["unknown"] {

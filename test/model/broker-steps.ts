@@ -16,6 +16,7 @@ export function brokerSteps(core: Core, scope: Scope, world: World): Step[] {
     ...core.dispatches(world.state).flatMap((one) => sendSteps(core, scope, world, one)),
     ...world.calls.flatMap((call) => callSteps(core, scope, world, call)),
     ...poolSteps(core, world),
+    ...tellProgress(core, world),
     ...evictions(core, world),
   ];
 }
@@ -31,6 +32,13 @@ function timerStep(core: Core, scope: Scope, world: World, timer: Timer): Step {
       return commit(core, before, core.fire(world.state, timer, moment(timer.at)));
     },
   };
+}
+
+/** Progress that came too soon after the last is told a moment later. */
+function tellProgress(core: Core, world: World): Step[] {
+  const isOwed = world.state.jobs.some(({ runs }) => runs.some(({ progressUntold }) => progressUntold));
+  if (!isOwed) return [];
+  return [{ label: "progress is told", take: () => commit(core, world, core.flushProgress(world.state, moment())) }];
 }
 
 function sendSteps(core: Core, scope: Scope, world: World, dispatch: Dispatch): Step[] {

@@ -1,4 +1,4 @@
-import { type Command, isRefusal, LIMITS } from "@plumule/protocol";
+import { type Command, isRefusal, LIMITS, type RunnerEvent } from "@plumule/protocol";
 import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
 import { liveRuns } from "#durable-objects/deployment/core/model.ts";
 import { always, commit } from "./always.ts";
@@ -11,6 +11,14 @@ import { type Step, withPool } from "./step.ts";
 import { jobIndex, type Late, type Lease, moment, NOW, type Result, type World } from "./world.ts";
 
 const AT = new Date(NOW).toISOString();
+const PROGRESS = { total: 1, done: 1, running: 0, failed: 0, cached: 0, queued: 0 };
+
+/** An event as it comes off the wire: no two are the same object. */
+function eventOf(event: Report["event"]): RunnerEvent {
+  return event === "applying"
+    ? { type: "phase", phase: "applying", at: AT }
+    : { type: "progress", progress: { ...PROGRESS } };
+}
 
 function isLive({ state }: World, proof: LeaseProof): boolean {
   return state.jobs.some((job) =>
@@ -38,17 +46,23 @@ export function beat(
   return { world: commit(core, world, change), answer: { command } };
 }
 
-/** A run says that it begins to apply; false when the broker refuses, and then it does not begin. */
-export function applies(core: Core, world: World, lease: Lease): { world: World; taken: boolean } {
+/** What a run says of itself, in a numbered batch. */
+export type Report = { lease: Lease; number: number; event: "applying" | "progress" };
+
+/** A run says how far it is, or that it begins to apply; false when the broker refuses, and then it does not begin. */
+export function report(core: Core, world: World, { lease, number, event }: Report): { world: World; taken: boolean } {
   const live = isLive(world, lease);
-  const events = [{ type: "phase" as const, phase: "applying" as const, at: AT }];
-  const change = core.report(world.state, { ...lease, number: 1, events }, moment());
+  const known = world.state.jobs.flatMap(liveRuns).find(({ id }) => id === lease.run)?.reportNumber ?? 0;
+  const change = core.report(world.state, { ...lease, number, events: [eventOf(event)] }, moment());
   if (isRefusal(change)) return { world, taken: false };
   always(live, "P5 a stale report changes nothing", `epoch ${lease.epoch}`);
+  const isNew = number > known;
+  always(isNew || change.jobs.length + change.events.length === 0, "P8 a repeated report changes nothing", `${number}`);
   const after = commit(core, world, change);
   const index = jobIndex(lease.job);
-  const told = after.told.map((one, at) => (at === index ? { ...one, unseen: true } : one));
-  return { world: { ...after, told }, taken: true };
+  const begins = isNew && event === "applying";
+  const told = after.told.map((one, at) => (begins && at === index ? { ...one, unseen: true } : one));
+  return { world: begins ? { ...after, told } : after, taken: true };
 }
 
 /** A run says that it is in a phase that is not its own to say. */
@@ -62,12 +76,14 @@ export function misreport(core: Core, scope: Scope, world: World, lease: Lease):
 
 /** A result reaches the broker. */
 export function takeResult(core: Core, scope: Scope, world: World, result: Result): World {
-  const { lease, outcome, reason, applied } = result;
+  const { lease, outcome, reason, applied, batch } = result;
   const live = isLive(world, lease);
   const log = sealedLog(world, result);
   const rest = { exitCode: null, isolation: null, survivorsKilled: 0, outputs: [], statementCount: 1, log };
   const signing = { type: "phase" as const, phase: "signing" as const, at: AT };
-  const events = applied ? { number: 2, events: [signing] } : null;
+  const { takenCount, pending } = batch;
+  const last = [...(pending === null ? [] : [eventOf(pending)]), ...(applied ? [signing] : [])];
+  const events = last.length > 0 ? { number: takenCount + 1, events: last } : null;
   const change = core.finish(
     world.state,
     { ...lease, ...rest, events, outcome, reason, ballot: ballotOf(world, result) },
@@ -99,8 +115,8 @@ export function arriving(core: Core, world: World, late: Late): Step[] {
         return beat(core, gone, late.lease).world;
       case "log":
         return append(gone, late).world;
-      case "apply":
-        return applies(core, gone, late.lease).world;
+      case "report":
+        return report(core, gone, late).world;
       case "result":
         return takeResult(core, quiet, gone, late.result);
       case "put":

@@ -2,7 +2,7 @@ import { approve, cancel, resolve } from "#durable-objects/deployment/core/cance
 import { claim, grantReserved, heartbeat } from "#durable-objects/deployment/core/lease.ts";
 import type { State } from "#durable-objects/deployment/core/model.ts";
 import { noteSent } from "#durable-objects/deployment/core/pool-news.ts";
-import { report } from "#durable-objects/deployment/core/report.ts";
+import { flushProgress, report } from "#durable-objects/deployment/core/report.ts";
 import { finish } from "#durable-objects/deployment/core/result.ts";
 import { remove, submit } from "#durable-objects/deployment/core/submit.ts";
 import { dispatches } from "#durable-objects/deployment/core/tickets.ts";
@@ -21,6 +21,7 @@ export type Core = {
   grantReserved: typeof grantReserved;
   heartbeat: typeof heartbeat;
   report: typeof report;
+  flushProgress: typeof flushProgress;
   finish: typeof finish;
   cancel: typeof cancel;
   approve: typeof approve;
@@ -56,6 +57,7 @@ export const REAL: Core = {
   grantReserved,
   heartbeat,
   report,
+  flushProgress,
   finish,
   cancel,
   approve,

@@ -27,9 +27,10 @@ const INTENTS = ["work", "drain", "end", "leave"];
 const LEASES = ["asked", "held", "lost"];
 const STAGES = ["waiting", "working", "ended"];
 const DOINGS = ["waiting", "working", "ended", "killed"];
+const PENDING = ["nothing", "applying", "progress"];
 const ENDINGS = ["cancelled", "superseded", "failed"];
 const GOING = ["poll", "heartbeat", "prepare", "deliver"];
-const LATE = ["heartbeat", "apply", "result", "put", "drop", "log"];
+const LATE = ["heartbeat", "report", "result", "put", "drop", "log"];
 
 /**
  * A state as numbers under one order of the runners: everything that a later step can depend on is in it, and nothing else. Names and numbers
@@ -133,17 +134,18 @@ class Encoder {
     for (const { run, requestKey, state, supervisor } of disk.runs)
       this.#push(lease(run), this.#key(requestKey), Number(state === "running"), process(supervisor?.pid));
     for (const run of disk.spool) this.#push(lease(run));
-    for (const { run, state, applying, ordered, outcome, content, logBytes } of processes)
+    for (const { run, state, applying, ordered, outcome, content, logBytes, batch } of processes)
       this.#push(
         lease(run),
         DOINGS.indexOf(state) * 8 + 4 * Number(content === "true") + 2 * Number(applying) + Number(ordered),
         outcome === null ? 0 : 1 + OUTCOMES.indexOf(outcome),
-        logBytes,
+        logBytes * 64 + batch.takenCount * 4 + PENDING.indexOf(batch.pending ?? "nothing"),
       );
-    for (const { lease: of, outcome, content, reason, applied } of results)
+    for (const { lease: of, outcome, content, reason, applied, logBytes, batch } of results)
       this.#push(
         this.#lease(of),
         OUTCOMES.indexOf(outcome) * 8 + 4 * Number(content === "true") + 2 * Number(reason !== null) + Number(applied),
+        logBytes * 64 + batch.takenCount * 4 + PENDING.indexOf(batch.pending ?? "nothing"),
       );
     if (memory === null) return this.#push(-3);
     const { intent, key, asking, runs, spool } = memory;
@@ -185,9 +187,14 @@ class Encoder {
     if (job.quorum !== undefined) this.#quorum(job, job.quorum);
   }
 
-  #run({ state, epoch, runner, requestKey, reportNumber }: Run): void {
+  #run({ state, epoch, runner, requestKey, reportNumber, progressUntold, progressAt }: Run): void {
     const key = state === "assigned" ? this.#key(requestKey) : -1;
-    this.#push(this.#rank(epoch), this.#who(runner), key, reportNumber);
+    this.#push(
+      this.#rank(epoch),
+      this.#who(runner),
+      key,
+      reportNumber * 4 + 2 * Number(progressUntold) + Number(progressAt > 0),
+    );
   }
 
   #quorum(job: Job, { tieBreakCount, closed, conclusion, verdict }: NonNullable<Job["quorum"]>): void {
@@ -242,6 +249,8 @@ class Encoder {
         return kind + 8 * (jobIndex(late.job) * 64 + this.#rank(late.number));
       case "log":
         return kind + 8 * (this.#lease(late.lease) * 16 + late.offset * 4 + late.length);
+      case "report":
+        return kind + 8 * (this.#lease(late.lease) * 16 + late.number * 2 + Number(late.event === "applying"));
       case "result":
         return kind + 8 * (this.#lease(late.result.lease) * 8 + OUTCOMES.indexOf(late.result.outcome));
       default:

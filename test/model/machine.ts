@@ -190,6 +190,7 @@ export class Machine {
       outcome: null,
       content: "true",
       logBytes: 0,
+      batch: { takenCount: 0, pending: null },
     };
     const more = { nameCount: pid, processes: [...processes, one] };
     if (this.#scope.isSlow) return set({ ...more, going: [...going, { do: "prepare", run }] });
@@ -209,10 +210,10 @@ function resultOf({ leases, processes }: RunnerModel, { run, end }: Extract<Effe
   const process = processes.find((one) => one.run === run && one.state !== "waiting");
   const applied = process?.applying === true;
   const content = process?.content ?? "true";
-  const logBytes = process?.logBytes ?? 0;
-  if (end !== "seen") return { lease, outcome: "refused", content, reason: RUNNER_STOPPED, applied, logBytes };
+  const { logBytes, batch } = process ?? { logBytes: 0, batch: { takenCount: 0, pending: null } };
+  if (end !== "seen") return { lease, outcome: "refused", content, reason: RUNNER_STOPPED, applied, batch, logBytes };
   always(process?.state === "ended", "P9 a result says what was seen", run);
-  return { lease, outcome: process?.outcome ?? "refused", content, reason: null, applied, logBytes };
+  return { lease, outcome: process?.outcome ?? "refused", content, reason: null, applied, batch, logBytes };
 }
 
 /** A runner whose process is up learns that a supervisor has ended. */

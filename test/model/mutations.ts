@@ -36,6 +36,29 @@ export const MUTATIONS: readonly Mutation[] = [
     core: { ...REAL, report: (state, input, moment) => REAL.report(state, anyProof(state, input), moment) },
   },
   {
+    name: "a repeated report is applied again",
+    scope: "one job that applies, one runner, reports that are lost, late or repeated",
+    caughtBy: ["P8"],
+    core: {
+      ...REAL,
+      report: (state, input, moment) =>
+        REAL.report(
+          withJobs(state, (job) => ({ ...job, runs: job.runs.map((run) => ({ ...run, reportNumber: 0 })) })),
+          input,
+          moment,
+        ),
+    },
+  },
+  {
+    name: "progress that came too soon is never told",
+    scope: "one job that applies, one runner, reports that are lost, late or repeated",
+    caughtBy: ["progress"],
+    core: {
+      ...REAL,
+      flushProgress: (state, moment) => ({ ...REAL.flushProgress(state, moment), events: [] }),
+    },
+  },
+  {
     name: "a result is taken as it is although the job is being stopped",
     scope: "one job",
     caughtBy: ["P4", "P6"],

@@ -1,6 +1,6 @@
 import type { Outcome } from "@plumule/protocol";
 import { mayLeave } from "../../runner/src/core/model.ts";
-import { applies, arriving, beat, misreport, takeResult } from "./calls.ts";
+import { arriving, beat, misreport, report, takeResult } from "./calls.ts";
 import type { Core } from "./core.ts";
 import { append } from "./log.ts";
 import { crash, type Fault, hearsEnd, Machine, runnerOf, supervisorOf, withProcess, withRunner } from "./machine.ts";
@@ -175,17 +175,14 @@ class RunnerSteps {
   }
 
   /** What happens under a supervisor. A run begins to apply only after the broker has taken its word for it. */
-  #works({ run, applying, ordered, logBytes }: Process): void {
+  #works({ run, applying, ordered, logBytes, batch }: Process): void {
     const { id, memory } = this.#runner;
-    const lease = this.#lease(run);
     const isHeld = memory?.runs.some((one) => one.run === run && one.lease === "held") === true;
-    if (isHeld && !applying && !ordered && this.#scope.applies) {
-      this.#add("begins to apply", () => {
-        const { world, taken } = applies(this.#core, this.#world, lease);
-        return taken ? withProcess(world, id, run, (one) => ({ ...one, applying: true })) : world;
-      });
-      this.#late("'s report", { kind: "apply", lease });
-    }
+    const { pending, takenCount } = batch;
+    const canApply = isHeld && !applying && !ordered && this.#scope.applies;
+    if (pending !== null ? isHeld : canApply) this.#reports(run, pending ?? "applying", takenCount + 1);
+    if (isHeld && pending === null && this.#scope.reports && takenCount < 2)
+      this.#reports(run, "progress", takenCount + 1);
     if (this.#scope.logs && logBytes < 2)
       this.#add("'s run writes a byte", () =>
         withProcess(this.#world, id, run, (one) => ({ ...one, logBytes: logBytes + 1 })),
@@ -211,6 +208,30 @@ class RunnerSteps {
       this.#ways("'s lease ends by its own clock", 0, (machine) =>
         machine.tell(this.#world, { type: "lease ended", run }),
       );
+  }
+
+  /** A batch is sent until it was answered; only then the next one. */
+  #reports(run: string, event: "applying" | "progress", number: number): void {
+    const { id } = this.#runner;
+    const sent = { lease: this.#lease(run), number, event };
+    const label = event === "applying" ? "begins to apply" : "reports its progress";
+    this.#add(label, () => {
+      const { world, taken } = report(this.#core, this.#world, sent);
+      if (!taken) return world;
+      return withProcess(world, id, run, (one) => ({
+        ...one,
+        applying: one.applying || event === "applying",
+        batch: { takenCount: number, pending: null },
+      }));
+    });
+    if (this.#scope.reports)
+      this.#add(`${label}, the answer is lost`, () =>
+        withProcess(report(this.#core, this.#world, sent).world, id, run, (one) => ({
+          ...one,
+          batch: { takenCount: number - 1, pending: event },
+        })),
+      );
+    this.#late("'s report", { kind: "report", ...sent });
   }
 
   /** The log goes up from where the broker is known to stand, while the run goes on and before its result. */

@@ -28,6 +28,8 @@ export type Scope = {
   isSlow: boolean;
   /** Whether runners ask for work as soon as they have room, and are never between two polls. */
   isEager: boolean;
+  /** Whether runs say how far they are, and answers to what they say are lost. */
+  reports: boolean;
   /** Whether runs write logs, of two bytes at most. */
   logs: boolean;
   /** Whether runners say what they may not. */
@@ -66,6 +68,7 @@ function scope(name: string, over: Partial<Scope>): Scope {
     isDiskFull: false,
     isSlow: false,
     isEager: false,
+    reports: false,
     logs: false,
     isWrong: false,
     lies: false,
@@ -157,6 +160,12 @@ export function defaultScopes(): Scope[] {
       lateCount: 1,
       logs: true,
       isWrong: true,
+    }),
+    scope("one job that applies, one runner, reports that are lost, late or repeated", {
+      runnerCount: 1,
+      lateCount: 1,
+      applies: true,
+      reports: true,
     }),
     scope("one job that applies, one runner that is killed, a log of two bytes", {
       runnerCount: 1,

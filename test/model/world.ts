@@ -29,8 +29,12 @@ export type Result = {
   content: Content;
   reason: Reason | null;
   applied: boolean;
+  batch: Batch;
   logBytes: number;
 };
+
+/** The numbered batches of a run's reports: how many were taken for sure, and the event of the next one that was sent without an answer. */
+export type Batch = { takenCount: number; pending: "applying" | "progress" | null };
 
 /** What a run says that it built: the truth, or something else. */
 export type Content = "true" | "false";
@@ -51,6 +55,7 @@ export type Process = {
   outcome: Outcome | null;
   content: Content;
   logBytes: number;
+  batch: Batch;
 };
 
 /** What a runner began and has no answer to. */
@@ -99,7 +104,8 @@ export type Call =
 
 /** A copy of a message that the network still has: it arrives late, or never. */
 export type Late =
-  | { kind: "heartbeat" | "apply"; lease: Lease }
+  | { kind: "heartbeat"; lease: Lease }
+  | { kind: "report"; lease: Lease; number: number; event: "applying" | "progress" }
   | { kind: "log"; lease: Lease; offset: number; length: number }
   | { kind: "result"; result: Result }
   | { kind: "put"; ticket: Ticket }
