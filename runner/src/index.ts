@@ -2,6 +2,7 @@ export { type RunnerConfig, runnerConfigSchema, type RunnerOptions } from "./con
 export { examine } from "./doctor/examine.ts";
 export type { Check } from "./doctor/judge.ts";
 export { RUNNER_EXIT, type RunnerExit, type StartRefusal } from "./exit-codes.ts";
+export { tellSystemd } from "./health/notify.ts";
 export { createKey, loadKey } from "./key.ts";
 export { privateStore, probeNix } from "./nix/probe.ts";
 export { encodeNixPublicKey, nixKeyName } from "./nix/signature.ts";

@@ -37,6 +37,8 @@ export type RunningRunner = {
   id: string;
   /** The port at which it can be asked how it is; null when there is none. */
   healthPort: number | null;
+  /** How it is at this moment. */
+  status(): Promise<RunnerStatus>;
   /** First call: no new work, runs finish. Second: runs are stopped and go back to the queue. Third: leave now. */
   stop(): void;
   /** Leave now and let the runs go on: the next start of this runner follows them, and without one they end with their leases. */
@@ -178,7 +180,15 @@ class Runner {
 
   start(id: string, health: HealthServer | null): RunningRunner {
     const done = this.#work().finally(() => health?.close());
-    return { id, healthPort: health?.port ?? null, stop: () => this.#stop(), leaveRuns: () => this.#leaveRuns(), done };
+    const status = (): Promise<RunnerStatus> => this.status();
+    return {
+      id,
+      healthPort: health?.port ?? null,
+      status,
+      stop: () => this.#stop(),
+      leaveRuns: () => this.#leaveRuns(),
+      done,
+    };
   }
 
   /** How it is at this moment. */

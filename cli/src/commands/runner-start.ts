@@ -1,4 +1,4 @@
-import { RUNNER_EXIT, type RunnerExit, type RunnerOptions, startRunner } from "@plumule/runner";
+import { RUNNER_EXIT, type RunnerExit, type RunnerOptions, startRunner, tellSystemd } from "@plumule/runner";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
@@ -17,7 +17,7 @@ export function startCommand(): Command {
 }
 
 async function start(context: Context, flags: RunnerFlags): Promise<ExitCode | Failure> {
-  const { terminal } = context;
+  const { terminal, env } = context;
   const found = await settingsOfFlags(context, flags);
   if (isFailure(found)) return found;
   const runner = await startRunner(found.settings as RunnerOptions, { fetch, say: terminal.note });
@@ -30,7 +30,9 @@ async function start(context: Context, flags: RunnerFlags): Promise<ExitCode | F
   process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
   process.on("SIGHUP", () => runner.leaveRuns());
+  const systemd = tellSystemd(env, () => runner.status());
   const code = await runner.done;
+  systemd.leaving();
   const failure = LEFT[code];
   return failure === undefined ? COMMAND_EXIT[code] : { exit: COMMAND_EXIT[code], ...failure };
 }

@@ -7,6 +7,7 @@ import { paint } from "../print.ts";
 import { configCommand } from "./runner-config.ts";
 import { doctorCommand } from "./doctor.ts";
 import { durationOf } from "../times.ts";
+import { installServiceCommand } from "./install-service.ts";
 import { fleet, setDrained } from "./runner-fleet.ts";
 import { startCommand } from "./runner-start.ts";
 
@@ -31,7 +32,16 @@ export function runnerCommand(): Command {
     .option("--pool <name>", "pool that the runner works for", "default")
     .action(act(makeToken));
   const runner = new Command("runner").summary("start and look after runners");
-  for (const command of [startCommand(), configCommand(), doctorCommand(), list, drain, undrain, token])
+  for (const command of [
+    startCommand(),
+    configCommand(),
+    doctorCommand(),
+    installServiceCommand(),
+    list,
+    drain,
+    undrain,
+    token,
+  ])
     runner.addCommand(command);
   return runner;
 }

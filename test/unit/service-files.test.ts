@@ -1,0 +1,196 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, watch, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { launchdPlist, systemdUnit } from "../../cli/src/service/units.ts";
+import { newCounters } from "../../runner/src/health/counters.ts";
+import { mayFeed, tellSystemd } from "../../runner/src/health/notify.ts";
+import { CONTACT_LIMIT_MS, type RunnerStatus } from "../../runner/src/health/status.ts";
+
+const plan = {
+  command: [process.execPath, "/opt/plu mule/100%/$plumule.mjs"],
+  config: "/etc/plumule/runner.json",
+  registration: "/etc/plumule/registration",
+  user: "root",
+};
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "plumule-service-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const harness = join(import.meta.dirname, "../support/nixos-harness.nix");
+const flake = join(import.meta.dirname, "../../flake.nix");
+
+describe("the unit of systemd", () => {
+  const lines = systemdUnit(plan).split("\n");
+
+  it("stops the runner alone, and never what its runs are", () => {
+    expect(lines).toEqual(
+      expect.arrayContaining(["Type=notify", "KillMode=process", "KillSignal=SIGHUP", "Delegate=yes"]),
+    );
+  });
+
+  it("keeps a command's words as they are", () => {
+    expect(lines).toContain(
+      `ExecStart=${process.execPath} "/opt/plu mule/100%%/$$plumule.mjs" runner start --config /etc/plumule/runner.json --state /var/lib/plumule-runner`,
+    );
+  });
+
+  it("starts again after what may pass, and not after what a person has to mend", () => {
+    expect(lines).toContain("RestartPreventExitStatus=2 3 5 76");
+    const documented = readFileSync(join(import.meta.dirname, "../../docs/runner.md"), "utf8");
+    const rows = [...documented.matchAll(/^\| \d+ \| (\d+) \| .* \| (no|yes|after .*) \|$/gm)];
+    const final = rows.filter(([, code, again]) => code !== "0" && again !== "yes").map(([, code]) => Number(code));
+    expect(final.toSorted((one, other) => one - other)).toEqual([2, 3, 5, 76]);
+  });
+
+  it("is what systemd takes, where there is one", () => {
+    const file = join(folder, "plumule-runner.service");
+    writeFileSync(file, systemdUnit({ ...plan, command: [process.execPath] }));
+    const verified = spawnSync("systemd-analyze", ["verify", file], { encoding: "utf8" });
+    // Without systemd there is nobody to ask.
+    if (verified.error === undefined) expect([verified.status, verified.stderr]).toEqual([0, ""]);
+  });
+});
+
+it("the job of launchd is well-formed, and says what to start", () => {
+  const text = launchdPlist({ ...plan, user: "a<b&c" });
+  const open: string[] = [];
+  for (const [, close, name = "", empty] of text.matchAll(/<(\/?)([a-z]+)[^<>]*?(\/?)>/g)) {
+    if (close === "/") expect(open.pop()).toBe(name);
+    else if (empty !== "/") open.push(name);
+  }
+  expect(open).toEqual([]);
+  expect(text).toContain("<string>a&lt;b&amp;c</string>");
+  expect(text).toMatch(/<string>runner<\/string>\s*<string>start<\/string>/);
+});
+
+describe("the modules of NixOS, evaluated by Nix without nixpkgs", () => {
+  const evaluate = (name: string, given: string): { status: number | null; stderr: string; value: unknown } => {
+    const expression = `import ${harness} {
+      module = ((import ${flake}).outputs { self = { }; }).nixosModules.${name};
+      given = ${given};
+    }`;
+    const args = ["--eval", "--strict", "--json", "--expr", expression];
+    const { status, stdout, stderr } = spawnSync("nix-instantiate", args, { encoding: "utf8" });
+    return { status, stderr, value: status === 0 ? JSON.parse(stdout) : null };
+  };
+
+  it("make a service of each runner, with the lines of the unit above", () => {
+    const { value, stderr } = evaluate(
+      "runner",
+      `{ services.plumule-runner.instances = {
+           king = { package = "/pkg"; registrationFile = "/secret/token"; settings = { url = "https://b"; namespace = "me"; capacity = 2; }; };
+           queen = { package = "/pkg"; enable = false; user = "queen"; };
+         }; }`,
+    );
+    expect(stderr).toBe("");
+    const { systemd, users } = value as {
+      systemd: { services: Record<string, { enable: boolean; serviceConfig: Record<string, unknown> }> };
+      users: { users: Record<string, unknown> };
+    };
+    const king = systemd.services["plumule-runner-king"]?.serviceConfig ?? {};
+    expect(king["ExecStart"]).toBe(
+      '/pkg/bin/plumule runner start --config <plumule-runner-king.json>{"capacity":2,"name":"king","namespace":"me","url":"https://b"} --state /var/lib/plumule-runner-king',
+    );
+    expect(king["LoadCredential"]).toBe("registration:/secret/token");
+    const unit = new Map(
+      systemdUnit(plan)
+        .split("\n")
+        .map((line) => line.split(/=(.*)/s) as [string, string]),
+    );
+    for (const name of [
+      "Type",
+      "NotifyAccess",
+      "WatchdogSec",
+      "KillMode",
+      "KillSignal",
+      "Restart",
+      "RestartPreventExitStatus",
+    ])
+      expect(king[name]).toBe(unit.get(name));
+    expect(systemd.services["plumule-runner-queen"]).toMatchObject({ enable: false });
+    expect(systemd.services["plumule-runner-queen"]?.serviceConfig).not.toHaveProperty("LoadCredential");
+    expect(Object.keys(users.users)).toEqual(["plumule", "queen"]);
+  });
+
+  it("put a hook into each repository of the bridge", () => {
+    const { value } = evaluate(
+      "bridge",
+      `{ services.plumule-bridge = { package = "/pkg"; repositories."/srv/git/site.git" = {
+           url = "https://b"; namespace = "it's"; keyFile = "/secret/key"; }; }; }`,
+    );
+    const [rule = ""] = (value as { systemd: { tmpfiles: { rules: string[] } } }).systemd.tmpfiles.rules;
+    expect(rule).toMatch(/^L\+ \/srv\/git\/site\.git\/hooks\/post-receive - - - - /);
+    expect(rule).toContain("export PLUMULE_NAMESPACE='it'\\''s'");
+    expect(rule).toContain("exec /pkg/bin/plumule-post-receive");
+  });
+
+  it("say which option is unknown, or missing", () => {
+    expect(
+      evaluate("runner", '{ services.plumule-runner.instances.king = { package = "/p"; lables = [ ]; }; }').stderr,
+    ).toContain("there is no option config.services.plumule-runner.instances.king.lables");
+    expect(evaluate("runner", "{ services.plumule-runner.instances.king = { }; }").stderr).toContain(
+      "package is not set",
+    );
+  });
+});
+
+describe("systemd", () => {
+  const status = (change: Partial<RunnerStatus> = {}): RunnerStatus => ({
+    runner: "did:key:z6Mk",
+    name: "king",
+    version: "1",
+    broker: { url: "https://b", namespace: "me", contactAgoMs: 10 },
+    drain: null,
+    phase: "working",
+    upMs: 1_000,
+    loopAgoMs: 5,
+    capacity: 2,
+    runs: [],
+    spool: { resultCount: 0, freeBytes: 9 },
+    disk: { freeBytes: 100, floorBytes: 50 },
+    counters: newCounters(),
+    ...change,
+  });
+  const heardOf = (contactAgoMs: number | null): RunnerStatus["broker"] => ({ ...status().broker, contactAgoMs });
+
+  it("has its watchdog fed only while the broker answers and the loop turns", () => {
+    expect(mayFeed(status())).toBe(true);
+    expect(mayFeed(status({ broker: heardOf(CONTACT_LIMIT_MS + 1) }))).toBe(false);
+    expect(mayFeed(status({ broker: heardOf(null) }))).toBe(false);
+    expect(mayFeed(status({ loopAgoMs: 500_000 }))).toBe(false);
+    expect(mayFeed(status({ phase: "draining", broker: heardOf(500_000) }))).toBe(true);
+  });
+
+  it("is told through its own helper that the runner is ready, lives and leaves", async () => {
+    const heard = join(folder, "heard");
+    const helper = join(folder, "systemd-notify");
+    writeFileSync(heard, "");
+    writeFileSync(helper, `#!/bin/sh\necho "$NOTIFY_SOCKET $*" >>${heard}\n`);
+    chmodSync(helper, 0o755);
+    const told = async (text: string): Promise<void> => {
+      const watcher = watch(heard);
+      while (!readFileSync(heard, "utf8").includes(text)) await once(watcher, "change");
+      watcher.close();
+    };
+    const env = { NOTIFY_SOCKET: "@there", WATCHDOG_USEC: "20000", PATH: `${folder}:${process.env["PATH"]}` };
+    const systemd = tellSystemd(env, async () => status());
+    await told(`@there --pid=${process.pid} --ready`);
+    await told("WATCHDOG=1");
+    systemd.leaving();
+    await told("STOPPING=1");
+    tellSystemd({}, async () => status()).leaving();
+  });
+});
+
+it("the command prints a file and writes nothing", () => {
+  const main = join(import.meta.dirname, "../../cli/src/main.ts");
+  const printed = execFileSync(process.execPath, [main, "runner", "install-service", "--kind", "systemd"], {
+    encoding: "utf8",
+  });
+  expect(printed).toContain(`ExecStart=${process.execPath} ${main} runner start`);
+});
