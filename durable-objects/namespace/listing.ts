@@ -81,12 +81,10 @@ export function createListing(context: NamespaceContext): Listing {
       // The same id under another birthday is a deployment that was made anew, and its events are numbered anew.
       const known = seen?.createdAt === deployment.createdAt ? seen.through : 0;
       const fenced = (call.fenced ?? []).filter(({ id }) => !wasAudited(sql, id));
-      if (through <= known) {
-        if (fenced.length > 0) context.commit("broker", Date.now(), (_, note) => fenced.map(fencedNote).forEach(note));
-        return { through: known };
-      }
+      if (fenced.length > 0) context.commit("broker", Date.now(), (_, note) => fenced.map(fencedNote).forEach(note));
+      if (through <= known) return { through: known };
       context.commit("broker", Date.now(), (emit, note) => {
-        for (const told of [...fenced.map(fencedNote), ...decisionsIn(sql, call.events)]) note(told);
+        decisionsIn(sql, call.events).forEach(note);
         saveDeployment(sql, deployment, through, removed);
         for (const job of jobs) {
           saveJob(sql, job);
