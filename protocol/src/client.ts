@@ -68,6 +68,9 @@ export async function call<E extends Endpoint>(
       : { ok: false, status: response.status, problem, headers: response.headers };
   }
   const schema = endpoint.answers[response.status];
+  // No door of the broker answers a page; bytes that are not checked would otherwise be a captive portal's.
+  if (response.headers.get("content-type")?.startsWith("text/html") === true)
+    return strangeAnswer(response, "the body is a page for a browser");
   if (schema === null || schema === undefined)
     return {
       ok: true,

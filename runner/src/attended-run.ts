@@ -1,5 +1,6 @@
 import { mkdirSync } from "node:fs";
 import { type Assignment, LIMITS } from "@plumule/protocol";
+import type { Admission } from "./admission/admission.ts";
 import type { Broker } from "./broker.ts";
 import type { RunnerConfig, RunnerFolders } from "./config.ts";
 import type { Input, StopOrder, Supervisor } from "./core/model.ts";
@@ -18,6 +19,7 @@ export type AttendDeps = {
   machine: Machine;
   broker: Broker;
   supervisors: Supervisors;
+  admission: Admission;
   say: (line: string) => void;
   tell: (input: Input) => void;
 };
@@ -40,6 +42,9 @@ export class AttendedRun {
   readonly #deps: AttendDeps;
   readonly #files: RunFiles;
   readonly #left = new AbortController();
+  /** Aborted when there is no more time to wait for memory. */
+  readonly #hurry = new AbortController();
+  #isOver = false;
   #hasBegun: boolean;
   #waiting: WaitingSupervisor | null = null;
   #follower: ReturnType<typeof followRun> | null = null;
@@ -78,18 +83,25 @@ export class AttendedRun {
     tell({ type: "supervisor ready", run, supervisor: this.#waiting.supervisor });
   }
 
-  /** Lets the supervisor work. */
+  /** Lets the supervisor work, as soon as there is memory for its run. */
   begin(): void {
     const waiting = this.#waiting;
     if (waiting === null) throw new Error(`run ${this.assignment.run} has no supervisor`);
+    const { admission, supervisors } = this.#deps;
     this.#follow(waiting.supervisor);
-    waiting.begin(orderOf(this.#deps, this.assignment));
-    this.#deps.supervisors.refill();
+    // An order to stop is read by the supervisor alone, so that it has to begin then.
+    void admission.admit(this.assignment, this.#hurry.signal).then(() => {
+      if (this.#isOver) return admission.ended(this.assignment.run, false);
+      admission.begun(this.assignment, waiting.supervisor.pid);
+      waiting.begin(orderOf(this.#deps, this.assignment));
+    });
+    supervisors.refill();
   }
 
   /** Follows a supervisor of an earlier process. */
   attach(supervisor: Supervisor): void {
     this.#deps.say(`run ${this.assignment.run}: goes on; it is followed again`);
+    this.#deps.admission.begun(this.assignment, supervisor.pid);
     this.#follow(supervisor).look();
   }
 
@@ -103,6 +115,8 @@ export class AttendedRun {
       sendEvents: (batch) => broker.report(this.assignment, batch),
       onEnd: ({ seen, reportedNumber }) => {
         this.reportedNumber = reportedNumber;
+        this.#isOver = true;
+        this.#deps.admission.ended(this.assignment.run, seen);
         tell({ type: "supervisor ended", run: this.assignment.run, seen });
       },
     });
@@ -119,6 +133,7 @@ export class AttendedRun {
   stop(order: StopOrder): void {
     const { run, limits } = this.assignment;
     writeOrder(this.#files.control, order);
+    this.#hurry.abort();
     if (this.#overdue !== null) clearTimeout(this.#overdue);
     const dueMs = (order.graceMs ?? limits.graceMs) + OVERDUE_MS;
     this.#overdue = setTimeout(() => this.#deps.tell({ type: "stop overdue", run }), dueMs);
@@ -127,7 +142,9 @@ export class AttendedRun {
   /** Ends it, whatever is left of it. */
   async kill(supervisor: Supervisor | null): Promise<void> {
     const { run } = this.assignment;
+    this.#isOver = true;
     this.leave();
+    this.#deps.admission.ended(run, false);
     if (!this.#hasBegun) return;
     const leftoverCount = await killRun(run, supervisor);
     if (leftoverCount > 0) this.#deps.say(`run ${run}: ${leftoverCount} processes could not be killed`);
@@ -136,6 +153,7 @@ export class AttendedRun {
   /** Sends and watches nothing any more. A supervisor that has begun lives on. */
   leave(): void {
     this.#left.abort();
+    this.#hurry.abort();
     this.#follower?.close();
     if (!this.#hasBegun) this.#waiting?.dismiss();
     if (this.#overdue !== null) clearTimeout(this.#overdue);

@@ -11,6 +11,7 @@ import {
   type HeartbeatAnswer,
   type HeartbeatBody,
   heartbeatRun,
+  LIMITS,
   type PollBody,
   pollWork,
   postResult,
@@ -148,8 +149,8 @@ function keepSession(
     if (!begun.ok) return failed(begun);
     if (begun.answer.status !== 201) return failed(unreachable("the broker answered a proof with another challenge"));
     // The life of the session is measured here: this clock and the broker's need not agree.
-    const lifeMs =
-      Date.parse(begun.answer.body.expiresAt) - Date.parse(begun.headers.get("date") ?? new Date().toISOString());
+    const date = begun.headers.get("date");
+    const lifeMs = date === null ? LIMITS.sessionMs : Date.parse(begun.answer.body.expiresAt) - Date.parse(date);
     session = { token: begun.answer.body.token, pool: begun.answer.body.pool, endsAt: performance.now() + lifeMs };
     return { ok: true, value: session };
   };

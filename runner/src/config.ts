@@ -80,6 +80,8 @@ export type RunnerFolders = {
   /** Logs of runs by runners that had no supervisors. */
   logs: string;
   cache: string;
+  /** What runs have taken of memory and time. */
+  history: string;
 };
 
 /** Where a runner keeps what. */
@@ -98,5 +100,6 @@ export function runnerFolders(config: RunnerConfig): RunnerFolders {
     runs: at("runs"),
     logs: at("logs"),
     cache: at("cache"),
+    history: at("history.json"),
   };
 }

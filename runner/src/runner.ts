@@ -1,5 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { type Assignment, type ClientDeps, didKeyOf, type Envelope, LIMITS, type RunnerOrder } from "@plumule/protocol";
+import { createAdmission } from "./admission/admission.ts";
+import { openHistory } from "./admission/history.ts";
+import { memoryOfTrees } from "./admission/measure.ts";
 import { createBackoff, pause } from "./backoff.ts";
 import { type BrokerAnswer, connectBroker } from "./broker.ts";
 import { type RunnerConfig, runnerConfigSchema, runnerFolders, type RunnerOptions } from "./config.ts";
@@ -50,7 +53,7 @@ export type RunningRunner = {
 /** What the caller of a runner provides. `say` gets lines for people. */
 export type RunnerEnvironment = { fetch: ClientDeps["fetch"]; say: (line: string) => void };
 
-/** Results that wait for a broker that is away: days of work fit, a disk does not fill. */
+/** Results and logs that wait for a broker that is away: days of work fit, a disk does not fill. */
 const SPOOL_BYTES = 512 * 1024 * 1024;
 /** Room that one result may need; without it no work is asked for. */
 const SPOOL_FLOOR_BYTES = 2 * LIMITS.resultBytes;
@@ -108,18 +111,36 @@ async function open(
   const { signer } = opened;
   const broker = countCalls(connectBroker({ baseUrl, namespace, runner, signer, fetch, obey }), counters);
   const journal = await openJournal<JournalRecord>(folders.journal, recordReader(journalRecordSchema));
-  const spool = await openSpool<SpoolRecord>(folders.spool, recordReader(spoolRecordSchema), SPOOL_BYTES);
+  const readSpool = recordReader(spoolRecordSchema);
+  const spool = await openSpool<SpoolRecord>(folders.spool, readSpool, SPOOL_BYTES, ({ result }) => result.log.bytes);
   for (const path of [...journal.setAside, ...spool.setAside]) say(`set aside a record that cannot be read: ${path}`);
   say(`runner ${config.name} ${runner}`);
   say(`${probed.findings.join(", ")}; polling ${config.url} as ${config.namespace}`);
   const supervisors = openSupervisors(folders.cache);
+  const history = await openHistory(folders.history);
+  // What Node counts as available respects the limit of a cgroup, where one has a memory controller.
+  const available = (): number => process.availableMemory();
+  const admission = createAdmission({ history, measure: memoryOfTrees, available, say });
   // Of use to whoever starts it, and nothing to wait for.
   void examineBriefly(config, fetch).then((checks) => {
     for (const { name, standing, found, fix } of checks)
       if (standing !== "good") say(`${name}: ${found}. ${fix ?? ""}`);
   });
   const { machine } = probed;
-  const deps = { config, folders, machine, broker, journal, spool, supervisors, say, lock, recipient, counters };
+  const deps = {
+    config,
+    folders,
+    machine,
+    broker,
+    journal,
+    spool,
+    supervisors,
+    admission,
+    say,
+    lock,
+    recipient,
+    counters,
+  };
   const made = new Runner(deps);
   started = made;
   const address = config.health === undefined ? null : healthAddress(config.health);
@@ -279,6 +300,8 @@ class Runner {
         await pause(LACK_MS, this.#drain.signal);
         continue;
       }
+      // A runner that was told to leave meanwhile asks for nothing, and nobody would answer.
+      if (this.#drain.signal.aborted) continue;
       const askedAt = performance.now();
       const answer = await this.#ask();
       if (answer === null || (!answer.ok && (freed.aborted || this.#drain.signal.aborted))) {
@@ -311,7 +334,8 @@ class Runner {
   /** What the machine has too little of to take work; null when there is enough of everything. */
   async #lack(): Promise<string | null> {
     const { config, spool } = this.#deps;
-    if (spool.freeBytes() < SPOOL_FLOOR_BYTES) return "the spool is full of results that the broker has not taken";
+    if (spool.freeBytes() < SPOOL_FLOOR_BYTES)
+      return "the spool is full of results and logs that the broker has not taken";
     if ((await freeBytesAt(config.state)) < config.diskFloorBytes)
       return `less than ${config.diskFloorBytes} bytes are free on the disk of ${config.state}`;
     return null;

@@ -17,17 +17,21 @@ export interface Spool<Entry> {
   pending(): SpooledResult<Entry>[];
   /** After the broker's final answer. An unknown run is fine. */
   remove(runId: string): Promise<void>;
-  /** Bytes that are free below the quota: a runner that could not keep a result should not ask for work. */
+  /** Bytes that are free below the quota, what is kept beside the results taken off: a runner that could not keep more should not ask for work. */
   freeBytes(): number;
   /** Files that could not be read, set aside for a person. */
   readonly setAside: readonly string[];
 }
 
-/** Opens the spool in a folder of its own; `parse` gives null for what is no record, `quotaBytes` bounds the sum of its records. */
+/**
+ * Opens the spool in a folder of its own; `parse` gives null for what is no record, `quotaBytes` bounds the sum of its records. `besideBytes` is
+ * what a record keeps on the disk beside itself: no result is refused for it, but it is room that new work would not have.
+ */
 export async function openSpool<Entry>(
   folder: string,
   parse: (value: unknown) => Entry | null,
   quotaBytes: number,
+  besideBytes: (record: Entry) => number = () => 0,
 ): Promise<Spool<Entry>> {
   // A persisted contract. The number keeps the order, since neither names nor file times do.
   const journal = await openJournal(folder, (value): { number: number; record: Entry } | null => {
@@ -37,13 +41,15 @@ export async function openSpool<Entry>(
   });
   const sizes = new Map([...journal.list()].map(([runId, entry]) => [runId, sizeOf(entry)]));
   let next = Math.max(0, ...[...journal.list().values()].map((entry) => entry.number)) + 1;
-  const freeBytes = (): number => quotaBytes - [...sizes.values()].reduce((sum, size) => sum + size, 0);
+  const roomBytes = (): number => quotaBytes - [...sizes.values()].reduce((sum, size) => sum + size, 0);
+  const freeBytes = (): number =>
+    roomBytes() - [...journal.list().values()].reduce((sum, { record }) => sum + besideBytes(record), 0);
   return {
     put: async (runId, record) => {
       const entry = { number: journal.get(runId)?.number ?? next++, record };
       const before = sizes.get(runId) ?? 0;
       const size = sizeOf(entry);
-      if (size > freeBytes() + before) {
+      if (size > roomBytes() + before) {
         return {
           ok: false,
           reason: "full",

@@ -79,7 +79,11 @@ async function start(cache: string): Promise<WaitingSupervisor> {
   return {
     supervisor: { version: SUPERVISOR_VERSION, ...identity },
     begin: (order) => void child.stdin?.write(`${JSON.stringify(order)}\n`),
-    dismiss: () => child.stdin?.destroy(),
+    dismiss() {
+      // Whoever leaves waits for its end, which alone would not keep the process until then.
+      child.ref();
+      child.stdin?.destroy();
+    },
     ended,
   };
 }

@@ -30,6 +30,7 @@ const status = (change: Partial<RunnerStatus> = {}): RunnerStatus => ({
   runs: [],
   spool: { resultCount: 0, freeBytes: 9 },
   disk: { freeBytes: 100, floorBytes: 50 },
+  memory: { availableBytes: 1, runs: [], waiting: [], rememberedTaskCount: 0 },
   counters: newCounters(),
   ...change,
 });

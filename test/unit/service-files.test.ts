@@ -153,6 +153,7 @@ describe("systemd", () => {
     runs: [],
     spool: { resultCount: 0, freeBytes: 9 },
     disk: { freeBytes: 100, floorBytes: 50 },
+    memory: { availableBytes: 1, runs: [], waiting: [], rememberedTaskCount: 0 },
     counters: newCounters(),
     ...change,
   });

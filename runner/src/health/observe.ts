@@ -1,3 +1,4 @@
+import type { Admission } from "../admission/admission.ts";
 import type { RunnerConfig } from "../config.ts";
 import type { LiveRun } from "../core/model.ts";
 import { freeBytesAt } from "../doctor/examine.ts";
@@ -15,6 +16,7 @@ export type Observed = {
   journal: Journal<JournalRecord>;
   spool: Spool<SpoolRecord>;
   counters: Counters;
+  admission: Admission;
 };
 
 /** The state of the loop: `startedAt` and when it last turned are times of the monotonic clock, ms. */
@@ -28,7 +30,7 @@ export type LoopState = {
 
 /** Puts together how a runner is at this moment. */
 export async function observe(
-  { config, machine, journal, spool, counters }: Observed,
+  { config, machine, journal, spool, counters, admission }: Observed,
   { phase, drain, startedAt, turnedAt, runs }: LoopState,
 ): Promise<RunnerStatus> {
   const { url, namespace, name, capacity, state, diskFloorBytes } = config;
@@ -51,6 +53,7 @@ export async function observe(
     }),
     spool: { resultCount: spool.pending().length, freeBytes: spool.freeBytes() },
     disk: { freeBytes: await freeBytesAt(state), floorBytes: diskFloorBytes },
+    memory: admission.status(),
     counters: { calls, results, logBytes },
   };
 }

@@ -1,4 +1,5 @@
 import { type DRAIN_ENDS, LIMITS } from "@plumule/protocol";
+import type { MemoryStatus } from "../admission/admission.ts";
 import { CALLS, type Counters } from "./counters.ts";
 
 /** A runner as it is at this moment: what `/status.json` answers. Ages instead of times, because the wall clock may be set. */
@@ -17,6 +18,7 @@ export type RunnerStatus = {
   runs: { run: string; job: string; deployment: string; stage: string; lease: string }[];
   spool: { resultCount: number; freeBytes: number };
   disk: { freeBytes: number; floorBytes: number };
+  memory: MemoryStatus;
   counters: Pick<Counters, "calls" | "results" | "logBytes">;
 };
 
