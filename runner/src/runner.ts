@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { type Assignment, type ClientDeps, didKeyOf, type Envelope, LIMITS, type RunnerOrder } from "@plumule/protocol";
-import { createAdmission } from "./admission/admission.ts";
+import { type Assignment, type ClientDeps, didKeyOf, type Envelope, type RunnerOrder } from "@plumule/protocol";
+import { Admission } from "./admission/admission.ts";
 import { openHistory } from "./admission/history.ts";
 import { memoryOfTrees } from "./admission/measure.ts";
 import { createBackoff, pause } from "./backoff.ts";
@@ -10,7 +10,7 @@ import { type Decided, type Effect, type Input, mayLeave, type Memory } from "./
 import { recover } from "./core/recover.ts";
 import { step } from "./core/step.ts";
 import { createDeliverer, type Deliverer } from "./deliver.ts";
-import { examineBriefly, freeBytesAt } from "./doctor/examine.ts";
+import { examineBriefly } from "./doctor/examine.ts";
 import { RUNNER_EXIT, type RunnerExit, type StartRefusal } from "./exit-codes.ts";
 import { healthAddress } from "./health/address.ts";
 import { countCalls, type Counters, newCounters } from "./health/counters.ts";
@@ -30,6 +30,7 @@ import {
 } from "./records.ts";
 import { openSigner, register } from "./register.ts";
 import { openIdentity, publishRecipient, signedRecipient } from "./secrets/identity.ts";
+import { lackOf, SPOOL_BYTES } from "./room.ts";
 import { openSpool } from "./spool.ts";
 import { lockState, type StateLock } from "./state-lock.ts";
 import { openSupervisors } from "./supervisors.ts";
@@ -53,10 +54,6 @@ export type RunningRunner = {
 /** What the caller of a runner provides. `say` gets lines for people. */
 export type RunnerEnvironment = { fetch: ClientDeps["fetch"]; say: (line: string) => void };
 
-/** Results and logs that wait for a broker that is away: days of work fit, a disk does not fill. */
-const SPOOL_BYTES = 512 * 1024 * 1024;
-/** Room that one result may need; without it no work is asked for. */
-const SPOOL_FLOOR_BYTES = 2 * LIMITS.resultBytes;
 /** A runner that has been full this long shows itself by a poll that takes no work, ms. */
 const FULL_QUIET_MS = 5_000;
 /** A poll that comes back empty before this was not held, ms. */
@@ -120,7 +117,7 @@ async function open(
   const history = await openHistory(folders.history);
   // What Node counts as available respects the limit of a cgroup, where one has a memory controller.
   const available = (): number => process.availableMemory();
-  const admission = createAdmission({ history, measure: memoryOfTrees, available, say });
+  const admission = new Admission({ history, measure: memoryOfTrees, available, say });
   // Of use to whoever starts it, and nothing to wait for.
   void examineBriefly(config, fetch).then((checks) => {
     for (const { name, standing, found, fix } of checks)
@@ -284,7 +281,7 @@ class Runner {
   }
 
   async #poll(): Promise<RunnerExit> {
-    const { config, say } = this.#deps;
+    const { config, spool, say } = this.#deps;
     const backoff = createBackoff(250, 20_000);
     let said: string | null = null;
     let quiet = false;
@@ -293,7 +290,7 @@ class Runner {
       if (this.#isFull()) await pause(FULL_QUIET_MS, AbortSignal.any([freed, this.#drain.signal]));
       if (freed.aborted || this.#drain.signal.aborted) continue;
       this.#turnedAt = performance.now();
-      const lack = await this.#lack();
+      const lack = await lackOf(config, spool);
       if (lack !== said && lack !== null) say(`${lack}; not asking for work`);
       said = lack;
       if (lack !== null) {
@@ -329,16 +326,6 @@ class Runner {
       if (this.#memory.intent !== "work") break;
     }
     return RUNNER_EXIT.ok;
-  }
-
-  /** What the machine has too little of to take work; null when there is enough of everything. */
-  async #lack(): Promise<string | null> {
-    const { config, spool } = this.#deps;
-    if (spool.freeBytes() < SPOOL_FLOOR_BYTES)
-      return "the spool is full of results and logs that the broker has not taken";
-    if ((await freeBytesAt(config.state)) < config.diskFloorBytes)
-      return `less than ${config.diskFloorBytes} bytes are free on the disk of ${config.state}`;
-    return null;
   }
 
   /** One poll. Null: it could not be asked, because the disk did not take its key. */

@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type AdmittedRun, createAdmission } from "../../runner/src/admission/admission.ts";
+import { Admission, type AdmittedRun } from "../../runner/src/admission/admission.ts";
 import { fits, RESERVE_BYTES, type RunMemory, UNSEEN_BYTES } from "../../runner/src/admission/decide.ts";
 import { openHistory } from "../../runner/src/admission/history.ts";
 import { memoryOfTrees } from "../../runner/src/admission/measure.ts";
@@ -81,7 +81,7 @@ describe("admission", () => {
     await history.record("web a", { peakBytes: 4 * GIB, durationMs: 1 });
     const said: string[] = [];
     const measure = (pids: readonly number[]): Map<number, number> => new Map(pids.map((pid) => [pid, pid * GIB]));
-    const admission = createAdmission({
+    const admission = new Admission({
       history,
       measure,
       available: () => 5 * GIB,
@@ -109,7 +109,7 @@ describe("admission", () => {
 
   it("begins at once what must not wait any more, such as a run that is to stop", async () => {
     const history = await openHistory(join(folder, "history.json"));
-    const admission = createAdmission({ history, measure: () => new Map(), available: () => 0, say: () => {} });
+    const admission = new Admission({ history, measure: () => new Map(), available: () => 0, say: () => {} });
     await admission.admit(runOf("one"), never);
     const hurry = new AbortController();
     const second = admission.admit(runOf("two"), hurry.signal);

@@ -59,7 +59,7 @@ describe.each([DAY_MS, -DAY_MS])("a clock that is set by %i ms", (jumpMs) => {
       asked.push(url.slice(url.lastIndexOf("/") + 1));
       if (url.endsWith("/poll")) return json(204, null);
       const expiresAt = new Date(Date.now() + 900_000).toISOString();
-      if (String(body).includes("proof")) return json(201, { token: "s", pool: "default", expiresAt });
+      if (JSON.stringify(body).includes("proof")) return json(201, { token: "s", pool: "default", expiresAt });
       return json(200, { audience: `${at.baseUrl}/v1/me`, challenge: "c".repeat(43), expiresAt });
     };
     const broker = connectBroker({ ...at, fetch });
