@@ -39,8 +39,8 @@ export const MUTATIONS: readonly Mutation[] = [
     changes: [
       {
         file: "durable-objects/deployment/publisher.ts",
-        from: "      await within(PUBLISH_MS, publish(call));\n      told(through);",
-        to: "      told(through);\n      await within(PUBLISH_MS, publish(call));",
+        from: "      const { judge = [] } = await within(",
+        to: "      if (events.length > 0) told(through, []);\n      const { judge = [] } = await within(",
       },
     ],
   },

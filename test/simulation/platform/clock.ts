@@ -107,6 +107,7 @@ export class Clock {
     next.run = null;
     run?.();
     await this.turn();
+    if (this.stepCount % LOOK_STEPS === 0) refuseReality();
     return true;
   }
 
@@ -146,6 +147,15 @@ export class Clock {
     }
     heap[place] = last;
   }
+}
+
+/** How often is looked whether something waits for the real world, in steps. */
+const LOOK_STEPS = 32;
+
+/** What takes its time outside of the simulation would come back at another place in each run of a seed. */
+function refuseReality(): void {
+  const found = process.getActiveResourcesInfo().find((name) => /FSReq|Process|TCP|GetAddrInfo|Job|Timeout/.test(name));
+  if (found !== undefined) throw new Error(`something waits for the real world: ${found}`);
 }
 
 function isBefore(a: Scheduled, b: Scheduled): boolean {

@@ -17,6 +17,7 @@ export type SourceChange = { file: string; from: string; to: string };
 const STAND_INS: Readonly<Record<string, string>> = {
   "cloudflare:workers": "cloudflare-workers.ts",
   "@noble/ed25519": "curve.ts",
+  "runner/src/doctor/examine.ts": "examine.ts",
   "runner/src/leftovers.ts": "leftovers.ts",
   "runner/src/process-identity.ts": "process-identity.ts",
   "runner/src/state-lock.ts": "state-lock.ts",
