@@ -146,6 +146,16 @@ describe("beginning a run", () => {
     expect(bench.look()).toEqual(["renew", "store run", "begin", "heartbeat"]);
   });
 
+  it.each(["renew", "begin"] as const)("gives a run back when the disk refuses to %s it", (refused) => {
+    const bench = new Bench().tell(...ASSIGNED, READY, accepted());
+    const effect = bench.done.find((one) => one.do === refused)!;
+    bench.look();
+    bench.tell({ type: "write refused", effect });
+    expect(bench.look()).toEqual(["kill", "spool"]);
+    bench.tell(KEPT);
+    expect(bench.memory.runs).toEqual([]);
+  });
+
   it.each([
     ["the broker refuses the lease", { type: "heartbeat refused", run: RUN, detail: "stale" } as const],
     ["the time to acknowledge is over", { type: "lease ended", run: RUN } as const],

@@ -217,6 +217,13 @@ function refused(memory: Memory, effect: Effect): Decided {
         return unchanged({ ...without(memory, run), key: memory.key ?? run.requestKey });
       return conclude(memory, run, "given-back");
     }
+    // The heartbeats that were to follow were left out with it: without an end here the run would keep its place and never be heard of again.
+    case "renew":
+    case "begin": {
+      const run = memory.runs.find((one) => one.run === effect.run);
+      if (run === undefined || run.stage === "ended") return unchanged(memory);
+      return conclude(memory, run, run.stage === "waiting" ? "given-back" : "lost");
+    }
     // The result is the work: it is tried until the disk has room, and its run keeps its place until then.
     case "spool":
       return { memory, effects: [effect] };
