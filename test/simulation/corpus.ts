@@ -7,4 +7,8 @@ export const CORPUS: readonly PastFailure[] = [
     seed: 246,
     was: "a runner whose disk refused an assignment while it asked for more work waited for an answer to a forgotten key, for ever",
   },
+  {
+    seed: 1921,
+    was: "a run whose lease the disk refused sent no heartbeat and had no end, so that its runner was full for ever",
+  },
 ];

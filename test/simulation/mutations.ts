@@ -27,8 +27,8 @@ export const MUTATIONS: readonly Mutation[] = [
     changes: [
       {
         file: "durable-objects/namespace/listing.ts",
-        from: "if (through <= known) return { through: known };",
-        to: "",
+        from: "if (through <= known) {",
+        to: "if (through < 0) {",
       },
       { file: "durable-objects/namespace/listing.ts", from: "if (Number(event.sequence) > known) emit", to: "emit" },
     ],
