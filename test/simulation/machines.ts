@@ -1,4 +1,5 @@
-import { createPrivateKey } from "node:crypto";
+import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto";
+import { didKeyOf } from "@plumule/protocol";
 import type { startRunner } from "../../runner/src/runner.ts";
 import { runAs } from "./platform/clock.ts";
 import { Computer, computerOf } from "./platform/computer.ts";
@@ -7,6 +8,8 @@ import { BROKER_URL, registrationOf, type Stage, type Tenant } from "./stage.ts"
 /** A machine with a runner on it: runner and jobs may be killed, the disk stays. */
 export class RunnerMachine {
   readonly name: string;
+  /** The runner's did:key. */
+  readonly id: string;
   readonly #stage: Stage;
   readonly #tenant: Tenant;
   readonly #startRunner: typeof startRunner;
@@ -28,7 +31,10 @@ export class RunnerMachine {
     const { disk } = this.#computer;
     disk.makeFolder(STATE);
     const key = disk.create(KEY, true);
-    disk.write(KEY, key, new TextEncoder().encode(keyOf(of.number)));
+    const privateKey = keyOf(of.number);
+    const { x } = createPublicKey(privateKey).export({ format: "jwk" });
+    this.id = didKeyOf(new Uint8Array(Buffer.from(x ?? "", "base64url")));
+    disk.write(KEY, key, new TextEncoder().encode(privateKey.export({ type: "pkcs8", format: "pem" }).toString()));
     disk.syncFile(key);
     disk.syncFolder(STATE);
   }
@@ -123,10 +129,8 @@ const KEY = `${STATE}/key.pem`;
 const SPOOL = `${STATE}/spool`;
 
 /** An Ed25519 key that follows from a number (RFC 8410). */
-function keyOf(number: number): string {
+function keyOf(number: number): KeyObject {
   const seed = Buffer.alloc(32, number + 1);
   const der = Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), seed]);
-  return createPrivateKey({ key: der, format: "der", type: "pkcs8" })
-    .export({ type: "pkcs8", format: "pem" })
-    .toString();
+  return createPrivateKey({ key: der, format: "der", type: "pkcs8" });
 }

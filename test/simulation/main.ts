@@ -17,6 +17,9 @@ const { values } = parseArgs({
 /** How often a long run says how far it is, in seeds. */
 const SAY_EVERY = 10_000;
 
+/** A night in which everything fails is over after this many. */
+const MAX_FAILURES = 20;
+
 if (values.trace) {
   const args = ["--from", values.seed ?? values.from, "--trace"];
   const worker = join(import.meta.dirname, "worker.ts");
@@ -25,14 +28,16 @@ if (values.trace) {
   const tally = new Tally();
   const [from, count] =
     values.seed === undefined ? [Number(values.from), Number(values.seeds)] : [Number(values.seed), 1];
+  let failureCount = 0;
   await simulateMany(from, count, {}, (outcome) => {
     tally.add(outcome);
     if (outcome.violation !== null) {
       process.exitCode = 1;
+      failureCount += 1;
       process.stdout.write(`${describeFailure(outcome)}\n`);
     }
     if (tally.seedCount % SAY_EVERY === 0) process.stdout.write(`${tally.seedCount} seeds so far\n`);
-    return true;
+    return failureCount < MAX_FAILURES;
   });
   process.stdout.write(`${tally.describe()}\n`);
 }

@@ -68,7 +68,7 @@ export class Person {
     const deployment = this.#life.pick(this.#tenant.deployments);
     const params = { ns: this.#tenant.ns, deployment };
     const headers = { "idempotency-key": this.#key() };
-    const body = drawJob(this.#life, this.#tenant.marker);
+    const body = drawJob(this.#life, this.#tenant);
     const answer = await this.#insist(() => ask(this.#client, submitJob, { params, body, headers }));
     if (answer === null || !answer.ok) return;
     this.#note(answer.answer.body, deployment);
@@ -184,9 +184,12 @@ export function drawPlan(life: Random): Plan {
 }
 
 /** What somebody asks for. Waits are short, so that a world can come to rest. */
-function drawJob(life: Random, marker: string): SubmitBody {
+function drawJob(life: Random, { marker, voterCount }: Tenant): SubmitBody {
+  const replicas = voterCount > 1 && life.chance(0.2) ? life.between(2, voterCount + 1) : 1;
+  const plan: Plan = { ...drawPlan(life), ...(replicas > 1 ? { replicated: true } : {}) };
   return {
-    task: { kind: "shell", script: JSON.stringify(drawPlan(life)) },
+    task: { kind: "shell", script: JSON.stringify(plan) },
+    ...(replicas > 1 ? { quorum: { replicas, agree: life.between(1, replicas + 1) } } : {}),
     labels: { marker },
     summary: `work of ${marker}`,
     mode: life.pick(["queue", ...MODES] as const),

@@ -7,5 +7,7 @@ export const planSchema = z.strictObject({
   outcome: z.enum(["succeeded", "failed"]),
   /** How long it takes to stop when it is told to, ms. */
   stopMs: z.number(),
+  /** Whether several runners do it at the same time. */
+  replicated: z.boolean().optional(),
 });
 export type Plan = z.output<typeof planSchema>;

@@ -13,7 +13,7 @@ import type { ObjectClass } from "./platform/objects.ts";
 import { type PlatformBug, World } from "./platform/world.ts";
 import { Sender } from "./senders.ts";
 import { haunt } from "./strangers.ts";
-import { ADMIN_TOKEN, newClient, openTenant, type Stage } from "./stage.ts";
+import { ADMIN_TOKEN, newClient, openTenant, type Stage, trustRunners } from "./stage.ts";
 import { Watcher } from "./watchers.ts";
 
 /** The product, as it was loaded. */
@@ -134,6 +134,7 @@ class Play {
       this.#stage.tenants = [...this.#stage.tenants, await this.#finish(openTenant(edge, of))];
     }
     for (const tenant of this.#stage.tenants) {
+      const runners: string[] = [];
       for (let count = life.between(1, 4); count > 0; count -= 1) {
         const number = this.#machines.length;
         const of = {
@@ -146,7 +147,9 @@ class Play {
         const machine = new RunnerMachine(this.#stage, of);
         this.#machines.push(machine);
         await this.#finish(machine.register());
+        runners.push(machine.id);
       }
+      await this.#finish(trustRunners(edge, tenant, runners));
     }
   }
 

@@ -9,6 +9,7 @@ import {
   type Endpoint,
   type Problem,
   putTriggers,
+  putTrust,
 } from "@plumule/protocol";
 import { type Context, newOwner, runAs } from "./platform/clock.ts";
 import type { Edge } from "./platform/edge.ts";
@@ -28,6 +29,8 @@ export type Tenant = {
   token: string;
   hookSecret: string;
   deployments: readonly [string, ...string[]];
+  /** Runners whose votes count. */
+  voterCount: number;
 };
 
 /** Everything that a world consists of. */
@@ -103,7 +106,17 @@ export async function openTenant(
     hooks: [{ id: "forge", secret: hookSecret }],
   };
   needed(await ask(admin, putTriggers, { params: { ns }, body: triggers, headers: { "if-match": '"v0"' } }));
-  return { ns, marker, token, hookSecret, deployments };
+  return { ns, marker, token, hookSecret, deployments, voterCount: 0 };
+}
+
+/** Lets the results of runners count as votes, each for itself. */
+export async function trustRunners(edge: Edge, tenant: Tenant, runners: readonly string[]): Promise<void> {
+  const admin = newClient(edge, "admin", { tenant: null, bearer: ADMIN_TOKEN });
+  const signers = runners.map((key, index) => ({ key, operator: `operator-${index}` }));
+  const rules = [{ ref: "*", require: { k: 1, compare: "result" as const }, onDivergence: "block" as const }];
+  const body = { version: 2, signers, rules };
+  needed(await ask(admin, putTrust, { params: { ns: tenant.ns }, body, headers: { "if-match": '"v1"' } }));
+  tenant.voterCount = runners.length;
 }
 
 /** A token with which one runner registers. */

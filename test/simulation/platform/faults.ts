@@ -87,7 +87,7 @@ const ODDS: Readonly<Record<Fault, number>> = {
   "runner killed": 0.02,
   "supervisor killed": 0.01,
   "power lost": 0.004,
-  "disk full": 0.003,
+  "disk full": 0.006,
   "spool full": 0.003,
   "proxy page": 0.01,
 };

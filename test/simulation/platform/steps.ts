@@ -1,7 +1,7 @@
 // In place of `runner/src/tasks/steps.ts`: a job that does what its submitter wrote into it, on the clock of the world.
 export * from "../../../runner/src/tasks/steps.ts";
 import { basename } from "node:path";
-import type { Task } from "@plumule/protocol";
+import { jobOfRun, type Task } from "@plumule/protocol";
 import { pause } from "../../../runner/src/backoff.ts";
 import { ended, orderOf, stopEnd, type TaskContext, type TaskEnd } from "../../../runner/src/tasks/task.ts";
 import { planSchema, type Plan } from "../plan.ts";
@@ -14,24 +14,27 @@ export async function loadTask(): Promise<void> {}
 /** Does what the plan of a job says, and stops when it is told to. */
 export async function runSteps(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "shell") return ended("refused", null, { code: "refused", detail: "nothing but a script" });
-  const execution = begin(basename(context.workspace.folder), context);
+  const plan = planSchema.parse(JSON.parse(task.script));
+  const execution = begin(basename(context.workspace.folder), context, plan);
   try {
-    return await work(context, planSchema.parse(JSON.parse(task.script)), execution);
+    return await work(context, plan, execution);
   } finally {
     execution.endedAt = currentWorld().clock.now;
   }
 }
 
-function begin(run: string, context: TaskContext): Execution {
+function begin(run: string, context: TaskContext, plan: Plan): Execution {
   const world = currentWorld();
   const owner = currentContext()?.owner;
   if (owner === undefined) throw new Error("nobody works");
   const deployment = context.env["PLUMULE_DEPLOYMENT"] ?? "";
   if (world.executions.has(run)) world.violate("P1", `run ${run} was begun twice`);
-  for (const other of world.executions.values())
-    if (other.deployment === deployment && other.owner.alive && other.endedAt === null && other.stoppedAt === null)
-      if (!world.brokerClockJumped)
-        world.violate("I1", `runs ${other.run} and ${run} of ${deployment} work at the same time`);
+  for (const other of world.executions.values()) {
+    const isAtWork = other.owner.alive && other.endedAt === null && other.stoppedAt === null;
+    const isReplica = plan.replicated === true && jobOfRun(other.run) === jobOfRun(run);
+    if (other.deployment === deployment && isAtWork && !isReplica && !world.brokerClockJumped)
+      world.violate("I1", `runs ${other.run} and ${run} of ${deployment} work at the same time`);
+  }
   const execution: Execution = {
     run,
     deployment,
