@@ -27,10 +27,9 @@ export const MUTATIONS: readonly Mutation[] = [
     changes: [
       {
         file: "durable-objects/namespace/listing.ts",
-        from: "if (through <= known) {",
-        to: "if (through < 0) {",
+        from: "seen?.createdAt === deployment.createdAt ? seen.through : 0",
+        to: "seen === null ? 0 : 0",
       },
-      { file: "durable-objects/namespace/listing.ts", from: "if (Number(event.sequence) > known) emit", to: "emit" },
     ],
   },
   {
