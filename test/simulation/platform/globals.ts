@@ -65,6 +65,10 @@ class Timeout {
   unref(): this {
     return this;
   }
+
+  hasRef(): boolean {
+    return true;
+  }
 }
 
 /**
@@ -73,15 +77,14 @@ class Timeout {
  */
 export function replaceGlobals(): void {
   const { clock, entropy } = { clock: () => world().clock, entropy: () => world().entropy };
-  const every = (run: () => void, wantedMs: number): { scheduled: Scheduled } => {
+  const every = (run: () => void, wantedMs: number): Timeout => {
     const owner = currentContext()?.owner;
     // The disk tells machines of changes. That they look all the same, twice a second, would be most of what happens in a world.
     const ms = owner !== undefined && computerOf(owner) !== undefined ? 10 * wantedMs : wantedMs;
-    const handle = { scheduled: clock().timer(ms, tick) };
-    function tick(): void {
-      handle.scheduled = clock().timer(ms, tick);
+    const handle = new Timeout(clock(), ms, () => {
+      handle.refresh();
       run();
-    }
+    });
     return handle;
   };
   const wait = (ms: number): Promise<void> => new Promise((resolve) => clock().timer(ms, resolve));
