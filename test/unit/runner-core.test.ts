@@ -285,14 +285,6 @@ describe("leaving", () => {
     expect(bench.disk.key).toBe("a");
   });
 
-  it("ends its runs at the end of a drain, and stays", () => {
-    const bench = new Bench().tell(...WORKING);
-    bench.look();
-    bench.tell({ type: "told to end the runs" });
-    expect(bench.look()).toEqual(["stop"]);
-    expect([bench.memory.intent, mayLeave(bench.memory)]).toEqual(["work", false]);
-  });
-
   it("ends its runs when told twice, and gives back those that had not begun", () => {
     const bench = new Bench().tell(...WORKING, STOP);
     bench.look();
