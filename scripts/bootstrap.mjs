@@ -28,7 +28,11 @@ const commands = {
   chaos: { required: [], optional: [nix, bubblewrap], start: (args) => run("node", ["test/chaos/main.ts", ...args]) },
   simulate: { required: [], optional: [], start: (args) => run("node", ["test/simulation/main.ts", ...args]) },
   fuzz: { required: [], optional: [], start: fuzz },
-  model: { required: [], optional: [], start: (args) => run("node", ["test/model/main.ts", ...args]) },
+  model: {
+    required: [],
+    optional: [],
+    start: (args) => run("node", ["--max-old-space-size=8192", "test/model/main.ts", ...args]),
+  },
 };
 
 /**
