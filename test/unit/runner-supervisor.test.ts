@@ -30,7 +30,7 @@ beforeEach(() => {
   mkdirSync(files.control, { recursive: true });
 });
 afterEach(async () => {
-  supervisors.close();
+  await supervisors.close();
   await killRun(run, null);
   rmSync(folder, { recursive: true, force: true });
 });
