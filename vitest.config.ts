@@ -1,9 +1,14 @@
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { startGarden } from "./test/support/garden.ts";
 
 const { PLUMULE_FUZZ_CASES: cases, PLUMULE_FUZZ_SEED: seed } = process.env;
 const fuzz = { ...(cases ? { FUZZ_CASES: cases } : {}), ...(seed ? { FUZZ_SEED: seed } : {}) };
+
+// Tests start hundreds of processes from the same TypeScript: each that finds it compiled is there in half the time.
+process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "plumule-compile-cache");
 
 export default defineConfig({
   test: {

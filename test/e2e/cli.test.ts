@@ -26,6 +26,7 @@ afterAll(() => broker.stop());
 function start(args: readonly string[], options: { cwd?: string; env?: Record<string, string> } = {}): Started {
   const env = {
     PATH: process.env["PATH"],
+    NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"],
     HOME: broker.folder,
     NO_COLOR: "1",
     PLUMULE_URL: broker.url,
