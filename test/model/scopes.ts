@@ -84,7 +84,7 @@ export function defaultScopes(): Scope[] {
     scope("two jobs, two runners, two attempts, every way to replace, stopped by people", {
       attempts: 2,
       jobs: [[QUEUE], MODES],
-      people: ["cancel", "force"],
+      people: ["cancel"],
       peopleCount: 1,
       applies: true,
       outcomes: ["succeeded", "failed"],
