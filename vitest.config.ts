@@ -12,6 +12,8 @@ process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "plumule-compile-cache");
 
 export default defineConfig({
   test: {
+    // Vitest would leave one core to itself, which of two is half the machine.
+    maxWorkers: "100%",
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       { test: { name: "model", include: ["test/model/**/*.test.ts"] } },
@@ -26,7 +28,7 @@ export default defineConfig({
             },
           }),
         ],
-        test: { name: "workers", include: ["test/workers/**/*.test.ts"], isolate: false, maxWorkers: 1 },
+        test: { name: "workers", include: ["test/workers/**/*.test.ts"], isolate: false },
       },
       { test: { name: "chaos", include: ["test/chaos/**/*.test.ts"] } },
       {
@@ -35,7 +37,6 @@ export default defineConfig({
           include: ["test/e2e/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
         },
       },
     ],

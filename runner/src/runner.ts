@@ -111,8 +111,6 @@ async function open(
   const readSpool = recordReader(spoolRecordSchema);
   const spool = await openSpool<SpoolRecord>(folders.spool, readSpool, SPOOL_BYTES, ({ result }) => result.log.bytes);
   for (const path of [...journal.setAside, ...spool.setAside]) say(`set aside a record that cannot be read: ${path}`);
-  say(`runner ${config.name} ${runner}`);
-  say(`${probed.findings.join(", ")}; polling ${config.url} as ${config.namespace}`);
   const supervisors = openSupervisors(folders.cache);
   const history = await openHistory(folders.history);
   // What Node counts as available respects the limit of a cgroup, where one has a memory controller.
@@ -143,6 +141,8 @@ async function open(
   const address = config.health === undefined ? null : healthAddress(config.health);
   const health = address === null ? null : await serveHealth(address, () => made.status());
   if (health !== null && "refused" in health) return misconfigured(health.refused);
+  say(`runner ${config.name} ${runner}`);
+  say(`${probed.findings.join(", ")}; polling ${config.url} as ${config.namespace}`);
   return made.start(runner, health);
 }
 
