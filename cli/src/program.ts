@@ -14,6 +14,10 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   rerun: { group: "Acting on jobs:", load: async () => (await import("./commands/submit.ts")).rerunCommand() },
   approve: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).approveCommand() },
   resolve: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).resolveCommand() },
+  redeliver: {
+    group: "Acting on jobs:",
+    load: async () => (await import("./commands/redeliver.ts")).redeliverCommand(),
+  },
   delete: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).deleteCommand() },
   runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
   doctor: { group: "Machines and keys:", load: async () => (await import("./commands/doctor.ts")).doctorCommand() },

@@ -48,7 +48,7 @@ async function tell(push: Partial<Push> & Pick<Push, "repository" | "after">): P
       : null;
     if (job == null) throw new Error("no job yet");
     return job;
-  }, 5_000);
+  }, 20_000);
 }
 
 async function plumule(...args: string[]): Promise<{ code: number | null; err: string }> {
@@ -81,7 +81,7 @@ it("runs a stranger's patch after a delegate has signed for it, on a runner that
   await vi.waitFor(async () => {
     const { waiting } = (await broker.job(job)).job;
     expect(waiting?.nearest).toMatchObject({ runner: trusting.id, lacks: [expect.stringContaining("untrusted")] });
-  }, 10_000);
+  }, 20_000);
   const { id: runner } = await broker.startRunner({ name: "separate", untrusted: true });
   const done = await broker.until(job);
   expect(done.job).toMatchObject({ state: "succeeded", runner, stranger: { approvedBy: delegate.did } });
@@ -91,4 +91,19 @@ it("runs a stranger's patch after a delegate has signed for it, on a runner that
   const line = answer.ok ? (await answer.response.text()).split("\n")[0]! : "";
   const verified = await verifyStatement(JSON.parse(line), { signers: [runner], expected: { job, commit: after } });
   expect(verified.ok && verified.claims.builderId).toMatch(new RegExp(`^${runner}#untrusted-[a-z-]+-v1$`));
+});
+
+it("handles a push again that is named by how its delivery begins, and says which job came of it", async () => {
+  const listed = await broker.ask(listDeliveries, { query: {} });
+  const delivery = listed.ok ? listed.answer.body.items[0]! : null;
+  const job = delivery!.results[0]!.job!;
+  expect(await plumule("redeliver", delivery!.id.slice(0, 13))).toEqual({ code: 0, err: expect.any(String) });
+  const again = await vi.waitFor(async () => {
+    const now = await broker.ask(listDeliveries, { query: {} });
+    const made = now.ok ? now.answer.body.items[0]!.results[0]!.job : null;
+    if (made == null || made === job) throw new Error("no other job yet");
+    return made;
+  }, 20_000);
+  expect((await broker.job(again)).job).toMatchObject({ state: "held", deployment: "pr" });
+  expect((await plumule("redeliver", "ffff")).code).toBe(4);
 });

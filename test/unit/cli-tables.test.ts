@@ -14,7 +14,7 @@ describe("a list of jobs", () => {
 describe("a list of deliveries", () => {
   it("says for every rule which job it made, or why none", () => {
     const delivery = {
-      id: "1",
+      id: "01a1fd29-ec74-7001-9f80-70832c6dd9be",
       webhookId: "1",
       hook: "git",
       signer: "x",
@@ -31,10 +31,10 @@ describe("a list of deliveries", () => {
     };
     expect(plain(deliveryTable([delivery, { ...delivery, state: "ignored", results: [] }], Date.parse(at(5))))).toBe(
       [
-        "AGE  REF              COMMIT    STATE      TRIGGER  JOB, OR WHY NONE",
-        "5s   refs/heads/main  01234567  submitted  main     0199c0de-7a11 in site",
-        "5s   refs/heads/main  01234567  submitted  tags     no pattern matches",
-        "5s   refs/heads/main  01234567  ignored",
+        "DELIVERY       AGE  REF              COMMIT    STATE      TRIGGER  JOB, OR WHY NONE",
+        "01a1fd29-ec74  5s   refs/heads/main  01234567  submitted  main     0199c0de-7a11 in site",
+        "01a1fd29-ec74  5s   refs/heads/main  01234567  submitted  tags     no pattern matches",
+        "01a1fd29-ec74  5s   refs/heads/main  01234567  ignored",
       ].join("\n"),
     );
   });

@@ -177,8 +177,9 @@ async function deliveries(connection: Connection, { limit }: ListQuery): Promise
 
 /** Webhooks as a table: one row for each rule that had something to say about it. */
 export function deliveryTable(items: readonly DeliveryView[], now: number): string[] {
-  const rows = items.flatMap(({ state, ref, after, receivedAt, results }) =>
+  const rows = items.flatMap(({ id, state, ref, after, receivedAt, results }) =>
     (results.length === 0 ? [null] : results).map((result) => [
+      shortId(id),
       ageOf(receivedAt, now),
       inLine(ref ?? ""),
       paint.quiet(after?.slice(0, 8) ?? ""),
@@ -189,7 +190,7 @@ export function deliveryTable(items: readonly DeliveryView[], now: number): stri
         : `${paint.strong(shortId(result.job))} in ${result.deployment}`,
     ]),
   );
-  return tableLines(["AGE", "REF", "COMMIT", "STATE", "TRIGGER", "JOB, OR WHY NONE"], rows);
+  return tableLines(["DELIVERY", "AGE", "REF", "COMMIT", "STATE", "TRIGGER", "JOB, OR WHY NONE"], rows);
 }
 
 function oneOf<T extends string>(state: string | undefined, states: readonly T[]): T | undefined | Failure {
