@@ -200,6 +200,10 @@ export const LIMITS = {
   auditSignMs: 10 * 60_000,
   /** Fenced writes that a deployment keeps in memory until its namespace was told. */
   fencedWrites: 100,
+  /** Repositories of one workspace: each is a mirror, a lock and a checkout. */
+  workspaceRepositories: 32,
+  /** Bytes of one file that is read from or written to a workspace through its provider, which holds it in memory. */
+  workspaceFileBytes: 64 * 1024 * 1024,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,
 } as const;

@@ -9,3 +9,25 @@ export { encodeNixPublicKey, nixKeyName } from "./nix/signature.ts";
 export { type RunnerEnvironment, type RunningRunner, startRunner } from "./runner.ts";
 export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
 export { lockState, type StateLock } from "./state-lock.ts";
+export {
+  type Credential,
+  parseWorkspaceConfig,
+  readWorkspaceConfig,
+  type WorkspaceConfig,
+} from "./workspace/config.ts";
+export {
+  type Change,
+  type ChangeSet,
+  type ExecEnd,
+  type ExecRequest,
+  isWorkspaceRefusal,
+  type OpenWorkspace,
+  type RepositoryState,
+  type SetupRequest,
+  WORKSPACE_ID,
+  WORKSPACE_PROVIDERS,
+  type WorkspaceProvider,
+  type WorkspaceProviderName,
+  type WorkspaceRefusal,
+  type WorkspaceSummary,
+} from "./workspace/provider.ts";
