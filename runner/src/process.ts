@@ -25,8 +25,11 @@ export interface ProcessRequest {
   stdin?: Uint8Array;
   /** One pipe for both streams keeps their order; two do not. */
   merged: boolean;
-  /** Called with each chunk in order. When it throws, the job is stopped as `lost`. */
-  onOutput(chunk: Uint8Array, stream: OutputStream): void;
+  /**
+   * Called with each chunk in order. While a promise that it returned is pending, nothing more is read, so that a job that prints faster than
+   * its output is taken waits for it. When it throws or rejects, the job is stopped as `lost`.
+   */
+  onOutput(chunk: Uint8Array, stream: OutputStream): unknown;
   /** Stops the job: `firstSignal`, then `graceMs`, then SIGKILL. */
   cancel?: AbortSignal;
   /** Stops the job without a grace, or ends the grace that runs. */
@@ -154,7 +157,7 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
   request.cancel?.removeEventListener("abort", cancel);
   request.kill?.removeEventListener("abort", hurry);
   const leftoverCount = isEmpty ? 0 : await proveEmpty(job, force);
-  await Promise.race([drained, sleep(DRAIN_MS, undefined, { ref: false })]);
+  await drain(drained, readers);
   for (const reader of readers) reader.destroy();
   job.tree()?.close();
   return conclude(job, ending, stopped, killed.size, leftoverCount);
@@ -169,17 +172,32 @@ async function readOutput(
 ): Promise<void> {
   const streams: OutputStream[] = request.merged ? ["merged"] : ["stdout", "stderr"];
   const closed = readers.map(async (reader, index) => {
+    const fail = (error: unknown): void => onFailure(`its output could not be kept: ${String(error)}`);
+    let taking: Promise<void> | undefined;
     reader.on("data", (chunk: Uint8Array) => {
       onActivity();
       try {
-        request.onOutput(chunk, streams[index] ?? "merged");
+        const taken = request.onOutput(chunk, streams[index] ?? "merged");
+        if (!(taken instanceof Promise)) return;
+        reader.pause();
+        taking = taken.catch(fail).finally(() => reader.resume());
       } catch (error) {
-        onFailure(`its output could not be kept: ${String(error)}`);
+        fail(error);
       }
     });
     await once(reader, "close").catch(() => {});
+    await taking;
   });
   await Promise.all(closed);
+}
+
+/** Waits for what is still in the pipes. The time for which somebody holds the output up does not count. */
+async function drain(drained: Promise<void>, readers: Socket[]): Promise<void> {
+  const isDrained = drained.then(() => true);
+  for (let waitedMs = 0; waitedMs < DRAIN_MS;) {
+    if ((await Promise.race([isDrained, sleep(POLL_MS, undefined, { ref: false })])) === true) return;
+    if (!readers.some((reader) => reader.isPaused())) waitedMs += POLL_MS;
+  }
 }
 
 /** Gives the helpers of a job that ended their time. True when nothing at all is left, so that nothing needs to be killed. */

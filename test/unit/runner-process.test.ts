@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmdirSync, rmSync } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, describe, expect, test } from "vitest";
 import {
   planLaunch,
@@ -51,6 +52,25 @@ function cancelWhenReady(): { cancel: AbortSignal; onText: (text: string) => voi
 }
 
 const FAMILY = `sleep 300 & setsid sleep 301 & (trap '' TERM; sleep 302) & sleep 0.1; echo ready; sleep 303`;
+
+test("a process waits while its output is not taken, and what it leaves in the pipe at its end is taken still", async () => {
+  const takeMs = 150;
+  let pendingCount = 0;
+  let bytes = 0;
+  // The pipe holds 64 KiB, so the last of these is taken longer after the end than leftovers of others would be waited for.
+  const result = await run(report.level, "head -c 300000 /dev/zero", {
+    onOutput: async (chunk) => {
+      expect(++pendingCount).toBe(1);
+      await sleep(takeMs);
+      bytes += chunk.length;
+      pendingCount -= 1;
+    },
+  });
+  expect(result).toMatchObject({ reason: "exit", exitCode: 0 });
+  expect(bytes).toBe(300_000);
+  const failed = await run(report.level, "echo x; sleep 300", { onOutput: () => Promise.reject(new Error("gone")) });
+  expect(failed).toMatchObject({ reason: "lost", leftoverCount: 0 });
+});
 
 for (const level of RUNNER_ISOLATION_LEVELS) {
   const missing = report.unavailable.get(level);
