@@ -70,7 +70,8 @@ async function sign(
   const ran = end.outcome !== "refused";
   const checkout = join(folders.workspaces, assignment.run, "checkout");
   const { log, finishedAt } = exit;
-  const times = { startedAt: startedAt ?? finishedAt, finishedAt };
+  // By the machine's wall clock, which somebody may have set back meanwhile: a run that ends before it began is a statement that nobody accepts.
+  const times = { startedAt: startedAt === null || startedAt > finishedAt ? finishedAt : startedAt, finishedAt };
   const statements = await signStatements({ assignment, machine, end, log, ...times, checkout, ran });
   const unsent = (await readBatches(files.events)).filter(({ number }) => number > reportedNumber);
   const last = unsent.at(-1);

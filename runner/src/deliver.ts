@@ -103,7 +103,10 @@ async function sendEvents(
   return true;
 }
 
-/** Uploads all but what can ride on the result. `refused`: the broker takes no more log of this run. */
+/**
+ * Uploads all but what can ride on the result. `refused`: there is no more log of this run to be had, or none that the broker takes. The offset
+ * lies beyond the end when the broker has more than is left here.
+ */
 async function sendLog(
   broker: Broker,
   assignment: SpoolRecord["assignment"],
@@ -117,6 +120,8 @@ async function sendLog(
     // How much the broker has is asked with the first bytes, which it has or takes.
     for (let offset = 0, probe = true; bytes - offset > LIMITS.logTailBytes; probe = false) {
       const chunk = await readAt(file, offset, probe ? 1 : Math.min(LIMITS.logChunkBytes, bytes - offset));
+      // A power cut may have taken the end of the file. What the broker lacks then it will never have.
+      if (chunk.length === 0) return "refused";
       const answer = await broker.appendLog(assignment, offset, chunk);
       if (answer.ok) offset = answer.value.bytes;
       else if (answer.logSize !== null) offset = answer.logSize;
@@ -139,7 +144,7 @@ async function readTail(logPath: string, offset: number, bytes: number): Promise
   const file = await open(logPath, "r").catch(() => null);
   if (file === null) return { offset, base64: "" };
   try {
-    return { offset, base64: toBase64(await readAt(file, offset, bytes - offset)) };
+    return { offset, base64: toBase64(await readAt(file, offset, Math.max(0, bytes - offset))) };
   } finally {
     await file.close();
   }

@@ -20,7 +20,10 @@ export interface LogFile {
   append(bytes: Uint8Array): void;
   /** Up to `maxBytes` from an offset; empty at the end. */
   read(offset: number, maxBytes: number): Promise<Uint8Array>;
-  /** Adds the kept tail, puts everything on the disk and closes the file. The same answer again when it is sealed already. */
+  /**
+   * Adds the kept tail, puts everything on the disk and closes the file. The same answer again when it is sealed already. Throws when the disk is
+   * full; called again, it goes on where it was.
+   */
   seal(): SealedLog;
 }
 
@@ -51,16 +54,18 @@ export async function openLogFile(path: string, { limitBytes, tailBytes }: LogLi
   let size = await hashExisting(path, hash);
   const file = openSync(path, "a", 0o600);
   let tail = size > headBytes ? new Tail(tailBytes) : null;
+  let ending: Uint8Array | null = null;
   let sealed: SealedLog | null = null;
 
+  /** Writes what the disk takes of it, which is in the file and in the hash then, and gives the rest. */
+  const writeSome = (bytes: Uint8Array): Uint8Array => {
+    const count = writeSync(file, bytes);
+    hash.update(bytes.subarray(0, count));
+    size += count;
+    return bytes.subarray(count);
+  };
   const write = (bytes: Uint8Array): void => {
-    for (let done = 0; done < bytes.length;) {
-      // A full disk may take a part: what it took is in the file and in the hash.
-      const count = writeSync(file, bytes, done);
-      hash.update(bytes.subarray(done, done + count));
-      size += count;
-      done += count;
-    }
+    for (let rest = bytes; rest.length > 0;) rest = writeSome(rest);
   };
   return {
     path,
@@ -94,8 +99,8 @@ export async function openLogFile(path: string, { limitBytes, tailBytes }: LogLi
       if (sealed !== null) return sealed;
       const kept = tail?.lines() ?? new Uint8Array();
       const omittedBytes = (tail?.total ?? 0) - kept.length;
-      if (omittedBytes > 0) write(Buffer.from(`[plumule] ${omittedBytes} bytes were left out here\n`));
-      write(kept);
+      const marker = omittedBytes > 0 ? `[plumule] ${omittedBytes} bytes were left out here\n` : "";
+      for (ending ??= Buffer.concat([Buffer.from(marker), kept]); ending.length > 0;) ending = writeSome(ending);
       fsyncSync(file);
       closeSync(file);
       sealed = { bytes: size, sha256: hash.digest("hex"), omittedBytes };

@@ -7,7 +7,7 @@ export type Reporter = {
   progress(progress: Progress): void;
   plan(derivations: readonly Derivation[], edges: readonly [string, string][]): void;
   derivations(changed: readonly Derivation[]): void;
-  /** Writes what was gathered, and ends it. */
+  /** Writes what was gathered, and ends it. What the disk refuses is kept, and tried again by the next call. */
   finish(): void;
 };
 
@@ -16,7 +16,8 @@ const GATHER_MS = 250;
 
 /**
  * Gathers events and writes them in numbered batches. A derivation or counter that changed twice while a batch was gathered is written once,
- * in its last state. A batch never changes once it is written, so that whoever sends it may send it again. `derivationCount` bounds one batch.
+ * in its last state. A batch never changes once it is written, so that whoever sends it may send it again. One that `write` throws for waits for
+ * the disk, unchanged because a part of it may be there, and work goes on: events decide no outcome. `derivationCount` bounds one batch.
  */
 export function createReporter(
   write: (batch: EventBatch) => void,
@@ -27,20 +28,27 @@ export function createReporter(
   let changed = new Map<string, Derivation>();
   let progress: Progress | null = null;
   let number = 0;
+  let unwritten: EventBatch | null = null;
   let timer: NodeJS.Timeout | null = null;
   let finished = false;
 
-  const flush = (): void => {
+  const gather = (): EventBatch | null => {
     const events: RunnerEvent[] = [...ordered];
     if (changed.size > 0)
       events.push({ type: "derivations", derivations: [...changed.values()].slice(0, derivationCount) });
     if (progress !== null) events.push({ type: "progress", progress });
-    if (events.length === 0) return;
+    if (events.length === 0) return null;
     ordered = [];
     changed = new Map();
     progress = null;
-    number += 1;
-    write({ number, events });
+    return { number: (number += 1), events };
+  };
+  const flush = (): void => {
+    try {
+      for (unwritten ??= gather(); unwritten !== null; unwritten = gather()) write(unwritten);
+    } catch {
+      schedule();
+    }
   };
   const schedule = (): void => {
     if (finished || timer !== null) return;

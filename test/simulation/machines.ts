@@ -61,7 +61,12 @@ export class RunnerMachine {
       isolation: "process-group" as const,
       ...(registration === undefined ? {} : { registration }),
     };
-    const say = (line: string): void => this.#stage.world.note(`${this.name}: ${line}`);
+    const { world } = this.#stage;
+    const say = (line: string): void => {
+      world.note(`${this.name}: ${line}`);
+      // Whatever its clock says and however it was killed, what a runner signs can be accepted.
+      if (line.includes("The result is not accepted")) world.violate("I23", `${this.name}: ${line}`);
+    };
     runAs(context, async () => {
       const runner = await this.#startRunner(options, { fetch: this.#stage.edge.fetch, say });
       if ("refused" in runner) throw new Error(`the runner was refused: ${runner.refused}`);

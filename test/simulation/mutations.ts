@@ -176,4 +176,15 @@ export const MUTATIONS: readonly Mutation[] = [
       },
     ],
   },
+  {
+    name: "a run ends before it began when the clock of its machine was set back",
+    caughtBy: ["I23"],
+    changes: [
+      {
+        file: "runner/src/conclude.ts",
+        from: "startedAt === null || startedAt > finishedAt",
+        to: "startedAt === null",
+      },
+    ],
+  },
 ];

@@ -42,6 +42,8 @@ export type SimulateOptions = { bug?: PlatformBug; say?: ((line: string) => void
 const LIFE_MS = [6_000, 25_000] as const;
 const LOOK_MS = 2_000;
 const REST_MS = 60 * 60_000;
+/** A wall clock of a runner's machine jumps by up to a day to either side, ms. */
+const CLOCK_JUMPS_MS = 2 * 86_400_000;
 /** Far beyond what any world needs: one that takes more steps spins. */
 const MAX_STEPS = 100_000;
 
@@ -195,7 +197,7 @@ class Play {
       if (faults.strikes("runner killed")) machine.kill("by chance");
       if (faults.strikes("supervisor killed")) machine.killSupervisor();
       if (faults.strikes("power lost")) machine.losePower();
-      if (faults.strikes("clock jump")) machine.jump((timing.next() - 0.5) * 7_200_000);
+      if (faults.strikes("clock jump")) machine.jump((timing.next() - 0.5) * CLOCK_JUMPS_MS);
       if (faults.strikes("spool full")) {
         machine.fill(true);
         clock.after(timing.next() * 30_000, () => machine.fill(false));

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Assignment, LIMITS, type ResultBody } from "@plumule/protocol";
@@ -98,6 +98,36 @@ describe("the deliverer", () => {
     expect(broker.results).toHaveLength(1);
     expect(spool.pending()).toEqual([]);
     if (requests !== null) expect(broker.requests).toBe(requests);
+  });
+
+  it.each([
+    ["of which the broker has more than the disk has kept", 200_000, 100_000, 100_000],
+    [
+      "whose end was lost with the power after the result was made",
+      0,
+      LIMITS.logTailBytes + 9_000,
+      LIMITS.logTailBytes,
+    ],
+  ])("delivers the result of a log %s", async (_, had, saidBytes, leftBytes) => {
+    const log = bytesOf(Math.max(had, saidBytes));
+    const broker = storingBroker(0, log.subarray(0, had));
+    const { spool, logPath } = await spoolWith(log.subarray(0, saidBytes));
+    await truncate(logPath, leftBytes);
+    const said: boolean[] = [];
+    const deliverer = createDeliverer({
+      broker,
+      spool,
+      stopped: new AbortController().signal,
+      say: () => {},
+      answered: async (run, final) => {
+        said.push(final);
+        if (final) await spool.remove(run);
+      },
+    });
+    deliverer.wake();
+    await deliverer.drained(AbortSignal.timeout(20_000));
+    expect(said).toEqual([true]);
+    expect(broker.results).toHaveLength(1);
   });
 
   it("keeps the result while the broker is away, for the next process of the runner", async () => {

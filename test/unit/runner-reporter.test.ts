@@ -44,3 +44,27 @@ it("writes at the end what it had gathered, under the number after the last", as
   await settle(400);
   expect(written).toHaveLength(2);
 });
+
+it("goes on while the disk is full, and writes what it could not under the same number when it takes it", async () => {
+  const written: EventBatch[] = [];
+  const tried: EventBatch[] = [];
+  let isFull = true;
+  const write = (batch: EventBatch): void => {
+    tried.push(structuredClone(batch));
+    if (isFull) throw new Error("ENOSPC: no space left on device, write");
+    written.push(batch);
+  };
+  const reporter = createReporter(write, () => new Date(0), { derivationCount: 100, edgeCount: 100 });
+  reporter.phase("setup");
+  await expect.poll(() => tried.length, { timeout: 10_000 }).toBeGreaterThan(1);
+  reporter.phase("building");
+  await expect.poll(() => tried.length, { timeout: 10_000 }).toBeGreaterThan(3);
+  expect(new Set(tried.map((batch) => JSON.stringify(batch))).size).toBe(1);
+  reporter.finish();
+  isFull = false;
+  reporter.finish();
+  expect(written).toMatchObject([
+    { number: 1, events: [{ phase: "setup" }] },
+    { number: 2, events: [{ phase: "building" }] },
+  ]);
+});

@@ -2,7 +2,7 @@ import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { type Assignment, didKeyOf, type ResultBody } from "@plumule/protocol";
+import { type Assignment, didKeyOf, type ResultBody, verifyStatement } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { concludeRun, type ConcludeDeps, readExit } from "../../runner/src/conclude.ts";
 import { type RunnerFolders, runnerConfigSchema, runnerFolders } from "../../runner/src/config.ts";
@@ -81,6 +81,13 @@ describe("the result of a run", () => {
       log: { bytes: 6, sha256: EXIT.log.sha256, truncated: false },
     } satisfies Partial<ResultBody>);
     expect(result.statements).toHaveLength(1);
+  });
+
+  it("can be accepted when the clock of its machine was set back by a day meanwhile", async () => {
+    writeFileSync(files.exit, JSON.stringify({ ...EXIT, finishedAt: "2026-11-20T00:00:01.000Z" }));
+    const { result } = await conclude("seen");
+    const verification = await verifyStatement(result.statements[0], { signers: [deps.machine.runner], expected: {} });
+    expect(verification).toMatchObject({ ok: true });
   });
 
   it("gives the run back when its supervisor was killed, with the log as it is", async () => {

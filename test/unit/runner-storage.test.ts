@@ -1,14 +1,28 @@
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { openJournal } from "../../runner/src/journal.ts";
 import { openLogFile } from "../../runner/src/log-file.ts";
 import { openSpool } from "../../runner/src/spool.ts";
+import { createLineWriter } from "../../runner/src/supervisor/files.ts";
 
 const root = mkdtempSync(join(tmpdir(), "plumule-storage-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
+/** Whether a small file system can be mounted here, as a user of its own. */
+const canMount = spawnSync("unshare", ["-rm", "mount", "-t", "tmpfs", "none", root]).status === 0;
 let folder: string;
 beforeEach(() => {
   folder = mkdtempSync(join(root, "case-"));
@@ -121,6 +135,19 @@ describe("the spool", () => {
   });
 });
 
+test("lines that a full disk cut off stand alone, and the next is whole", () => {
+  const path = join(folder, "events.jsonl");
+  const write = createLineWriter(path);
+  write("one");
+  renameSync(folder, `${folder}-away`);
+  expect(() => write("two")).toThrow("ENOENT");
+  renameSync(`${folder}-away`, folder);
+  appendFileSync(path, "tw");
+  write("two");
+  write("three");
+  expect(readFileSync(path, "utf8")).toBe("one\ntw\ntwo\nthree\n");
+});
+
 describe("a log file", () => {
   const LIMITS = { limitBytes: 1_000, tailBytes: 100 };
   const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
@@ -146,6 +173,33 @@ describe("a log file", () => {
     expect(log.size()).toBe(7);
     log.append(Buffer.from("after\n"));
     expect(log.seal()).toEqual({ bytes: 13, sha256: sha256(Buffer.from("before\nafter\n")), omittedBytes: 0 });
+  });
+
+  test.skipIf(!canMount)("is sealed where it was when a full disk has room again", () => {
+    const script = `
+      import { rmSync, writeFileSync, readFileSync } from "node:fs";
+      import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+      import { openLogFile } from ${JSON.stringify(join(import.meta.dirname, "../../runner/src/log-file.ts"))};
+      const log = await openLogFile("full/log", { limitBytes: 200_000, tailBytes: 100_000 });
+      for (let line = 0; line < 40_000; line += 1) log.append(Buffer.from("line " + line + "\\n"));
+      try { writeFileSync("full/filler", Buffer.alloc(1_000_000)); } catch {}
+      let refused = "";
+      try { log.seal(); } catch (error) { refused = error.code; }
+      const before = log.size();
+      rmSync("full/filler");
+      const sealed = log.seal();
+      const bytes = readFileSync("full/log");
+      const sha256 = createHash("sha256").update(bytes).digest("hex");
+      console.log(JSON.stringify({ refused, before, sealed, bytes: bytes.length, sha256, end: bytes.subarray(-11).toString() }));`;
+    const mount = `mkdir full && mount -t tmpfs -o size=256k none full && exec "$@"`;
+    const node = [process.execPath, "--disable-warning=ExperimentalWarning", "--input-type=module", "-e", script];
+    const done = spawnSync("unshare", ["-rm", "sh", "-ec", mount, "sh", ...node], { cwd: folder, encoding: "utf8" });
+    const { refused, before, sealed, end, ...read } = JSON.parse(done.stdout) as Record<string, never>;
+    expect(refused, done.stderr).toBe("ENOSPC");
+    expect(before).toBeLessThan(read["bytes"] as never);
+    expect(sealed).toMatchObject(read);
+    expect(end).toBe("line 39999\n");
   });
 
   test("keeps head and tail of a log that is too long, and says between them what is missing", async () => {

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type Assignment, runIdOf } from "@plumule/protocol";
@@ -77,6 +77,12 @@ describe("a supervisor", () => {
     const events = (await readBatches(files.events)).flatMap((batch) => batch.events);
     expect(events.map((event) => event.type === "phase" && event.phase)).toEqual(["setup", "building", "signing"]);
     expect(findTracked(run)).toEqual([]);
+  });
+
+  it("lets a run end as it ends when the disk takes none of its events", async () => {
+    symlinkSync("/dev/full", files.events);
+    const end = await endOf(await begin(30_000, "sleep 1; echo hello; exit 3"));
+    expect(end).toMatchObject({ outcome: "failed", exitCode: 3, log: { bytes: 6 } });
   });
 
   it("knows nothing of its runner's environment", async () => {

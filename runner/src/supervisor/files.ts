@@ -1,4 +1,13 @@
-import { closeSync, constants, openSync, readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import {
+  appendFileSync,
+  closeSync,
+  constants,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { bootId } from "../process-identity.ts";
 
@@ -66,6 +75,17 @@ export function replaceFile(path: string, content: string): void {
   const unfinished = `${path}.unfinished`;
   writeFileSync(unfinished, content, { mode: 0o600 });
   renameSync(unfinished, path);
+}
+
+/** Adds whole lines to a file. A line that a full disk cut off is ended before the next one, so that a reader loses at most that. */
+export function createLineWriter(path: string): (line: string) => void {
+  let isCut = false;
+  return (line) => {
+    const start = isCut ? "\n" : "";
+    isCut = true;
+    appendFileSync(path, `${start}${line}\n`, { mode: 0o600 });
+    isCut = false;
+  };
 }
 
 function read(path: string): string {

@@ -1,4 +1,3 @@
-import { appendFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -11,7 +10,7 @@ import { withoutSecrets } from "../secrets/without-secrets.ts";
 import { loadTask, runSteps } from "../tasks/steps.ts";
 import { ended, orderOf, stopEnd, type TaskContext, type TaskEnd } from "../tasks/task.ts";
 import { createWorkspace, type Workspace } from "../workspace.ts";
-import { type RunFiles, replaceFile, runFiles, SUPERVISOR_VERSION } from "./files.ts";
+import { createLineWriter, replaceFile, runFiles, SUPERVISOR_VERSION } from "./files.ts";
 import type { SupervisorOrder } from "./order.ts";
 import type { ExitRecord } from "./records.ts";
 import { openStopSwitch, type StopSwitch } from "./stop-switch.ts";
@@ -39,8 +38,9 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
   if (left?.aborted === true) stopped("The runner has gone.", 0);
   const log = await openLogFile(files.log, { limitBytes: order.logLimitBytes, tailBytes: LOG_TAIL_BYTES });
   const secrets = await secretsOf(order, stop, (bytes) => log.append(bytes));
+  const writeEvents = createLineWriter(files.events);
   const reporter = createReporter(
-    (batch) => appendFileSync(files.events, `${JSON.stringify(secrets.mask(batch))}\n`, { mode: 0o600 }),
+    (batch) => writeEvents(JSON.stringify(secrets.mask(batch))),
     () => new Date(),
     order,
   );
@@ -60,9 +60,8 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
     secrets.log(text.encode(`[plumule] ${survivors.leftoverCount} processes of this run could not be killed\n`));
   reporter.phase("signing");
   secrets.endLog();
-  const sealed = log.seal();
-  reporter.finish();
-  await writeExit(files, {
+  const sealed = await whenDiskTakes(() => log.seal());
+  const record: ExitRecord = {
     version: SUPERVISOR_VERSION,
     ...secrets.mask(end),
     log: { ...sealed },
@@ -70,6 +69,11 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
     survivors,
     redactions: secrets.counts(),
     note: secrets.note(),
+  };
+  // Without this file the run counts as lost. The events come before it, where the disk takes them: whoever sees the end reads no further.
+  await whenDiskTakes(() => {
+    reporter.finish();
+    replaceFile(files.exit, JSON.stringify(record));
   });
 }
 
@@ -84,11 +88,11 @@ async function secretsOf(
   return createRunSecrets({ assignment, places, fetch: fetchOptions(order, stop), append });
 }
 
-/** Without this file the run counts as lost, so a full disk is waited for. */
-async function writeExit(files: RunFiles, record: ExitRecord): Promise<void> {
+/** Does what writes to the disk, again until a full one takes it: what is written at the end of a run is its result. */
+async function whenDiskTakes<T>(write: () => T): Promise<T> {
   for (;;) {
     try {
-      return replaceFile(files.exit, JSON.stringify(record));
+      return write();
     } catch {
       await pause(WRITE_AGAIN_MS);
     }
