@@ -14,6 +14,8 @@ export default defineConfig({
   test: {
     // Vitest would leave one core to itself, which of two is half the machine.
     maxWorkers: "100%",
+    // What hangs fails, and what waits for a busy machine does not.
+    testTimeout: 30_000,
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
       { test: { name: "model", include: ["test/model/**/*.test.ts"] } },
