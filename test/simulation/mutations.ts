@@ -1,7 +1,10 @@
 import type { Seeded } from "./fleet.ts";
 
-/** A bug that somebody might write. `caughtBy` names the invariants of which one has to break, as violations begin with them. */
-export type Mutation = { name: string; caughtBy: readonly string[] } & Seeded;
+/**
+ * A bug that somebody might write. `caughtBy` names the invariants of which one has to break, as violations begin with them;
+ * `from` is the seed at which the search begins, for those that show rarely.
+ */
+export type Mutation = { name: string; caughtBy: readonly string[]; from?: number } & Seeded;
 
 /** The seeded bugs: each is a change of one place, and each is found, or the simulation is too weak. */
 export const MUTATIONS: readonly Mutation[] = [
@@ -74,6 +77,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "a sequence is taken from memory",
+    from: 18,
     caughtBy: ["I3"],
     changes: [
       {
@@ -90,6 +94,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "the state in memory runs ahead of what is stored",
+    from: 81,
     caughtBy: ["I1", "I2", "I3", "I5", "I6", "I8", "I10", "I16", "I17", "I22", "index"],
     changes: [
       {
@@ -112,6 +117,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "a result that comes again is taken again",
+    from: 32,
     caughtBy: ["I6", "I17"],
     changes: [
       {
@@ -123,6 +129,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "what could not be handed over is forgotten",
+    from: 50,
     caughtBy: ["I2", "I17"],
     changes: [
       {
@@ -156,6 +163,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "the work of a run goes on after its lease has ended",
+    from: 146,
     caughtBy: ["I1", "I20"],
     changes: [
       {

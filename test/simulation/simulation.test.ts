@@ -45,7 +45,7 @@ it("has one history for each seed, whatever was simulated before it (I21)", { ti
 
 it.each(MUTATIONS)("finds a seeded bug: $name", { timeout: 240_000 }, async (mutation) => {
   let found: Outcome | null = null;
-  await simulateRow(1, MUTATION_SEEDS, mutation, (outcome) => {
+  await simulateRow(mutation.from ?? 1, MUTATION_SEEDS, mutation, (outcome) => {
     if (outcome.violation !== null) found ??= outcome;
     return found === null;
   });
