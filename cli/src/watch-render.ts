@@ -77,6 +77,19 @@ export function endLine(job: JobView): string {
   return `${paint.quiet(shortId(job.id))}  ${mark} ${paintState(job.state)}  ${rest.join("  ")}`.trimEnd();
 }
 
+/** What the log of a job that ended badly said last, of the derivation that failed first, or what led to the error of an evaluation. */
+export function lastLines({ reason }: Pick<JobView, "reason">): string[] {
+  const { derivation, lines = [] } = reason ?? {};
+  if (lines.length === 0) return [];
+  const of = derivation === undefined ? "where it went wrong" : `last lines of ${inLine(storeName(derivation))}`;
+  return [paint.quiet(`${of}:`), ...lines.map((line) => `  ${inLine(line)}`)];
+}
+
+/** The name of a derivation in its store path, without the hash. */
+function storeName(drv: string): string {
+  return drv.replace(/^.*\/(?:[0-9a-z]{32}-)?/, "").replace(/\.drv$/, "");
+}
+
 /** Derivations of an event that ended, as lines: what was built and how long it took (unless `onlyFailed`), and what failed. */
 export function derivationLines({ data }: Event, { onlyFailed }: { onlyFailed: boolean }): string[] {
   const { job, derivations = [] } = data;

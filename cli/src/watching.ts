@@ -22,6 +22,7 @@ import {
   endLine,
   hintFor,
   jobBlock,
+  lastLines,
   type RunnerNames,
   type Screen,
 } from "./watch-render.ts";
@@ -108,7 +109,10 @@ function createSession(
     if (job === undefined || !isWatched(job.id)) return;
     if (terminal.json) return terminal.data(event);
     say(event.time, changeLine(event, names));
-    if (isFinalJobState(job.state)) told.add(job.id);
+    if (isFinalJobState(job.state) && !told.has(job.id)) {
+      told.add(job.id);
+      for (const line of lastLines(job)) print(`          ${line}`);
+    }
     // A screen shows what is built while it is built; only what broke should stay.
     for (const line of derivationLines(event, { onlyFailed: terminal.isScreen })) say(event.time, line);
   };
@@ -137,7 +141,10 @@ function createSession(
       else if (job === undefined)
         terminal.note(`nothing is going on in ${deployment}  ${paint.quiet(`→ plumule submit ${deployment}`)}`);
       else {
-        if (!told.has(job.id)) say(job.finishedAt ?? job.createdAt, endLine(job));
+        if (!told.has(job.id)) {
+          say(job.finishedAt ?? job.createdAt, endLine(job));
+          for (const line of lastLines(job)) print(`          ${line}`);
+        }
         terminal.note(paint.quiet(`→ ${hintFor(job)}`));
       }
       return code;

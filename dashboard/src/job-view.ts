@@ -43,6 +43,7 @@ export function jobDetails(): JobDetails {
   const line = h("p", { class: "job" });
   const phases = h("ol", { class: "phases", "aria-label": "Phases" });
   const why = h("p", { class: "why" });
+  const said = h("pre", { class: "said", "aria-label": "Last lines of what failed" });
   const facts = h("dl", { class: "facts" });
   const count = h("p", { class: "count quiet" });
   const bar = h("progress", { max: "1", value: "0", "aria-label": "Derivations done" });
@@ -65,7 +66,7 @@ export function jobDetails(): JobDetails {
   let lastJob = "";
 
   return {
-    element: h("div", {}, line, phases, why, facts, matrix.element, table),
+    element: h("div", {}, line, phases, why, said, facts, matrix.element, table),
     show(job, derivations, votes, runners) {
       if (job.id !== lastJob) lastPhase = null;
       lastJob = job.id;
@@ -75,6 +76,9 @@ export function jobDetails(): JobDetails {
       const sentence = whySentence(job);
       why.hidden = sentence === "";
       fill(why, sentence);
+      const lines = job.reason?.lines ?? [];
+      said.hidden = lines.length === 0;
+      fill(said, plain(lines.join("\n")));
       fill(facts, ...factsOf(job, runners));
       matrix.show(votes, runners);
       table.hidden = derivations.length === 0;
@@ -152,13 +156,15 @@ function drawProgress(text: HTMLElement, bar: HTMLProgressElement, { progress }:
   fill(text, [`${done} of ${total} done`, ...others.map(([name, number]) => `${number} ${name}`), ...more].join(", "));
 }
 
-function drawDerivation(row: HTMLElement, { drv, name, state, phase, reason, startedAt, endedAt }: Derivation): void {
+function drawDerivation(row: HTMLElement, derivation: Derivation): void {
+  const { drv, name, state, phase, need, reason, startedAt, endedAt } = derivation;
+  const doing = state === "building" ? (phase ?? "") : state === "planned" && need !== undefined ? `to ${need}` : "";
   const time = startedAt == null || endedAt == null ? "" : duration(Date.parse(endedAt) - Date.parse(startedAt));
   fill(
     row,
     h("td", { title: drv }, plain(name)),
     h("td", {}, pill(state)),
-    h("td", {}, plain(reason ?? (state === "building" ? (phase ?? "") : ""))),
+    h("td", {}, plain(reason ?? doing)),
     h("td", {}, time),
   );
 }

@@ -100,7 +100,10 @@ export const reasonSchema = z
   .object({
     code: z.enum(REASON_CODES),
     detail: z.string().max(LIMITS.textCharacters),
+    /** Store path of the derivation that failed first. */
     derivation: z.string().max(300).optional(),
+    /** The last lines of that derivation's log, or the trace of an evaluation's error. */
+    lines: z.array(z.string().max(LIMITS.reasonLineCharacters)).max(LIMITS.reasonLines).optional(),
     /** With a quorum: what its votes came to, where the code alone does not say it. */
     verdict: z.string().max(32).optional(),
   })
@@ -305,6 +308,8 @@ export const derivationSchema = z
     phase: z.string().max(64).nullish(),
     exitCode: z.int().nullish(),
     reason: z.string().max(LIMITS.textCharacters).nullish(),
+    /** What the plan says has to happen with it, before anything did. */
+    need: z.enum(["build", "fetch", "cached"]).optional(),
     startedAt: timeSchema.nullish(),
     endedAt: timeSchema.nullish(),
   })

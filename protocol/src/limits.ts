@@ -27,6 +27,9 @@ export const LIMITS = {
   arrayItems: 1_000,
   /** Characters of a free text field (summary, reason). */
   textCharacters: 2_000,
+  /** Lines that a reason carries of the log of what failed, as many as Nix itself shows, and characters of each. */
+  reasonLines: 25,
+  reasonLineCharacters: 300,
   /** Characters of a script. */
   scriptCharacters: 64 * 1024,
   /** Characters of a name, label key or label value. */

@@ -21,7 +21,7 @@ import {
   type NixBuildResult,
 } from "../../runner/src/nix/build.ts";
 import { describeDerivations } from "../../runner/src/nix/describe.ts";
-import { evaluate } from "../../runner/src/nix/evaluate.ts";
+import { evaluate, type NixFailure } from "../../runner/src/nix/evaluate.ts";
 import type { Installable, NixSource } from "../../runner/src/nix/installables.ts";
 import { parseDerivations } from "../../runner/src/nix/plan.ts";
 import { privateStore, probeNix } from "../../runner/src/nix/probe.ts";
@@ -96,7 +96,7 @@ async function build(
   return { result, events, states: Object.fromEntries(result.derivations.map(({ name, state }) => [name, state])) };
 }
 
-function failureOf({ result }: { result: NixBuildResult }): { code: string; detail: string } {
+function failureOf({ result }: { result: NixBuildResult }): NixFailure {
   if (result.outcome !== "failed") throw new Error(`the build ${result.outcome}`);
   return result.failure;
 }
@@ -245,11 +245,13 @@ describe("installables", () => {
     const steal = `derivation { name = builtins.readFile "/etc/passwd"; system = "x"; builder = "x"; }`;
     const source = checkout({
       "thief.nix": steal,
-      "flake.nix": `{ outputs = { self }: { name = "text"; forged = { type = "derivation"; drvPath = "--version"; }; thief = ${steal}; packages.${system}.broken = throw "nope";
+      "flake.nix": `{ outputs = { self }: { name = "text"; forged = { type = "derivation"; drvPath = "--version"; }; thief = ${steal}; packages.${system}.broken = let say = what: throw what; in say "nope";
         imports = import (derivation { name = "ifd"; system = "${system}"; builder = "/bin/sh"; args = [ "-c" "echo 1 > $out" ]; }); }; }`,
     });
     const done = await build(source, [installable]);
     expect(failureOf(done)).toMatchObject({ code: "evaluation-failed", detail: expect.stringMatching(detail) });
+    if (installable === ".#broken")
+      expect(failureOf(done).lines).toContainEqual(expect.stringMatching(/at .*flake\.nix:\d+:\d+/));
     expect(done.events.some(({ kind }) => kind === "plan")).toBe(false);
   });
 
@@ -273,6 +275,7 @@ describe("a build that fails", () => {
       code: "build-failed",
       detail: "lab-c: builder failed with exit code 3 (and 2 more not built)",
       derivation: expect.stringMatching(/-lab-c\.drv$/),
+      lines: [expect.stringMatching(/^hello from lab-c /), "err line of lab-c", "boom in c"],
     });
     expect(done.result.derivations.find(({ name }) => name === "lab-c")).toMatchObject({
       exitCode: 3,

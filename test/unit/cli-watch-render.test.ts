@@ -1,6 +1,6 @@
 import { type Derivation, initialWatch, type JobView, type WatchState } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
-import { changeLine, derivationLines, endLine, hintFor, jobBlock } from "../../cli/src/watch-render.ts";
+import { changeLine, derivationLines, endLine, hintFor, jobBlock, lastLines } from "../../cli/src/watch-render.ts";
 import { at, deployment, event, job, JOB_ID, plain, run, RUN_ID, RUNNER_ID } from "./cli-fixtures.ts";
 
 const NAMES = new Map([[RUNNER_ID, "king"]]);
@@ -182,3 +182,15 @@ it.each([
   ["cancelled", "plumule rerun 0199c0de-7a11"],
   ["unknown", "plumule resolve 0199c0de-7a11 succeeded|failed|cancelled"],
 ] as const)("names the next command after %s", (state, next) => expect(hintFor(job({ state }))).toBe(next));
+
+it("shows the last lines of what failed first, and of nothing else", () => {
+  const reason = {
+    code: "build-failed" as const,
+    detail: "lab-c: builder failed with exit code 3",
+    derivation: "/nix/store/0rrfkq03ir42my3d8xvzx317gginfq2b-lab-c.drv",
+    lines: ["compiling", "boom\u001b[2J in c"],
+  };
+  expect(lastLines(job({ reason })).map(plain)).toEqual(["last lines of lab-c:", "  compiling", "  boom in c"]);
+  expect(lastLines(job({ reason: { code: "cancelled", detail: "" } }))).toEqual([]);
+  expect(lastLines(job())).toEqual([]);
+});

@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Derivation, NixProgress } from "../../runner/src/nix/derivations.ts";
 import { NixLog, type NixEnd, type NixOutput } from "../../runner/src/nix/parser.ts";
@@ -218,51 +217,6 @@ describe("what a builder forges", () => {
       reason: "builder failed due to signal 9 (Killed)",
     });
   });
-
-  const mutations = fc.record({
-    stream: fc.constantFrom(...streams.filter(({ file }) => !file.includes("fan-200"))),
-    edits: fc.array(
-      fc.record({
-        at: fc.nat(200),
-        what: fc.constantFrom("drop", "repeat", "cut", "flip", "swap", "insert"),
-        text: fc.oneof(
-          fc.string({ unit: "binary", maxLength: 40 }),
-          fc.json().map((json) => `@nix ${json}`),
-        ),
-        offset: fc.nat(400),
-      }),
-      { minLength: 1, maxLength: 12 },
-    ),
-    exitCode: fc.constantFrom(0, 1, 100, 101, null),
-    known: fc.boolean(),
-  });
-
-  test("no mutation of a transcript throws, leaves a build running or unbalances the counters", () => {
-    fc.assert(
-      fc.property(mutations, ({ stream, edits, exitCode, known }) => {
-        const lines = linesOf(stream.file);
-        for (const { at, what, text: inserted, offset } of edits) {
-          const i = at % lines.length;
-          const line = lines[i] ?? "";
-          const cut = line.slice(0, offset);
-          if (what === "drop" && lines.length > 1) lines.splice(i, 1);
-          else if (what === "repeat") lines.splice(i, 0, line);
-          else if (what === "cut") lines[i] = cut;
-          else if (what === "flip") lines[i] = cut + inserted.slice(0, 1) + line.slice(offset + 1);
-          else if (what === "swap") lines.splice(i, 2, lines[i + 1] ?? "", line);
-          else lines.splice(i, 0, inserted);
-        }
-        const run = replay(lines, { exitCode, ...(known ? { valid: new Set<string>() } : {}) });
-        const states = run.log.derivations().map(({ state }) => state);
-        expect(states.filter((state) => /building|substituting|waiting/.test(state))).toEqual([]);
-        for (const { total, done, running, failed, queued } of progressOf(run)) {
-          expect(Math.min(done, running, failed, queued)).toBeGreaterThanOrEqual(0);
-          expect(done + running + failed + queued).toBeLessThanOrEqual(total);
-        }
-      }),
-      { numRuns: 400 },
-    );
-  });
 });
 
 describe("the end of the process", () => {
@@ -295,6 +249,37 @@ describe("the end of the process", () => {
       state: "timeout",
       reason: "timed out after 1 seconds",
     });
+  });
+
+  test("what failed first is told with its last lines, not what the plan has first", () => {
+    const drv = (name: string): string => `/nix/store/${"a".repeat(32)}-${name}.drv`;
+    const send = (event: object): string => `@nix ${JSON.stringify(event)}`;
+    const say = (id: number, line: string): string => send({ action: "result", id, type: 101, fields: [line] });
+    const fail = (name: string): string => {
+      const raw = `builder for '${drv(name)}' failed with exit code 1`;
+      return send({ action: "msg", level: 0, msg: `error: ${raw}`, raw_msg: raw });
+    };
+    const start = (id: number, name: string): string =>
+      send({ action: "start", id, type: 105, level: 3, text: "", fields: [drv(name), "", 1, 1] });
+    const lines = Array.from({ length: 40 }, (_, at) => say(2, `\u001b[31mline ${at}\u001b[0m`));
+    const run = replay(
+      [start(1, "one"), start(2, "two"), say(1, "of one"), ...lines, fail("two"), say(1, "more"), fail("one")],
+      { exitCode: 100 },
+    );
+    const first = run.log.firstFailure();
+    expect(first?.derivation).toMatchObject({ name: "two", state: "failed", exitCode: 1 });
+    expect(first?.lines).toEqual(Array.from({ length: 25 }, (_, at) => `line ${at + 15}`));
+  });
+
+  test("the trace of an evaluation's error is kept beside it, and a long one is shortened in the log", () => {
+    const run = replay(linesOf("nix-2.8/eval-error-trace.stderr"), { exitCode: 1 });
+    expect(run.log.errors()).toEqual(["evaluation aborted with the following error message: 'bad 1'"]);
+    expect(run.log.trace()).toContain("       at /lab/eval-error.nix:1:9:");
+    const long = `error: no\n${"… from call site\n".repeat(10_000)}`;
+    const message = `@nix ${JSON.stringify({ action: "msg", level: 0, msg: long, raw_msg: "no" })}`;
+    const [shown = ""] = text(replay([message], { exitCode: 1 }));
+    expect(shown.length).toBeLessThan(70_000);
+    expect(shown).toContain("characters left out");
   });
 
   test("evaluation errors are kept without colours", () => {
@@ -340,12 +325,19 @@ describe("with a plan", () => {
     log.begin();
     expect(log.line(wait, 1)).toContainEqual({
       kind: "derivation",
-      derivation: { drv: byName("lab-a"), name: "lab-a", state: "waiting", reason: `waiting for lock on '${output}'` },
+      derivation: {
+        drv: byName("lab-a"),
+        name: "lab-a",
+        need: "build",
+        state: "waiting",
+        reason: `waiting for lock on '${output}'`,
+      },
     });
     log.line('@nix {"action":"stop","id":5}', 2);
     expect(log.derivations().find(({ name }) => name === "lab-a")).toEqual({
       drv: byName("lab-a"),
       name: "lab-a",
+      need: "build",
       state: "planned",
     });
   });

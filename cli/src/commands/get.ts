@@ -18,7 +18,7 @@ import { matrixLines } from "../judging.ts";
 import { agoOf, clockOf, detailLines, fit, paint, paintState, shortKey, sizeOf } from "../print.ts";
 import { resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
-import { hintFor, progressText } from "../watch-render.ts";
+import { hintFor, lastLines, progressText } from "../watch-render.ts";
 import { jobTable } from "./ls.ts";
 
 /** `plumule get`: everything about one thing. */
@@ -93,11 +93,19 @@ export function jobLines({ job, spec, runs, verdict, equivocations = [] }: JobDe
     ["replaced by", job.supersededBy],
     ["rerun of", job.rerunOf],
   ]);
+  const said = lastLines(job);
   const matrix = verdict == null ? [] : ["", `verdict  ${inLine(verdict.detail)}`, ...indent(matrixLines(verdict))];
   const caught = equivocations.map(
     ({ signer, about }) => `${paint.bad("✗")} ${shortKey(signer)} contradicts itself about ${inLine(about)}`,
   );
-  return [head, ...indent(details), ...matrix, ...caught, ...runs.flatMap((run) => ["", ...runLines(run)])];
+  return [
+    head,
+    ...indent(details),
+    ...indent(said),
+    ...matrix,
+    ...caught,
+    ...runs.flatMap((run) => ["", ...runLines(run)]),
+  ];
 }
 
 /** How many runners agree, of how many that have to. */

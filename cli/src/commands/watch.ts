@@ -5,7 +5,7 @@ import { type Failure, isFailure } from "../failure.ts";
 import { wholeNumber } from "../flags.ts";
 import { paint } from "../print.ts";
 import { resolveJob, resolveTarget } from "../resolve.ts";
-import { endLine, hintFor } from "../watch-render.ts";
+import { endLine, hintFor, lastLines } from "../watch-render.ts";
 import { watch } from "../watching.ts";
 import { isFinalJobState } from "@plumule/protocol";
 
@@ -43,7 +43,7 @@ async function run(
   // A lane's snapshot holds its newest jobs only; this one may be older than that.
   if (terminal.json) terminal.data({ type: "end", job, exitCode: exitOfJob(job) });
   else {
-    terminal.out(endLine(job));
+    for (const line of [endLine(job), ...lastLines(job)]) terminal.out(line);
     terminal.note(paint.quiet(`→ ${hintFor(job)}`));
   }
   return exitOfJob(job);

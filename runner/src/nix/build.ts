@@ -150,15 +150,17 @@ function outputsOf({ drv, outputs }: DerivationNode): OutputPath[] {
   return Object.entries(outputs).flatMap(([name, path]) => (path === null ? [] : [{ name, path, drvPath: drv }]));
 }
 
-/** The first failure that is the build's own, and how many more there are. */
+/** The failure that came first, with the last lines of its log, and how many more there are. */
 function explain({ exitCode, signal }: NixExit, log: NixLog, options: RealiseOptions): NixFailure {
-  const failed = log.derivations().filter(({ state }) => isFailure(state));
-  const own = failed.filter(({ state }) => state !== "dependency-failed");
-  const first = own.find(({ state }) => state !== "lost") ?? own[0];
+  const first = log.firstFailure();
   const said = log.errors()[0] ?? `Nix ended with ${signal ?? `exit code ${exitCode}`}`;
-  if (first === undefined || first.state === "lost") return { code: "build-failed", detail: said.slice(0, 2000) };
-  const more = failed.length === 1 ? "" : ` (and ${failed.length - 1} more not built)`;
-  return { code: failureCode(first, options), detail: `${first.name}: ${first.reason}${more}`, derivation: first.drv };
+  if (first === undefined) return { code: "build-failed", detail: said.slice(0, 2000) };
+  const { derivation, lines } = first;
+  const { drv, name, reason, state } = derivation;
+  const failedCount = log.derivations().filter((one) => isFailure(one.state)).length;
+  const more = failedCount === 1 ? "" : ` (and ${failedCount - 1} more not built)`;
+  const detail = state === "lost" ? `${name}: ${reason}; ${said}`.slice(0, 2000) : `${name}: ${reason}${more}`;
+  return { code: failureCode(derivation, options), detail, derivation: drv, lines };
 }
 
 function failureCode({ state, reason = "" }: Derivation, options: RealiseOptions): NixFailure["code"] {

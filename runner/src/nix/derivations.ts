@@ -1,4 +1,4 @@
-import { derivationName, type Plan } from "./plan.ts";
+import { derivationName, type Plan, type PlanNode } from "./plan.ts";
 
 /**
  * What is known of one derivation. `built`, `cached` and `substituted` mean that its outputs are valid; `lost` that Nix
@@ -27,6 +27,8 @@ export interface Derivation {
   readonly drv: string;
   readonly name: string;
   readonly state: DerivationState;
+  /** What the plan says has to happen with it. */
+  readonly need?: PlanNode["need"];
   /** As the builder named it, for instance `buildPhase`. */
   readonly phase?: string;
   /** Of the builder, when it failed with one. */
@@ -89,7 +91,7 @@ export class DerivationBook {
   /** Starts with the nodes of the plan, or empty. */
   constructor(plan?: Plan) {
     for (const node of plan?.nodes ?? []) {
-      this.update(node.drv, { state: node.need === "cached" ? "cached" : "planned" });
+      this.update(node.drv, { state: node.need === "cached" ? "cached" : "planned", need: node.need });
       for (const path of Object.values(node.outputs)) if (path !== null) this.#drvOfOutput.set(path, node.drv);
     }
   }
@@ -97,6 +99,11 @@ export class DerivationBook {
   /** All derivations, in the order in which they became known. */
   all(): Derivation[] {
     return [...this.#derivations.values()];
+  }
+
+  /** How many derivations are known. */
+  get count(): number {
+    return this.#derivations.size;
   }
 
   /** Undefined for a derivation that is not known. */

@@ -32,6 +32,8 @@ export interface NixFailure {
     | "cancelled";
   readonly detail: string;
   readonly derivation?: string;
+  /** The last lines of that derivation's log, or what led to the error of an evaluation. */
+  readonly lines?: readonly string[];
 }
 
 /** What to evaluate, and how far the code is trusted. */
@@ -51,6 +53,8 @@ type Evaluated = { readonly targets: readonly NixTarget[] } | { readonly failure
 
 const EVALUATION_BYTES = 4 * 1024 ** 3;
 const MAX_DETAIL_CHARS = 2000;
+/** Longest line of an evaluation, in which no builder speaks: an error comes with its whole trace in one. */
+const EVALUATION_LINE_CHARS = 16 * 1024 * 1024;
 /** Any set may call itself a derivation and have a `drvPath` of its own, which must not become an option of a command. */
 const DERIVATION_PATH = /^\/\S+\/[0-9a-z]{32}-[^\s/]+\.drv$/;
 
@@ -106,7 +110,7 @@ async function evaluateOne(
   emit: (output: NixOutput) => void,
 ): Promise<Evaluated> {
   const log = new NixLog();
-  const splitter = createLineSplitter();
+  const splitter = createLineSplitter(EVALUATION_LINE_CHARS);
   const read = (lines: readonly string[]): void => {
     for (const line of lines) {
       for (const output of log.line(line, 0)) if (output.kind === "log") emit(output);
@@ -131,7 +135,7 @@ async function evaluateOne(
   }
   const errors = log.errors().join("\n") || `${argv[0]} ended with ${done.signal ?? `exit code ${done.exitCode}`}`;
   const detail = `${parsed.label}: ${errors}`.slice(0, MAX_DETAIL_CHARS);
-  return { failure: { code: "evaluation-failed", detail } };
+  return { failure: { code: "evaluation-failed", detail, lines: log.trace() } };
 }
 
 function flakeCommand(
@@ -170,7 +174,7 @@ function untrusted({ allowImportFromDerivation = false }: EvaluateRequest): stri
     "flake-registry": "",
     "allow-import-from-derivation": String(allowImportFromDerivation),
   };
-  return Object.entries(settings).flatMap(([name, value]) => ["--option", name, value]);
+  return ["--show-trace", ...Object.entries(settings).flatMap(([name, value]) => ["--option", name, value])];
 }
 
 /**

@@ -57,13 +57,13 @@ export interface LineSplitter {
   end(): string[];
 }
 
-/** A splitter that remembers at most {@link LINE_LIMIT_CHARS} of an unfinished line. */
-export function createLineSplitter(): LineSplitter {
+/** A splitter that remembers at most `limitChars` of an unfinished line. */
+export function createLineSplitter(limitChars: number = LINE_LIMIT_CHARS): LineSplitter {
   const decoder = new TextDecoder();
   let rest = "";
   // A line that is full already takes no more, or every chunk of an endless line would be copied with it.
   const grow = (line: string, part: string): string =>
-    line.length < LINE_LIMIT_CHARS ? (line + part).slice(0, LINE_LIMIT_CHARS) : line;
+    line.length < limitChars ? (line + part).slice(0, limitChars) : line;
   const split = (text: string): string[] => {
     const [first = "", ...more] = text.split("\n");
     const lines = [grow(rest, first), ...more.map((part) => grow("", part))];

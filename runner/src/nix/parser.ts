@@ -1,6 +1,8 @@
+import { LIMITS } from "@plumule/protocol";
 import { DerivationBook, isFailure, type Derivation, type NixProgress } from "./derivations.ts";
 import { MAX_REASON_CHARS, readVerdict, type Verdict } from "./failure.ts";
 import { ACTIVITY, RESULT, decodeLine, stripColour, type NixEvent } from "./lines.ts";
+import { LogTails } from "./log-tails.ts";
 import type { Plan } from "./plan.ts";
 import { Transfers } from "./transfers.ts";
 
@@ -21,6 +23,12 @@ export interface NixEnd {
   readonly valid?: ReadonlySet<string>;
 }
 
+/** What went wrong first: of what was built, and the last lines of its log. */
+export interface NixFirstFailure {
+  readonly derivation: Derivation;
+  readonly lines: readonly string[];
+}
+
 type StartEvent = Extract<NixEvent, { action: "start" }>;
 
 /** Messages beyond this verbosity (3 = info) are for people who debug Nix. */
@@ -29,6 +37,12 @@ const MAX_LEVEL = 3;
 const MAX_ERRORS = 20;
 /** Length of one of them: newer versions repeat the tail of the builder's log in it. */
 const MAX_ERROR_CHARS = 8192;
+/** Characters of a message that go into the log: the trace of a deep recursion has thousands of lines that are alike. */
+const MAX_MESSAGE_CHARS = 64 * 1024;
+/** Builds, substitutions and waits followed at once; Nix runs a few hundred at most. */
+const MAX_ACTIVITIES = 20_000;
+/** Length of a store path: its name has 211 characters at most. */
+const MAX_PATH_CHARS = 300;
 /** Length of a phase's name, which the builder chooses. */
 const MAX_PHASE_CHARS = 64;
 
@@ -46,6 +60,10 @@ export class NixLog {
   readonly #substitutes = new Map<string, string>();
   readonly #transfers = new Transfers();
   readonly #errors: string[] = [];
+  readonly #tails = new LogTails();
+  /** What Nix showed with its first error: its trace. */
+  #trace: readonly string[] = [];
+  #firstFailure: NixFirstFailure | undefined;
   /** Builds that ended and whose outcome is not known yet, oldest first. */
   readonly #ended = new Set<string>();
   /** Builds that only Nix's counter of successes calls built. */
@@ -86,9 +104,21 @@ export class NixLog {
     return [...doubtful, ...fetched].map(({ drv }) => drv);
   }
 
-  /** Error messages that Nix itself sent, without colours; at most the first 20. */
+  /** Error messages that Nix itself sent, without colours and traces; at most the first 20. */
   errors(): readonly string[] {
     return this.#errors;
+  }
+
+  /** Lines that Nix showed with its first error: where it happened and what led there, nearest to the error. Empty when it has one line alone. */
+  trace(): readonly string[] {
+    return this.#trace;
+  }
+
+  /** The first derivation that failed by itself, else the first whose end nobody saw. After {@link finish}. */
+  firstFailure(): NixFirstFailure | undefined {
+    if (this.#firstFailure !== undefined) return this.#firstFailure;
+    const lost = this.#book.all().find(({ state }) => state === "lost");
+    return lost === undefined ? undefined : { derivation: lost, lines: this.#tails.of(lost.drv) };
   }
 
   /** All derivations as they are known now. */
@@ -111,6 +141,11 @@ export class NixLog {
   #start(event: StartEvent, atMs: number): void {
     const { id, type, fields } = event;
     const path = typeof fields[0] === "string" ? fields[0] : "";
+    if (
+      path.length > MAX_PATH_CHARS ||
+      this.#builds.size + this.#waiting.size + this.#substitutes.size >= MAX_ACTIVITIES
+    )
+      return;
     if (type === ACTIVITY.build) this.#startBuild(event, path, atMs);
     else if (type === ACTIVITY.builds) this.#buildsActivity = id;
     else if (type === ACTIVITY.waiting) this.#startWaiting(event);
@@ -120,9 +155,10 @@ export class NixLog {
   }
 
   #startBuild({ id, text, level }: StartEvent, drv: string, atMs: number): void {
+    this.#update(drv, { state: "building", startedAt: atMs });
+    if (this.#book.get(drv) === undefined) return;
     this.#builds.set(id, drv);
     this.#ended.delete(drv);
-    this.#update(drv, { state: "building", startedAt: atMs });
     if (level <= MAX_LEVEL) this.#log(text, drv);
   }
 
@@ -154,7 +190,9 @@ export class NixLog {
     const [first, second] = fields;
     const drv = this.#builds.get(id);
     if (type === RESULT.logLine || type === RESULT.postBuildLogLine) {
-      if (typeof first === "string") this.#log(drv === undefined ? first : `${this.#book.label(drv)}> ${first}`, drv);
+      if (typeof first !== "string") return;
+      if (drv !== undefined) this.#tails.add(drv, first);
+      this.#log(drv === undefined ? first : `${this.#book.label(drv)}> ${first}`, drv);
     } else if (type === RESULT.setPhase && drv !== undefined && typeof first === "string") {
       this.#update(drv, { phase: first.slice(0, MAX_PHASE_CHARS) });
     } else if (type === RESULT.progress && typeof first === "number" && typeof second === "number") {
@@ -203,14 +241,17 @@ export class NixLog {
     if (planned !== undefined && this.#buildsActivity === "" && this.#book.get(planned) === undefined) {
       this.#update(planned, { state: "planned" });
     }
-    if (level <= MAX_LEVEL) this.#log(raw === undefined && plain.startsWith("error") ? `[unverified] ${text}` : text);
+    const said = clip(text);
+    if (level <= MAX_LEVEL) this.#log(raw === undefined && plain.startsWith("error") ? `[unverified] ${said}` : said);
     if (raw === undefined || level !== 0) return;
-    if (this.#errors.length < MAX_ERRORS) this.#errors.push(plain.replace(/^error: /, "").slice(0, MAX_ERROR_CHARS));
+    const error = stripColour(raw);
+    if (this.#errors.length === 0) this.#trace = traceOf(plain, error);
+    if (this.#errors.length < MAX_ERRORS) this.#errors.push(error.slice(0, MAX_ERROR_CHARS));
     const verdict = readVerdict(raw);
-    if (verdict !== undefined) this.#judge(verdict, atMs);
+    if (verdict !== undefined) this.#judge(verdict, raw, atMs);
   }
 
-  #judge(verdict: Verdict, atMs: number): void {
+  #judge(verdict: Verdict, raw: string, atMs: number): void {
     if (verdict.state === "interrupted") {
       this.#interrupted = true;
       return;
@@ -226,6 +267,9 @@ export class NixLog {
     this.#counted.delete(drv);
     const { state, reason, exitCode } = verdict;
     const endedAt = known?.startedAt === undefined ? {} : { endedAt: known.endedAt ?? atMs };
+    // The hashes, or which output differs: what the builder printed does not say it.
+    if (state === "hash-mismatch" || state === "not-deterministic")
+      for (const line of raw.split("\n").slice(1)) this.#tails.add(drv, line.trim());
     this.#update(drv, { state, reason, ...endedAt, ...(exitCode === undefined ? {} : { exitCode }) });
   }
 
@@ -261,7 +305,13 @@ export class NixLog {
   }
 
   #update(drv: string, change: Partial<Derivation>): void {
-    this.#out.push({ kind: "derivation", derivation: this.#book.update(drv, change) });
+    const isNew = this.#book.get(drv) === undefined;
+    if (isNew && (this.#book.count >= LIMITS.derivations || drv.length > MAX_PATH_CHARS)) return;
+    const derivation = this.#book.update(drv, change);
+    this.#out.push({ kind: "derivation", derivation });
+    const { state } = derivation;
+    if (isFailure(state) && state !== "dependency-failed" && state !== "lost")
+      this.#firstFailure ??= { derivation, lines: [...this.#tails.of(drv)] };
   }
 
   #log(text: string, drv?: string): void {
@@ -276,4 +326,20 @@ export class NixLog {
     this.#lastProgress = key;
     return out;
   }
+}
+
+/** A message with its middle cut out where it is very long. */
+function clip(text: string): string {
+  if (text.length <= MAX_MESSAGE_CHARS) return text;
+  const half = MAX_MESSAGE_CHARS / 2;
+  return `${text.slice(0, half)}\n[… ${text.length - 2 * half} characters left out …]\n${text.slice(-half)}`;
+}
+
+/** The lines of a message that hold more than its error. 2.8 shows the error first and then what led to it, newer versions the other way round. */
+function traceOf(message: string, error: string): readonly string[] {
+  const lines = message.split("\n").filter((line) => line.trim() !== "");
+  if (lines.length <= 1) return [];
+  const isFirst = message.replace(/^error: /, "").startsWith(error);
+  const near = isFirst ? lines.slice(0, LIMITS.reasonLines) : lines.slice(-LIMITS.reasonLines);
+  return near.map((line) => line.slice(0, LIMITS.reasonLineCharacters));
 }

@@ -3,6 +3,7 @@ import type { NixBuildEvent } from "../nix/build.ts";
 import { buildInstallables } from "../nix/build.ts";
 import type { Derivation as NixDerivation } from "../nix/derivations.ts";
 import type { BuiltOutput } from "../nix/outputs.ts";
+import type { Plan, PlanNode } from "../nix/plan.ts";
 import type { NixContext } from "../nix/run.ts";
 import { ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
 
@@ -31,12 +32,13 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
   );
   if (context.stop.aborted) return stopEnd(orderOf(context.stop), null);
   if (result.outcome === "failed") {
-    const { code, detail, derivation } = result.failure;
+    const { code, detail, derivation, lines = [] } = result.failure;
     context.log(`error: ${detail}\n`);
     return ended("failed", 1, {
       code,
       detail: detail.slice(0, 2_000),
       ...(derivation === undefined ? {} : { derivation: derivation.slice(0, 300) }),
+      ...(lines.length === 0 ? {} : { lines: [...lines] }),
     });
   }
   const outputs = result.outputs.map(wireOutput);
@@ -79,23 +81,33 @@ function report({ reporter, log }: TaskContext, event: NixBuildEvent): void {
     case "derivation":
       return reporter.derivations([wireDerivation(event.derivation)]);
     case "plan":
+      log(`[plumule] ${planText(event.plan)}\n`);
       return reporter.plan(
         event.plan.nodes.map((node) => ({
           drv: node.drv,
           name: node.name,
           state: node.need === "cached" ? "cached" : "planned",
+          need: node.need,
         })),
         event.plan.edges.map(([user, dependency]) => [user, dependency]),
       );
   }
 }
 
-function wireDerivation({ drv, name, state, phase, exitCode, reason, startedAt, endedAt }: NixDerivation): Derivation {
+/** The plan in a line: what will be built, what fetched, and what is there of all that these need. */
+function planText({ nodes }: Plan): string {
+  const count = (need: PlanNode["need"]): number => nodes.filter((node) => node.need === need).length;
+  return `plan: ${count("build")} to build, ${count("fetch")} to fetch, ${count("cached")} there already`;
+}
+
+function wireDerivation({ startedAt, endedAt, ...derivation }: NixDerivation): Derivation {
+  const { drv, name, state, need, phase, exitCode, reason } = derivation;
   const time = (at: number | undefined): string | null => (at === undefined ? null : new Date(at).toISOString());
   return {
     drv,
     name,
     state,
+    ...(need === undefined ? {} : { need }),
     phase: phase ?? null,
     exitCode: exitCode ?? null,
     reason: reason?.slice(0, 2_000) ?? null,
