@@ -126,7 +126,7 @@ async function send({ endpoint, path, token, headers, body }: Sent): Promise<Res
     endpoint.answerMedium === "stream" ? { upgrade: "websocket", "sec-websocket-protocol": "plumule.v1" } : {};
   const asked = { token, headers: { ...upgrade, ...headers }, ...(body === null ? {} : { body }) };
   // A timer that is left to fire counts against the ten thousand that the engine allows.
-  let timer: ReturnType<typeof setTimeout> | undefined;
+  let timer: number | null = null;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(
       () => reject(new Error(`${endpoint.method} ${path} was not answered within ${HANG_MS} ms`)),
