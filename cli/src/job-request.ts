@@ -35,6 +35,7 @@ export type JobFlags = {
   isolation?: string;
   pool?: string;
   hold?: true;
+  skipUnchanged?: true;
   quorum?: Quorum;
   distinct?: "key" | "operator";
   summary?: string;
@@ -65,7 +66,7 @@ export async function jobRequest(
   if (isFailure(configuration)) return configuration;
   const mode = modeOf(flags);
   if (isFailure(mode)) return mode;
-  const { type, interrupt, priority, summary, env, hold } = flags;
+  const { type, interrupt, priority, summary, env, hold, skipUnchanged } = flags;
   const requires = requiresOf(flags);
   const body = {
     task,
@@ -78,6 +79,7 @@ export async function jobRequest(
     summary,
     env,
     hold,
+    skipUnchanged,
     requires,
     quorum: flags.quorum === undefined ? undefined : { ...flags.quorum, distinct: flags.distinct },
   };

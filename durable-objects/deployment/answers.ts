@@ -4,6 +4,7 @@ import {
   jobOfRun,
   LIMITS,
   refuse,
+  type Assignment,
   type DeploymentSnapshot,
   type Derivation,
   type JobDetail,
@@ -12,11 +13,14 @@ import {
   type Refusal,
   type RunId,
   type RunView,
+  type SubmitBody,
   type WireEnvelope,
 } from "@plumule/protocol";
 import { cursorAt } from "../shared/cursor.ts";
 import type { EventLog } from "../shared/event-log.ts";
+import { assignmentOf } from "./bodies.ts";
 import type { LogSlice } from "./calls.ts";
+import type { Leased } from "./core/lease.ts";
 import type { Job, Run, State } from "./core/model.ts";
 import { foldDerivations } from "./core/report.ts";
 import { deploymentView, isFinal, jobView, runView } from "./core/views.ts";
@@ -73,6 +77,28 @@ export class Answers {
     if (isRefusal(job)) return job;
     const run = job.runs[attemptOfRun(id) - 1];
     return run === undefined ? refuse("not-found", `Job ${job.id} has no run ${id}.`) : { job, run };
+  }
+
+  /** The assignment of a lease that was just given. */
+  assignment(leased: Leased, spec: SubmitBody, now: Millis): Assignment {
+    const lastSuccess = spec.skipUnchanged === true ? this.#lastSuccess(leased.job) : undefined;
+    return assignmentOf(this.#state().lane, leased, spec, { now, lastSuccess });
+  }
+
+  /**
+   * What is live in the deployment, when equal work made it. A stranger's success says nothing about a job of others, and that of a quorum has
+   * outputs of several runners.
+   */
+  #lastSuccess(job: Job): Assignment["lastSuccess"] {
+    const { currentJob } = this.#state().lane;
+    const live = currentJob === null ? null : this.#store.job(currentJob);
+    const run = live?.runs.find(({ state }) => state === "succeeded");
+    if (live === null || run === undefined || live.brief.stranger !== undefined || live.quorum !== undefined)
+      return undefined;
+    const isEqual = live.taskSha256 === job.taskSha256 && live.configurationSha256 === job.configurationSha256;
+    const outputs = isEqual ? (this.#store.result(run.epoch)?.outputs ?? []) : [];
+    const drvs = [...new Set(outputs.map(({ drvPath }) => drvPath))].toSorted();
+    return drvs.length === 0 ? undefined : { job: live.id, drvs };
   }
 
   job(id: JobId, now: Millis): JobDetail | Refusal {

@@ -85,12 +85,13 @@ export async function digestsOf({
   };
 }
 
-/** The body of a rerun: the same work, once more, behind what is there. What was about the moment of the first submit is left out. */
+/** The body of a rerun: the same work, once more, behind what is there, and done. What was about the moment of the first submit is left out. */
 export function rerunBody({
   mode: _mode,
   hold: _hold,
   debounce: _debounce,
   dedupeKey: _dedupeKey,
+  skipUnchanged: _skipUnchanged,
   ...body
 }: SubmitBody): SubmitBody {
   return { ...body, mode: "queue" };
@@ -113,7 +114,12 @@ export function teardownBody(task: Task, live: SubmitBody | null, summary: strin
 }
 
 /** The assignment of a lease that was not acknowledged yet: afterwards its token is gone. */
-export function assignmentOf(lane: Lane, { job, run }: Leased, spec: SubmitBody, now: Millis): Assignment {
+export function assignmentOf(
+  lane: Lane,
+  { job, run }: Leased,
+  spec: SubmitBody,
+  { now, lastSuccess }: { now: Millis; lastSuccess: Assignment["lastSuccess"] },
+): Assignment {
   if (run.undelivered === null) throw new Error(`the lease token of run ${run.id} was delivered already`);
   const { runMs, silenceMs, graceMs } = timeoutsOf(job.brief);
   return {
@@ -130,6 +136,7 @@ export function assignmentOf(lane: Lane, { job, run }: Leased, spec: SubmitBody,
     spec,
     teardown: job.teardown,
     ...(job.brief.stranger === undefined ? {} : { untrusted: true }),
+    ...(lastSuccess === undefined ? {} : { lastSuccess }),
     taskSha256: job.taskSha256,
     configurationSha256: job.configurationSha256,
     limits: { logBytes: LIMITS.logBytes, runMs, silenceMs, graceMs },

@@ -12,7 +12,7 @@ import {
 } from "@plumule/protocol";
 import { cursorAt } from "../shared/cursor.ts";
 import { checkApproval } from "./approvals.ts";
-import { assignmentOf, briefOf, digestsOf, rerunBody, secretsFault, teardownBody } from "./bodies.ts";
+import { briefOf, digestsOf, rerunBody, secretsFault, teardownBody } from "./bodies.ts";
 import type { DeploymentCalls, Stranger } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Moment, State } from "./core/model.ts";
@@ -128,7 +128,7 @@ export class Decisions {
     { stranger, ...origin }: Pick<Submission, "teardown" | "rerunOf"> & { stranger: Stranger | null },
     dryRun: boolean,
   ): Promise<SubmitAnswer | Refusal> {
-    const { ballots, dispatcher, ledger, pools, requests } = this.#parts;
+    const { answers, ballots, dispatcher, ledger, pools, requests } = this.#parts;
     const fault = secretsFault(spec, stranger);
     if (fault !== null) return fault;
     const basis = spec.quorum === undefined ? null : await ballots.basis([]);
@@ -166,7 +166,7 @@ export class Decisions {
       this.#waitUntil(
         granted === null
           ? pools.release(reserved)
-          : pools.deliver(reserved, assignmentOf(ledger.state().lane, granted, spec, moment.now)),
+          : pools.deliver(reserved, answers.assignment(granted, spec, moment.now)),
       );
     return answer ?? again ?? (decided as Refusal);
   }

@@ -1,6 +1,5 @@
-import type { JobId, SubmitBody } from "@plumule/protocol";
-import { assignmentOf } from "./bodies.ts";
-import { grantReserved } from "./core/lease.ts";
+import type { Assignment, JobId, Millis, SubmitBody } from "@plumule/protocol";
+import { grantReserved, type Leased } from "./core/lease.ts";
 import { noteSent } from "./core/pool-news.ts";
 import { type Dispatch, dispatches } from "./core/tickets.ts";
 import { BROKER, type Ledger } from "./ledger.ts";
@@ -19,11 +18,12 @@ export type DispatcherDeps = {
   ledger: () => Ledger;
   pools: Pools;
   spec: (job: JobId) => SubmitBody | null;
+  assignment: (leased: Leased, spec: SubmitBody, now: Millis) => Assignment;
   waitUntil: (work: Promise<unknown>) => void;
 };
 
 /** Makes the dispatcher of an object. What is on its way is in memory only: after an eviction it is sent again, which pools allow. */
-export function createDispatcher({ ledger, pools, spec, waitUntil }: DispatcherDeps): Dispatcher {
+export function createDispatcher({ ledger, pools, spec, assignment, waitUntil }: DispatcherDeps): Dispatcher {
   const underWay = new Set<string>();
   const unparked = new Set<JobId>();
 
@@ -36,7 +36,7 @@ export function createDispatcher({ ledger, pools, spec, waitUntil }: DispatcherD
     const leased = ledger().commit(grantReserved(ledger().state(), { job, lease: reserved.lease }, moment), moment);
     const body = leased === null ? null : spec(job);
     if (leased === null || body === null) await pools.release(reserved);
-    else await pools.deliver(reserved, assignmentOf(ledger().state().lane, leased, body, moment.now));
+    else await pools.deliver(reserved, assignment(leased, body, moment.now));
     return true;
   };
 

@@ -10,7 +10,6 @@ import {
   type ResultBody,
   type RunId,
 } from "@plumule/protocol";
-import { assignmentOf } from "./bodies.ts";
 import type { DeploymentCalls } from "./calls.ts";
 import { type Beat, claim, heartbeat, type LeaseProof, liveLease } from "./core/lease.ts";
 import { differingBytes, placeBytes } from "./core/log.ts";
@@ -37,12 +36,12 @@ export class Runs {
   }
 
   async claim({ job, runner, requestKey, ticket }: CallOf<"claim">): Promise<Assignment | null> {
-    const { ledger, store } = this.#parts;
+    const { answers, ledger, store } = this.#parts;
     const lease = await mintLease(runner, requestKey);
     const moment = ledger.moment(BROKER);
     const leased = ledger.commit(claim(ledger.state(), { job, ticket, lease }, moment), moment);
     const spec = leased === null ? null : store.spec(job);
-    return leased === null || spec === null ? null : assignmentOf(ledger.state().lane, leased, spec, moment.now);
+    return leased === null || spec === null ? null : answers.assignment(leased, spec, moment.now);
   }
 
   /** A long poll for commands. The first heartbeat of a run is answered at once: its runner waits for it before it begins. */

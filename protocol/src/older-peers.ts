@@ -11,6 +11,7 @@ const LATER_FIELDS: readonly { field: keyof SubmitBody | "locks"; since: number 
   { field: "quorum", since: 2 },
   { field: "secrets", since: 2 },
   { field: "locks", since: 2 },
+  { field: "skipUnchanged", since: 2 },
 ];
 
 /** The least version of the wire in which a submit body can be said. */

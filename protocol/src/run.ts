@@ -103,6 +103,8 @@ export const assignmentSchema = z
     teardown: z.boolean(),
     /** An approved job of a stranger: no secrets, no signature for others' stores, and a builder id of its own. */
     untrusted: z.boolean().optional(),
+    /** For a job with `skipUnchanged`: the deployment's last success, when an equal task and configuration made it, and the derivations it built. */
+    lastSuccess: z.object({ job: jobIdSchema, drvs: z.array(z.string().max(500)).max(LIMITS.outputs) }).optional(),
     taskSha256: sha256Schema,
     configurationSha256: sha256Schema.nullable(),
     limits: z.object({ logBytes: z.int(), runMs: z.int(), silenceMs: z.int(), graceMs: z.int() }),

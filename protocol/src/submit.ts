@@ -185,6 +185,8 @@ export const submitBodySchema = z
       )
       .optional(),
     quorum: quorumSchema.optional(),
+    /** Ends the job as `skipped` when it evaluates to the very derivations of the deployment's last success, made by an equal task and configuration. */
+    skipUnchanged: z.boolean().optional(),
     secrets: z
       .array(jobSecretSchema)
       .min(1)
@@ -209,6 +211,17 @@ export const submitBodySchema = z
   .refine(({ task, quorum }) => quorum === undefined || task.kind !== "effect", {
     path: ["quorum"],
     message: "an effect changes the world once; it cannot be repeated to compare",
+  })
+  .refine(
+    ({ task, skipUnchanged }) => skipUnchanged !== true || task.kind === "nix-build" || task.kind === "repository",
+    {
+      path: ["skipUnchanged"],
+      message: "only what Nix builds is known to be the same without being run",
+    },
+  )
+  .refine(({ quorum, skipUnchanged }) => skipUnchanged !== true || quorum === undefined, {
+    path: ["skipUnchanged"],
+    message: "a quorum compares builds; skipped ones cannot be compared",
   })
   .refine(({ secrets = [] }) => runnersAble(secrets)?.length !== 0, {
     path: ["secrets"],

@@ -220,6 +220,29 @@ describe("a build of a real commit", () => {
     ).toThrow();
   });
 
+  it("is skipped when the job asks for it and the last success has built the same derivations", async () => {
+    const salt = randomUUID();
+    const files = { "flake.nix": flake(salt, '{ default = mk "same" [ ] ""; }') };
+    const submit = async (more: Record<string, string>): ReturnType<typeof broker.until> => {
+      const repository = await makeRepository(broker.folder, { ...files, ...more });
+      const source = { repository: repository.url, commit: repository.commit };
+      const job = await broker.submit("unchanged", { task: { kind: "repository" }, source, skipUnchanged: true });
+      return broker.until(job.id, undefined, 60_000);
+    };
+    const first = await submit({});
+    expect(first.job.state).toBe("succeeded");
+    expect(await broker.log(first.runs[0]!.id)).toContain("[plumule] built in any case");
+
+    const second = await submit({ README: "only words have changed" });
+    const detail = `Nothing has changed since job ${first.job.id}, the last success: the same derivation.`;
+    expect(second.job).toMatchObject({ state: "skipped", reason: { code: "unchanged", detail } });
+    expect(second.runs[0]).toMatchObject({ state: "succeeded", exitCode: null, outputs: [], statementCount: 1 });
+    expect(await broker.log(second.runs[0]!.id)).toContain(`[plumule] ${detail}`);
+
+    const third = await submit({ "flake.nix": flake(randomUUID(), '{ default = mk "same" [ ] ""; }') });
+    expect(third.job.state).toBe("succeeded");
+  });
+
   it("fails with the first derivation that failed", async () => {
     const repository = await makeRepository(broker.folder, {
       "flake.nix": flake(randomUUID(), '{ default = mk "top" [ (mk "rotten" [ ] "echo it broke; exit 3;") ] ""; }'),
@@ -231,7 +254,11 @@ describe("a build of a real commit", () => {
     const { job: done } = await broker.until(job.id, undefined, 60_000);
     expect(done).toMatchObject({
       state: "failed",
-      reason: { code: "build-failed", derivation: expect.stringContaining("-rotten.drv") },
+      reason: {
+        code: "build-failed",
+        derivation: expect.stringContaining("-rotten.drv"),
+        lines: expect.arrayContaining(["it broke"]),
+      },
     });
   });
 

@@ -60,6 +60,7 @@ export function submitCommand(): Command {
     .option("--ref <ref>", "branch, tag or patch that the commit is of")
     .option("--type <name>", "type of the job, for your own use")
     .option("--summary <text>", "one line for people")
+    .option("--skip-unchanged", "build nothing when Nix evaluates to what the deployment's last success has built")
     .optionsGroup("When the deployment is busy (default: wait in line):")
     .option("--replace", "take the place of everything that waits, and stop what runs")
     .option("--latest", "let what runs end, take the place of what waits")

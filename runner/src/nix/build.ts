@@ -36,10 +36,15 @@ export type NixBuildResult =
       readonly derivations: readonly Derivation[];
       readonly outputs: readonly BuiltOutput[];
     }
+  /** The evaluation gave exactly `unchangedDrvs`, so that nothing was built. */
+  | { readonly outcome: "unchanged"; readonly targets: readonly NixTarget[]; readonly derivations: readonly [] }
   | { readonly outcome: "failed"; readonly failure: NixFailure; readonly derivations: readonly Derivation[] };
 
 /** Everything that one build needs. */
-export interface NixBuildRequest extends EvaluateRequest, RealiseOptions {}
+export interface NixBuildRequest extends EvaluateRequest, RealiseOptions {
+  /** Derivations of which an earlier success is known: when just these are asked for, nothing is built. */
+  readonly unchangedDrvs?: ReadonlySet<string>;
+}
 
 /** Evaluates and builds. Refusals and failures are results; it throws only when Nix itself does not work as known. */
 export async function buildInstallables(
@@ -50,8 +55,12 @@ export async function buildInstallables(
   emit({ kind: "phase", phase: "evaluating" });
   const evaluated = await evaluate(context, request, emit);
   if ("failure" in evaluated) return { outcome: "failed", failure: evaluated.failure, derivations: [] };
+  const { targets } = evaluated;
+  const { unchangedDrvs } = request;
+  if (targets.length === unchangedDrvs?.size && targets.every(({ drv }) => unchangedDrvs.has(drv)))
+    return { outcome: "unchanged", targets, derivations: [] };
   emit({ kind: "phase", phase: "building" });
-  return realise(context, evaluated.targets, request, emit);
+  return realise(context, targets, request, emit);
 }
 
 /**

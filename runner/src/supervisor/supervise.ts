@@ -147,6 +147,7 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, secrets
     kill: stop.kill,
     survivors,
     silenceMs: assignment.limits.silenceMs,
+    ...(spec.skipUnchanged === true ? { lastSuccess: assignment.lastSuccess ?? null } : {}),
   };
   await loaded;
   return runSteps(context, spec.task);

@@ -26,11 +26,18 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
       system: nix.system,
       ...(installables === null ? {} : { installables }),
       silenceMs: context.silenceMs,
+      ...comparison(context),
       rootsDirectory: context.workspace.temporary,
     },
     (event) => report(context, event),
   );
   if (context.stop.aborted) return stopEnd(orderOf(context.stop), null);
+  if (result.outcome === "unchanged") {
+    const what = result.targets.length === 1 ? "the same derivation" : `the same ${result.targets.length} derivations`;
+    const detail = `Nothing has changed since job ${context.lastSuccess?.job}, the last success: ${what}.`;
+    context.log(`[plumule] ${detail}\n`);
+    return ended("skipped", null, { code: "unchanged", detail });
+  }
   if (result.outcome === "failed") {
     const { code, detail, derivation, lines = [] } = result.failure;
     context.log(`error: ${detail}\n`);
@@ -48,6 +55,16 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
     outputs: outputs.filter((output) => output.drvPath === target.drv),
   }));
   return { outcome: "succeeded", exitCode: 0, reason: null, targets };
+}
+
+/** The derivations of which nothing is built again, when the job asks for that; what was found to compare with is said. */
+function comparison({ lastSuccess, log }: TaskContext): { unchangedDrvs?: ReadonlySet<string> } {
+  if (lastSuccess === undefined) return {};
+  if (lastSuccess !== null) return { unchangedDrvs: new Set(lastSuccess.drvs) };
+  log(
+    "[plumule] built in any case: the deployment's last success, if there is one, was of another task or configuration\n",
+  );
+  return {};
 }
 
 function contextOf(context: TaskContext): NixContext {

@@ -25,10 +25,15 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
     return ended("failed", null, { code: read.refused, detail: read.detail });
   }
   context.log(`[plumule] ${read.found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
+  const [only] = read.steps;
+  const isOneBuild = read.steps.length === 1 && only?.task.kind !== "shell";
+  if (context.lastSuccess !== undefined && !isOneBuild)
+    context.log("[plumule] not compared with the last success: only a task that is one build can be\n");
+  const { lastSuccess: _, ...alone } = context;
   const targets: TaskEnd["targets"] = [];
   for (const step of read.steps) {
     if (read.steps.length > 1) context.log(`[plumule] ${step.name}\n`);
-    const end = await runStep(context, step);
+    const end = await runStep(isOneBuild ? context : alone, step);
     targets.push(...end.targets);
     if (end.outcome !== "succeeded") return { ...end, targets: [] };
   }

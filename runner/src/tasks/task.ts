@@ -1,4 +1,4 @@
-import type { Output, Outcome, Reason } from "@plumule/protocol";
+import type { Assignment, Output, Outcome, Reason } from "@plumule/protocol";
 import type { StopOrder } from "../core/model.ts";
 import type { MachineFacts } from "../machine.ts";
 import { type ProcessResult, runProcess } from "../process.ts";
@@ -26,6 +26,8 @@ export type TaskContext = {
   /** Counts what had to be killed, over all processes of the run. */
   survivors: { killedCount: number; leftoverCount: number };
   silenceMs: number;
+  /** The success that the job is to be compared with before anything is built; null when there is none, missing when it asks for no comparison. */
+  lastSuccess?: Assignment["lastSuccess"] | null;
 };
 
 /** One built attribute with its outputs: the subject of a provenance statement. */
