@@ -1,9 +1,11 @@
-import type { Assignment, JobId, Millis, SubmitBody } from "@plumule/protocol";
-import { grantReserved, type Leased } from "./core/lease.ts";
+import type { JobId } from "@plumule/protocol";
+import type { Answers } from "./answers.ts";
+import { grantReserved } from "./core/lease.ts";
 import { noteSent } from "./core/pool-news.ts";
 import { type Dispatch, dispatches } from "./core/tickets.ts";
 import { BROKER, type Ledger } from "./ledger.ts";
 import type { Pools } from "./pools.ts";
+import type { Store } from "./store.ts";
 
 /** Sends what pools have to be told. Each message is sent by one call at a time; what fails is due again later. */
 export type Dispatcher = {
@@ -17,13 +19,13 @@ export type Dispatcher = {
 export type DispatcherDeps = {
   ledger: () => Ledger;
   pools: Pools;
-  spec: (job: JobId) => SubmitBody | null;
-  assignment: (leased: Leased, spec: SubmitBody, now: Millis) => Assignment;
+  store: Pick<Store, "spec">;
+  answers: Pick<Answers, "assignment">;
   waitUntil: (work: Promise<unknown>) => void;
 };
 
 /** Makes the dispatcher of an object. What is on its way is in memory only: after an eviction it is sent again, which pools allow. */
-export function createDispatcher({ ledger, pools, spec, assignment, waitUntil }: DispatcherDeps): Dispatcher {
+export function createDispatcher({ ledger, pools, store, answers, waitUntil }: DispatcherDeps): Dispatcher {
   const underWay = new Set<string>();
   const unparked = new Set<JobId>();
 
@@ -34,9 +36,9 @@ export function createDispatcher({ ledger, pools, spec, assignment, waitUntil }:
     const { job } = dispatch.ticket;
     const moment = ledger().moment(BROKER);
     const leased = ledger().commit(grantReserved(ledger().state(), { job, lease: reserved.lease }, moment), moment);
-    const body = leased === null ? null : spec(job);
+    const body = leased === null ? null : store.spec(job);
     if (leased === null || body === null) await pools.release(reserved);
-    else await pools.deliver(reserved, assignment(leased, body, moment.now));
+    else await pools.deliver(reserved, answers.assignment(leased, body, moment.now));
     return true;
   };
 

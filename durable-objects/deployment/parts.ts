@@ -96,13 +96,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     snapshot: () => answers.snapshot(now()),
     readLog: (run, offset, limit) => answers.readLog(run, offset, limit),
   });
-  const dispatcher = createDispatcher({
-    ledger: () => ledger,
-    pools,
-    spec: (job) => store.spec(job),
-    assignment: (leased, spec, at) => answers.assignment(leased, spec, at),
-    waitUntil,
-  });
+  const dispatcher = createDispatcher({ ledger: () => ledger, pools, store, answers, waitUntil });
 
   const { ballots, summaries } = openVotes(env, { namespace, deployment }, { ledger, answers, store, waitUntil });
 

@@ -25,10 +25,10 @@ type Submission = {
 
 /** Runs the rules of now over a push; what they ask for goes into the outbox, for each deployment in the order of its deliveries. */
 export function plan({ sql }: NamespaceContext, delivery: Delivery, push: Push, now: Millis): Delivery {
-  const { triggers, secrets, approvals, quorums } = readTriggers(sql);
+  const { triggers, hooks: _, ...beside } = readTriggers(sql);
   if (triggers.length === 0)
     return { ...delivery, state: "ignored", results: [ignored("*", "the namespace has no trigger rules")] };
-  const plans = planJobs(push, triggers, secrets, approvals, quorums);
+  const plans = planJobs(push, triggers, beside);
   for (const one of plans) {
     if (one.deployment === null) continue;
     const { trigger, deployment, body, stranger } = one;

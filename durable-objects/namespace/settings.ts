@@ -98,7 +98,8 @@ export function createSettings(context: NamespaceContext): Settings {
   };
 }
 
-function triggersView({ version, triggers, hooks, secrets, approvals, quorums }: StoredTriggers): TriggersView {
+function triggersView(stored: StoredTriggers): TriggersView {
+  const { version, triggers, hooks, secrets, approvals, quorums, skipUnchanged } = stored;
   return {
     version,
     triggers,
@@ -106,6 +107,7 @@ function triggersView({ version, triggers, hooks, secrets, approvals, quorums }:
     ...(secrets === undefined ? {} : { secrets }),
     ...(approvals === undefined ? {} : { approvals }),
     ...(quorums === undefined ? {} : { quorums }),
+    ...(skipUnchanged === undefined ? {} : { skipUnchanged }),
   };
 }
 

@@ -101,6 +101,8 @@ const ruleSecrets = z
 const ruleApprovals = z.record(triggerSchema.shape.name, approvalRuleSchema).optional();
 /** How many runners have to agree about the jobs of a rule, by its name; beside the rules for the same reason. */
 const ruleQuorums = z.record(triggerSchema.shape.name, quorumSchema).optional();
+/** Rules whose jobs are skipped when they would build what the deployment's last success has built; beside the rules for the same reason. */
+const ruleSkips = z.array(triggerSchema.shape.name).max(LIMITS.triggers).optional();
 export const triggersBodySchema = z
   .strictObject({
     triggers: z.array(triggerSchema).max(LIMITS.triggers),
@@ -108,6 +110,7 @@ export const triggersBodySchema = z
     secrets: ruleSecrets,
     approvals: ruleApprovals,
     quorums: ruleQuorums,
+    skipUnchanged: ruleSkips,
   })
   .meta({ id: "TriggersBody" });
 export type TriggersBody = z.output<typeof triggersBodySchema>;
@@ -120,6 +123,7 @@ export const triggersViewSchema = z
     secrets: ruleSecrets,
     approvals: ruleApprovals,
     quorums: ruleQuorums,
+    skipUnchanged: ruleSkips,
   })
   .meta({ id: "Triggers" });
 export type TriggersView = z.output<typeof triggersViewSchema>;

@@ -3,7 +3,7 @@
  *
  * History, one line per version:
  * 1: first public form.
- * 2: quorums, secrets, locks and stricter isolation of a job.
+ * 2: quorums, secrets, locks, skipped repeats and stricter isolation of a job.
  */
 export const PROTOCOL_VERSION = 2;
 

@@ -25,7 +25,7 @@ const rule = (changes: Partial<Trigger> = {}): Trigger => ({
   ...changes,
 });
 const planOf = (pushed: Push, approval: ApprovalRule = {}, trigger = rule(), secrets: string[] = []) =>
-  planJobs(pushed, [trigger], { ci: secrets }, { ci: approval })[0]!;
+  planJobs(pushed, [trigger], { secrets: { ci: secrets }, approvals: { ci: approval } })[0]!;
 const isHeld = (pushed: Push, approval: ApprovalRule = {}, trigger = rule()): boolean => {
   const plan = planOf(pushed, approval, trigger);
   if (plan.deployment === null) throw new Error(plan.detail);

@@ -192,7 +192,7 @@ test("a repository has one spelling", () => {
 
 test("a rule's quorum goes into its jobs, and stands only for a rule that can have one", () => {
   const quorum = { replicas: 3, agree: 2 };
-  const [first, second] = planJobs(pushOf(), [ruleOf(), ruleOf({ name: "docs" })], {}, {}, { ci: quorum });
+  const [first, second] = planJobs(pushOf(), [ruleOf(), ruleOf({ name: "docs" })], { quorums: { ci: quorum } });
   expect(first).toMatchObject({ body: { quorum } });
   expect(second).not.toHaveProperty("body.quorum");
   const effect = ruleOf({ task: { kind: "effect", installable: ".#deploy" } });
@@ -201,4 +201,20 @@ test("a rule's quorum goes into its jobs, and stands only for a rule that can ha
   expect(faults([ruleOf()], "ci")).toBeNull();
   expect(faults([ruleOf()], "other")).toMatchObject({ errors: [{ pointer: "/quorums/other" }] });
   expect(faults([effect], "ci")).toMatchObject({ errors: [{ pointer: "/quorums/ci" }] });
+});
+
+test("a rule may skip what has not changed, when Nix can tell", () => {
+  const rules = [ruleOf({ task: { kind: "repository" } }), ruleOf({ name: "docs" })];
+  const [first, second] = planJobs(pushOf(), rules, { skipUnchanged: ["ci"] });
+  expect(first).toMatchObject({ body: { skipUnchanged: true } });
+  expect(second).not.toHaveProperty("body.skipUnchanged");
+  const faults = (triggers: Trigger[], more: object = {}): unknown =>
+    checkTriggers({ triggers, hooks: [], skipUnchanged: ["ci"], ...more });
+  expect(faults(rules)).toBeNull();
+  for (const refused of [
+    faults([ruleOf({ name: "docs" })]),
+    faults([ruleOf({ task: { kind: "shell", script: "true" } })]),
+    faults(rules, { quorums: { ci: { replicas: 2, agree: 2 } } }),
+  ])
+    expect(refused).toMatchObject({ errors: [{ pointer: "/skipUnchanged/0" }] });
 });

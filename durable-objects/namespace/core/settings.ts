@@ -28,6 +28,7 @@ export function checkTriggers({
   secrets = {},
   approvals = {},
   quorums = {},
+  skipUnchanged = [],
 }: TriggersBody): Refusal | null {
   const errors: FieldError[] = [
     ...repeated(
@@ -48,6 +49,13 @@ export function checkTriggers({
     ...Object.keys(quorums).flatMap((name) => {
       const fault = quorumFault(triggers.find((trigger) => trigger.name === name));
       return fault === null ? [] : [{ pointer: `/quorums/${name}`, detail: fault }];
+    }),
+    ...skipUnchanged.flatMap((name, at) => {
+      const fault = skipFault(
+        triggers.find((trigger) => trigger.name === name),
+        name in quorums,
+      );
+      return fault === null ? [] : [{ pointer: `/skipUnchanged/${at}`, detail: fault }];
     }),
     ...Object.keys(secrets).flatMap((name) => {
       const fault = secretsFault(triggers.find((trigger) => trigger.name === name));
@@ -83,6 +91,15 @@ function checkPeople(approvals: NonNullable<TriggersBody["approvals"]>): Refusal
 function quorumFault(trigger: Trigger | undefined): string | null {
   if (trigger === undefined) return "there is no rule of this name";
   return trigger.task.kind === "effect" ? "an effect changes the world once; it cannot be repeated to compare" : null;
+}
+
+function skipFault(trigger: Trigger | undefined, hasQuorum: boolean): string | null {
+  if (trigger === undefined) return "there is no rule of this name";
+  if (hasQuorum) return "a quorum compares builds; skipped ones cannot be compared";
+  const { kind } = trigger.task;
+  return kind === "nix-build" || kind === "repository"
+    ? null
+    : "only what Nix builds is known to be the same without being run";
 }
 
 /** Why a rule gives no secrets, or null. Everybody may push a patch, and a job that is held is one that nobody has vouched for. */

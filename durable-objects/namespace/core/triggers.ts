@@ -28,19 +28,24 @@ export function isZeroCommit(commit: string): boolean {
 
 /**
  * What every rule makes of a push, in the order of the rules. By the names of rules: `secrets`, stored secrets for their jobs, which strangers
- * do not get, `approvals`, whose jobs they start without asking, and `quorums`, how many runners have to agree about their jobs.
+ * do not get, `approvals`, whose jobs they start without asking, `quorums`, how many runners have to agree about their jobs, and `skipUnchanged`,
+ * the rules whose jobs need not be done again.
  */
 export function planJobs(
   push: Push,
   triggers: readonly Trigger[],
-  secrets: NonNullable<TriggersBody["secrets"]> = {},
-  approvals: NonNullable<TriggersBody["approvals"]> = {},
-  quorums: NonNullable<TriggersBody["quorums"]> = {},
+  { secrets = {}, approvals = {}, quorums = {}, skipUnchanged = [] }: Partial<TriggersBody> = {},
 ): Plan[] {
   return triggers.map((trigger) => {
     const plan = planJob(push, trigger, secrets[trigger.name] ?? [], approvals[trigger.name] ?? {});
+    if (plan.deployment === null) return plan;
     const quorum = quorums[trigger.name];
-    return plan.deployment === null || quorum === undefined ? plan : { ...plan, body: { ...plan.body, quorum } };
+    const body = {
+      ...plan.body,
+      ...(quorum === undefined ? {} : { quorum }),
+      ...(skipUnchanged.includes(trigger.name) ? { skipUnchanged: true } : {}),
+    };
+    return { ...plan, body };
   });
 }
 
