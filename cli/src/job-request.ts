@@ -27,6 +27,7 @@ export type JobFlags = {
   replace?: true;
   latest?: true;
   reject?: true;
+  lock?: string[];
   interrupt?: string;
   priority?: string;
   system?: string[];
@@ -81,6 +82,7 @@ export async function jobRequest(
     hold,
     skipUnchanged,
     requires,
+    locks: flags.lock,
     quorum: flags.quorum === undefined ? undefined : { ...flags.quorum, distinct: flags.distinct },
   };
   const parsed = submitBodySchema.safeParse(JSON.parse(JSON.stringify(body)));

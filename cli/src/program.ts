@@ -8,6 +8,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   logs: { group: "Jobs:", load: async () => (await import("./commands/logs.ts")).logsCommand() },
   ls: { group: "Jobs:", load: async () => (await import("./commands/ls.ts")).lsCommand() },
   get: { group: "Jobs:", load: async () => (await import("./commands/get.ts")).getCommand() },
+  locks: { group: "Jobs:", load: async () => (await import("./commands/locks.ts")).locksCommand() },
   why: { group: "Jobs:", load: async () => (await import("./commands/why.ts")).whyCommand() },
   verify: { group: "Jobs:", load: async () => (await import("./commands/verify.ts")).verifyCommand() },
   cancel: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).cancelCommand() },

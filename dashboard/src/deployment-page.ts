@@ -18,6 +18,7 @@ import {
 import { connectionChip } from "./connection.ts";
 import { eachFrame, fill, fillList, h } from "./dom.ts";
 import { jobDetails, nameOf } from "./job-view.ts";
+import { createLockBook } from "./lock-book.ts";
 import { type LogView, showLog } from "./log-view.ts";
 import type { Session } from "./session.ts";
 import { createVoteBook } from "./votes.ts";
@@ -53,6 +54,7 @@ export function showDeployment(
   const runners = new Map<string, RunnerView>();
   const graphs = createGraphs(session, signal, () => draw());
   const votes = createVoteBook(session, signal, () => draw());
+  const locks = createLockBook(session, signal, () => draw());
   let state: WatchState = initialWatch();
 
   const draw = eachFrame(() => {
@@ -70,7 +72,7 @@ export function showDeployment(
     details.element.hidden = job === null;
     if (job === null) return;
     document.title = `${job.state} · ${deployment}`;
-    details.show(job, graphs.of(job, state), votes.of(job), runners);
+    details.show(locks.of(job), graphs.of(job, state), votes.of(job), runners);
     log.show(job.run);
   });
   const learnRunners = async (): Promise<void> => {

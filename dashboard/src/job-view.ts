@@ -132,6 +132,8 @@ function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>): HTMLEl
       ),
     );
   if (job.quorum !== undefined) facts.push(fact("quorum", quorumText(job.quorum)));
+  if (job.locks !== undefined)
+    facts.push(fact("locks", `${job.locks.names.map(plain).join(", ")}${job.locks.held ? " (held)" : ""}`));
   if (startedAt !== null) facts.push(fact("started", clock(startedAt)));
   if (startedAt !== null && finishedAt !== null)
     facts.push(fact("took", duration(Date.parse(finishedAt) - Date.parse(startedAt))));

@@ -97,9 +97,9 @@ export function rerunBody({
   return { ...body, mode: "queue" };
 }
 
-/** The body of a teardown: `task` on the source and the kind of runner that made what is live; it lets what runs end, and supersedes what waits. */
+/** The body of a teardown: `task` on the source, with the locks and the kind of runner that made what is live; it lets what runs end, and supersedes what waits. */
 export function teardownBody(task: Task, live: SubmitBody | null, summary: string | undefined): SubmitBody {
-  const { source, requires, configuration, env, labels } = live ?? ({} as Partial<SubmitBody>);
+  const { source, requires, configuration, env, labels, locks } = live ?? ({} as Partial<SubmitBody>);
   return {
     task,
     type: "teardown",
@@ -109,6 +109,7 @@ export function teardownBody(task: Task, live: SubmitBody | null, summary: strin
     ...(configuration === undefined ? {} : { configuration }),
     ...(env === undefined ? {} : { env }),
     ...(labels === undefined ? {} : { labels }),
+    ...(locks === undefined ? {} : { locks }),
     ...(summary === undefined ? {} : { summary: summary.slice(0, 200) }),
   };
 }

@@ -97,6 +97,8 @@ export type DeploymentCalls = {
     bytes: Uint8Array;
   }): Promise<{ bytes: number } | Refusal>;
   result(call: { run: RunId; leaseToken: string; body: ResultBody }): Promise<ResultAnswer | Refusal>;
+  /** From the Namespace: how a request for the locks of a job stands. False: it is not wanted any more, and never again under this number. */
+  locks(call: { job: JobId; number: number; held: boolean }): Promise<boolean>;
   /** From the Namespace: a runner was revoked, so that its leases end. */
   dismiss(call: { actor: Actor; runner: RunnerId }): Promise<void>;
   /** Closes the sockets of a caller whose right has ended. */

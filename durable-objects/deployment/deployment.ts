@@ -1,6 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import {
   CLOSE_CODES,
+  describeLockWait,
   isRefusal,
   refuse,
   type Assignment,
@@ -13,6 +14,7 @@ import {
   type JobDetail,
   type JobId,
   type JobView,
+  type LockWait,
   type Refusal,
   type ResultAnswer,
   type RunId,
@@ -115,16 +117,18 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     );
   }
 
-  /** A job that is offered to runners is explained as its pool sees it now. */
+  /** A job that is offered to runners is explained as its pool sees it now, one that waits for a lock as its namespace does. */
   async job(id: JobId): Promise<JobDetail | Refusal> {
     const opened = this.#existing();
     if (isRefusal(opened)) return opened;
-    const { answers, ledger, pools } = opened.parts;
+    const { answers, ledger, locks, pools } = opened.parts;
     const head = offerable(ledger.state().jobs, Date.now());
     const waiting =
       head?.id === id && head.ticket?.placed === true ? await pools.explain(poolOf(head.brief), id) : null;
     if (waiting !== null) await this.waiting({ changes: [{ job: id, waiting }] });
-    return answers.job(id, ledger.moment(BROKER).now);
+    const lock = await locks.ask(id);
+    const detail = answers.job(id, ledger.moment(BROKER).now);
+    return isRefusal(detail) || lock === null ? detail : withLock(detail, lock);
   }
 
   async run(id: RunId): Promise<RunView | Refusal> {
@@ -173,6 +177,10 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     return this.#opened?.runs.result(call) ?? noRun();
   }
 
+  async locks(call: CallOf<"locks">): Promise<boolean> {
+    return this.#opened?.parts.locks.told(call) ?? false;
+  }
+
   async dismiss({ actor, runner }: CallOf<"dismiss">): Promise<void> {
     if (this.#opened === null) return;
     const { ledger } = this.#opened.parts;
@@ -206,7 +214,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
 
   /** Handles what is due, one by one. Never throws: a fault shows in the trace and rests for a minute, and everything else is served. */
   override async alarm(): Promise<void> {
-    const { ballots, dispatcher, ledger, publisher, summaries } = this.#parts;
+    const { ballots, dispatcher, ledger, locks, publisher, summaries } = this.#parts;
     ledger.alarmFired();
     const { now, outputs } = ledger.moment(BROKER);
     const due = timers(ledger.state(), outputs).filter(({ at }) => at <= now);
@@ -214,6 +222,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
       ...due.map((timer) => () => this.#fire(timer)),
       () => this.#sweep(),
       () => dispatcher.send(),
+      () => locks.send(),
       () => summaries.send(),
       () => ballots.renew(),
       () => publisher.heal(),
@@ -244,6 +253,13 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     const { decided, rows } = sweep(this.#parts, ledger.state(), moment.now);
     ledger.commit(decided, moment, { rows });
   }
+}
+
+/** A job that still waits for a lock, with who is in the way. */
+function withLock(detail: JobDetail, lock: LockWait): JobDetail {
+  const { job } = detail;
+  if (job.waiting?.lock === undefined) return detail;
+  return { ...detail, job: { ...job, waiting: { ...job.waiting, lock, detail: describeLockWait(lock) } } };
 }
 
 function noRun(): Refusal {

@@ -11,6 +11,7 @@ import { createDispatcher, type Dispatcher } from "./dispatcher.ts";
 import { createFences } from "./fences.ts";
 import { createHeldHeartbeats, type HeldHeartbeats } from "./held-heartbeats.ts";
 import { createLedger, isPublished, type Ledger } from "./ledger.ts";
+import { createLocks, type Locks } from "./locks.ts";
 import { MIGRATIONS } from "./migrations.ts";
 import { createPools, type Pools } from "./pools.ts";
 import { createPublisher, type Publisher } from "./publisher.ts";
@@ -33,6 +34,7 @@ export type Parts = {
   held: HeldHeartbeats;
   pools: Pools;
   dispatcher: Dispatcher;
+  locks: Locks;
   publisher: Publisher;
   summaries: Summaries;
 };
@@ -67,6 +69,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     held.wake();
     if (events.some(({ type }) => isPublished(type))) publisher.schedule();
     dispatcher.send();
+    locks.send();
     summaries.send();
   };
   const publisher = createPublisher({
@@ -97,6 +100,12 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     readLog: (run, offset, limit) => answers.readLog(run, offset, limit),
   });
   const dispatcher = createDispatcher({ ledger: () => ledger, pools, store, answers, waitUntil });
+  const locks = createLocks({
+    ledger: () => ledger,
+    store,
+    settle: (call) => namespaceCalls.settleLocks(call),
+    waitUntil,
+  });
 
   const { ballots, summaries } = openVotes(env, { namespace, deployment }, { ledger, answers, store, waitUntil });
 
@@ -117,6 +126,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     held,
     pools,
     dispatcher,
+    locks,
     publisher,
     summaries,
   };

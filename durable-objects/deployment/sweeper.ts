@@ -18,9 +18,10 @@ export function sweep(
   state: State,
   now: Millis,
 ): { decided: Decided<null>; rows: () => void } {
-  const { jobs, logs, more } = planSweep(store.finalJobs(LOOK_JOBS), state.lane);
+  const plan = planSweep(store.finalJobs(LOOK_JOBS), state.lane);
+  const { jobs, logs } = plan;
   const expiredAt = now - LIMITS.idempotencyMs;
-  const lane = swept(state.lane, { more, remaining: store.keepsRequests(expiredAt), now });
+  const lane = swept(state.lane, plan, { remaining: store.keepsRequests(expiredAt), now });
   const rows = (): void => {
     for (const job of [...jobs, ...logs]) for (const run of job.runs) bytes.forget(run);
     for (const job of jobs) store.deleteJob(job);

@@ -12,6 +12,9 @@ import type {
   JobSecret,
   JobState,
   JobView,
+  LockName,
+  LockView,
+  LockWait,
   Login,
   MembersBody,
   MembersView,
@@ -64,6 +67,19 @@ export type FencedWrite = { id: string; run: RunId; runner: RunnerId; epoch: num
 
 /** What a namespace answers to it. `judge`: ended jobs about whose results the trust policy has a rule, so that the broker signs its verdict. */
 export type Published = { through: number; judge?: JobId[] };
+
+/**
+ * What a Deployment says of its jobs' locks: what it gives back, of each job up to a number, and what the job wants whose turn it is. Sent until it was
+ * answered; said twice it changes nothing.
+ */
+export type LocksCall = {
+  deployment: DeploymentId;
+  released: { job: JobId; number: number }[];
+  wanted: { job: JobId; number: number; locks: LockName[] } | null;
+};
+
+/** How what is wanted stands. `wait` null: the job holds all of its locks. `number` is that of the request which is meant. */
+export type LockAnswer = { number: number; wait: LockWait | null };
 
 /** What the edge and the other objects may ask of a Namespace. Refusals are values. */
 export type NamespaceCalls = {
@@ -201,6 +217,11 @@ export type NamespaceCalls = {
 
   /** The audit log, oldest rows first. */
   listAudit(call: { cursor: string | null; limit: number }): Promise<Page<AuditItem> | Refusal>;
+
+  // Locks
+  /** From a Deployment. Null when it wants nothing. */
+  settleLocks(call: LocksCall): Promise<LockAnswer | null>;
+  listLocks(call: { cursor: string | null; limit: number }): Promise<Page<LockView> | Refusal>;
 
   // Webhooks
   receiveHook(call: RawHook): Promise<{ status: 200 | 202; delivery: DeliveryView } | Refusal>;

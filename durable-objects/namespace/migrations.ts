@@ -101,4 +101,14 @@ export const MIGRATIONS: readonly Migration[] = [
     id: "drain-orders",
     sql: "ALTER TABLE runners ADD COLUMN drain_order TEXT",
   },
+  {
+    // Read as a whole, so without an index.
+    id: "locks",
+    sql: `
+      CREATE TABLE lock_requests (
+        position INTEGER PRIMARY KEY, deployment TEXT NOT NULL, job TEXT NOT NULL, number INTEGER NOT NULL, locks TEXT NOT NULL,
+        asked_at INTEGER NOT NULL, held_at INTEGER, checked_at INTEGER NOT NULL
+      ) STRICT;
+    `,
+  },
 ];

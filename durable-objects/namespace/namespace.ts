@@ -247,6 +247,19 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
     return this.#parts?.audit.list(call) ?? notOpen();
   }
 
+  // Locks
+
+  async settleLocks(call: Call<"settleLocks">): Answer<"settleLocks"> {
+    if (this.#parts === null) throw new Error("a deployment asked a namespace that is not open");
+    const answer = this.#parts.locks.settle(call);
+    this.#flushLater();
+    return answer;
+  }
+
+  async listLocks(call: Call<"listLocks">): Answer<"listLocks"> {
+    return this.#parts?.locks.list(call) ?? notOpen();
+  }
+
   // Webhooks
 
   async receiveHook(call: Call<"receiveHook">): Answer<"receiveHook"> {

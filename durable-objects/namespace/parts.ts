@@ -14,6 +14,7 @@ import { createFleet, type Fleet, runnerCourier } from "./fleet.ts";
 import { submitCourier } from "./delivery-jobs.ts";
 import { createHooks, type Hooks } from "./hooks.ts";
 import { createListing, type Listing, readSnapshot } from "./listing.ts";
+import { createLocks, lockCourier, type Locks } from "./locks.ts";
 import { createLogins, type Logins } from "./logins.ts";
 import { createOutbox, type Outbox } from "./outbox.ts";
 import { createSecrets, type Secrets } from "./secrets.ts";
@@ -33,6 +34,7 @@ export type Parts = {
   fleet: Fleet;
   sessions: Sessions;
   logins: Logins;
+  locks: Locks;
   secrets: Secrets;
   settings: Settings;
   hooks: Hooks;
@@ -79,6 +81,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
     fleet: createFleet(context),
     sessions: createSessions(context),
     logins: createLogins(context),
+    locks: createLocks(context),
     secrets: createSecrets(context),
     settings: createSettings(context),
     hooks: createHooks(context),
@@ -90,6 +93,7 @@ export function assemble(ctx: DurableObjectState, env: Env, namespace: Namespace
       dismissal: dismissalCourier(context),
       watcher: watcherCourier(context, watchers),
       status: statusCourier(context, outgoing),
+      lock: lockCourier(context),
     }),
     sweeper: createSweeper(storage, log),
     history,

@@ -99,7 +99,7 @@ export function createSettings(context: NamespaceContext): Settings {
 }
 
 function triggersView(stored: StoredTriggers): TriggersView {
-  const { version, triggers, hooks, secrets, approvals, quorums, skipUnchanged } = stored;
+  const { version, triggers, hooks, secrets, approvals, quorums, locks, skipUnchanged } = stored;
   return {
     version,
     triggers,
@@ -108,6 +108,7 @@ function triggersView(stored: StoredTriggers): TriggersView {
     ...(approvals === undefined ? {} : { approvals }),
     ...(quorums === undefined ? {} : { quorums }),
     ...(skipUnchanged === undefined ? {} : { skipUnchanged }),
+    ...(locks === undefined ? {} : { locks }),
   };
 }
 

@@ -5,6 +5,7 @@ export * from "./ids.ts";
 export * from "./limits.ts";
 export * from "./errors.ts";
 export * from "./json.ts";
+export * from "./locks.ts";
 export * from "./submit.ts";
 export * from "./job.ts";
 export * from "./run.ts";

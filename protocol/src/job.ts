@@ -10,6 +10,7 @@ import {
 } from "./ids.ts";
 import { signedApprovalSchema, strangerViewSchema } from "./approval.ts";
 import { LIMITS } from "./limits.ts";
+import { lockNameSchema, lockWaitSchema } from "./locks.ts";
 import {
   interruptSchema,
   isolationSchema,
@@ -129,6 +130,8 @@ export const waitingSchema = z
     nearest: z.object({ runner: runnerIdSchema, lacks: z.array(z.string()) }).nullable(),
     position: z.int().min(0),
     etaMs: z.int().nullable(),
+    /** There when it is a lock that the job waits for; the reason is `position` then, which readers of version 1 know. */
+    lock: lockWaitSchema.optional(),
   })
   .meta({ id: "Waiting" });
 export type Waiting = z.output<typeof waitingSchema>;
@@ -196,6 +199,8 @@ export const jobViewSchema = z
     /** There for a job of somebody who is neither delegate nor named by a rule. */
     stranger: strangerViewSchema.optional(),
     quorum: quorumViewSchema.optional(),
+    /** There for a job that names locks, with whether it has them now: a job that ended `unknown` keeps them until somebody says how it ended. */
+    locks: z.object({ names: z.array(lockNameSchema), held: z.boolean() }).optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;

@@ -170,6 +170,14 @@ export const LIMITS = {
   deliveriesKept: 5_000,
   /** Jobs that the index of one namespace lists; older ones are found through their deployment alone. */
   jobsIndexed: 100_000,
+  /** Locks of one job. */
+  jobLocks: 16,
+  /** Jobs of one namespace that have locks or wait for some: at most one of each deployment, and those whose end nobody saw. All are looked at for each. */
+  lockRequests: 2_000,
+  /** Locks that one deployment has still to give back: its namespace cannot be reached. */
+  lockReleases: 200,
+  /** Jobs that a list of locks names as waiting for one; further ones are counted. */
+  lockWaitersShown: 20,
   /** Tokens, runners, hooks, rules, signers of one namespace. */
   tokens: 1_000,
   runners: 10_000,

@@ -24,6 +24,7 @@ import {
   quorumSchema,
 } from "./submit.ts";
 import { LIMITS } from "./limits.ts";
+import { locksSchema } from "./locks.ts";
 
 /** `plm_<id>_<secret>`: the prefix is there for secret scanners, the id for the look-up; only a hash is stored. */
 export const TOKEN_PATTERN = /^plm_([a-z0-9]{12})_([A-Za-z0-9]{43})$/;
@@ -103,6 +104,8 @@ const ruleApprovals = z.record(triggerSchema.shape.name, approvalRuleSchema).opt
 const ruleQuorums = z.record(triggerSchema.shape.name, quorumSchema).optional();
 /** Rules whose jobs are skipped when they would build what the deployment's last success has built; beside the rules for the same reason. */
 const ruleSkips = z.array(triggerSchema.shape.name).max(LIMITS.triggers).optional();
+/** The locks of the jobs of a rule, by its name; beside the rules for the same reason. */
+const ruleLocks = z.record(triggerSchema.shape.name, locksSchema).optional();
 export const triggersBodySchema = z
   .strictObject({
     triggers: z.array(triggerSchema).max(LIMITS.triggers),
@@ -111,6 +114,7 @@ export const triggersBodySchema = z
     approvals: ruleApprovals,
     quorums: ruleQuorums,
     skipUnchanged: ruleSkips,
+    locks: ruleLocks,
   })
   .meta({ id: "TriggersBody" });
 export type TriggersBody = z.output<typeof triggersBodySchema>;
@@ -124,6 +128,7 @@ export const triggersViewSchema = z
     approvals: ruleApprovals,
     quorums: ruleQuorums,
     skipUnchanged: ruleSkips,
+    locks: ruleLocks,
   })
   .meta({ id: "Triggers" });
 export type TriggersView = z.output<typeof triggersViewSchema>;

@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { commitSchema, poolNameSchema, refSchema, type RunnerId, runnerIdSchema } from "./ids.ts";
 import { LIMITS } from "./limits.ts";
+import { locksSchema } from "./locks.ts";
 
 const name = z.string().min(1).max(LIMITS.nameCharacters);
 const label = z
@@ -187,6 +188,7 @@ export const submitBodySchema = z
     quorum: quorumSchema.optional(),
     /** Ends the job as `skipped` when it evaluates to the very derivations of the deployment's last success, made by an equal task and configuration. */
     skipUnchanged: z.boolean().optional(),
+    locks: locksSchema.optional(),
     secrets: z
       .array(jobSecretSchema)
       .min(1)

@@ -3,6 +3,7 @@ import {
   cancelDeployment,
   cancelJob,
   deleteDeployment,
+  describeLockWait,
   getCommitRuns,
   getDeployment,
   getDerivations,
@@ -16,6 +17,7 @@ import {
   LIMITS,
   listDeployments,
   listJobs,
+  type Principal,
   type Refusal,
   rerunJob,
   resolveJob,
@@ -25,6 +27,7 @@ import {
 } from "@plumule/protocol";
 import type { Env } from "../../durable-objects/env.ts";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
+import { askPanel, confine } from "../auth.ts";
 import { acceptedProtocol, guardOf } from "../guard.ts";
 import { audienceOf } from "../audience.ts";
 import { type Answer, type App, implement } from "../implement.ts";
@@ -184,7 +187,9 @@ function readRoutes(app: App): void {
     const place = await placeOfJob(env, params.ns, params.job, principal);
     if (isRefusal(place)) return place;
     const detail = await place.object.job(params.job);
-    return ok(isRefusal(detail) ? detail : { ...detail, spec: readableIn(acceptedProtocol(request), detail.spec) });
+    if (isRefusal(detail)) return detail;
+    const job = await withinSight(env, principal, detail.job);
+    return ok({ ...detail, job, spec: readableIn(acceptedProtocol(request), detail.spec) });
   });
   implement(app, getDerivations, async ({ params, principal, env }) => {
     const place = await placeOfJob(env, params.ns, params.job, principal);
@@ -210,6 +215,17 @@ function readRoutes(app: App): void {
     const place = await placeOfRun(env, params.ns, params.run, principal);
     return isRefusal(place) ? place : ok(await place.object.run(params.run));
   });
+}
+
+/** A job as this caller may see it: who is in the way of its lock is shown to those who may read that one too. */
+async function withinSight(env: Env, principal: Principal, job: JobView): Promise<JobView> {
+  const { lock } = job.waiting ?? {};
+  if (job.waiting === null || lock?.holder === undefined) return job;
+  const { holder, ...rest } = lock;
+  const hidden =
+    confine(principal, holder.deployment) ??
+    (await askPanel(env, principal, getJob, { deployment: holder.deployment }));
+  return hidden === null ? job : { ...job, waiting: { ...job.waiting, lock: rest, detail: describeLockWait(rest) } };
 }
 
 /** radicle-job knows three states; everything that ended without success is `failed` there. */

@@ -19,6 +19,7 @@ import {
   isRefusal,
   LIMITS,
   listDeliveries,
+  listLocks,
   listNamespaces,
   listRunners,
   listSecrets,
@@ -211,6 +212,9 @@ function runnerRoutes(app: App): void {
     status: 200,
     body: await poolObject(env, params.ns, query.pool ?? "default").listQueue({ limit: query.limit ?? PAGE }),
   }));
+  implement(app, listLocks, async ({ params, query, env }) =>
+    ok(await namespaceObject(env, params.ns).listLocks({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })),
+  );
   implement(app, listRunners, async ({ params, query, env }) =>
     ok(await namespaceObject(env, params.ns).listRunners({ cursor: query.cursor ?? null, limit: query.limit ?? PAGE })),
   );

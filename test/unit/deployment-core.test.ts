@@ -297,7 +297,7 @@ it("removes the oldest jobs and logs beyond the limits, and never what is live",
     more: false,
   });
   expect(planSweep(few, { ...lane, removedAt: START }).jobs.length).toBeGreaterThan(0);
-  expect(swept(lane, { more: false, remaining: false, now: START }).sweepAt).toBeNull();
+  expect(swept(lane, { jobs: [], more: false }, { remaining: false, now: START }).sweepAt).toBeNull();
 });
 
 it("makes every older lease stale when one ends, before another is given", () => {

@@ -82,6 +82,10 @@ export function jobLines({ job, spec, runs, verdict, equivocations = [] }: JobDe
     ["repository", source === null ? null : inLine(source.repository)],
     ["needs", needsText(spec.requires)],
     ["quorum", quorumText(job.quorum)],
+    [
+      "locks",
+      job.locks === undefined ? null : `${job.locks.names.map(inLine).join(", ")}${job.locks.held ? " (held)" : ""}`,
+    ],
     ["mode", job.mode === "queue" ? null : `${job.mode}, interrupt ${job.interrupt}`],
     ["priority", job.priority === "normal" ? null : job.priority],
     ["by", inLine(job.actor)],

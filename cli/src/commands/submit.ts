@@ -61,6 +61,11 @@ export function submitCommand(): Command {
     .option("--type <name>", "type of the job, for your own use")
     .option("--summary <text>", "one line for people")
     .option("--skip-unchanged", "build nothing when Nix evaluates to what the deployment's last success has built")
+    .option(
+      "--lock <name>",
+      "what no two jobs of the namespace touch at the same time, such as host:king; may be repeated",
+      collect,
+    )
     .optionsGroup("When the deployment is busy (default: wait in line):")
     .option("--replace", "take the place of everything that waits, and stop what runs")
     .option("--latest", "let what runs end, take the place of what waits")
@@ -200,7 +205,8 @@ async function afterSubmit(
 /** What a submit did, in one line. */
 export function submittedLine({ job, position, superseded, joined, dryRun }: SubmitAnswer): string {
   const would = dryRun ? "would be " : joined ? "is already " : "";
-  const waits = job.waiting === null || job.waiting.reason === "position" ? "" : `: ${inLine(job.waiting.detail)}`;
+  const isInLine = job.waiting?.reason === "position" && job.waiting.lock === undefined;
+  const waits = job.waiting === null || isInLine ? "" : `: ${inLine(job.waiting.detail)}`;
   const place =
     job.state === "queued" && position > 0 && waits === ""
       ? `, behind ${position} ${position === 1 ? "other" : "others"}`

@@ -1,4 +1,5 @@
 import type { JobId, Millis } from "@plumule/protocol";
+import { lacksLocks, turnIn } from "./locks.ts";
 import { isOccupying, type Job, type Lane, liveRuns, type Run, runLimitOf, type State } from "./model.ts";
 import { isReplicated, openCount, votes } from "./replicas.ts";
 import { offerable } from "./tickets.ts";
@@ -20,7 +21,10 @@ export function brokenRule(before: State, { state, jobs, events }: Change, now: 
       return `P2 a job is live or final: what is stored of job ${job.id} is not what is decided on`;
     const was = recordOf(before.jobs, job.id);
     const rule =
-      brokenEnd(before.lane, state.lane, was, job) ?? brokenRuns(before, state, was, job) ?? brokenTimers(job);
+      brokenEnd(before.lane, state.lane, was, job) ??
+      brokenRuns(before, state, was, job) ??
+      brokenLocks(state, was, job) ??
+      brokenTimers(job);
     if (rule !== null) return rule;
     if (was?.state !== job.state && !told.has(`jobs/${job.id} job.${job.state}`))
       return `P6 every change is told: nobody hears that job ${job.id} is ${job.state}`;
@@ -119,6 +123,19 @@ const ENDS_OF_SETTLED: ReadonlySet<string> = new Set(["cancelled", "superseded"]
 
 function isSameLease(a: Run, b: Run): boolean {
   return a.id === b.id && a.epoch === b.epoch && a.leaseSha256 === b.leaseSha256 && a.runner === b.runner;
+}
+
+/** Who works holds its locks, who is not first asks for none, and what somebody had or asked for is given back. */
+function brokenLocks({ lane, jobs }: State, was: Job | null, job: Job): string | null {
+  if (isOccupying(job) && lacksLocks(job))
+    return `P1 a lock has one job: job ${job.id} is ${job.state} without its locks`;
+  if (job.locks !== undefined && (isFinal(job) ? job.state !== "unknown" : turnIn(jobs)?.id !== job.id))
+    return `P6 locks are for whose turn it is: job ${job.id}, which is ${job.state}, keeps its request`;
+  const request = was?.locks;
+  const isOwed = lane.releases.some((one) => one.job === job.id && one.number === request?.number);
+  return request === undefined || job.locks?.number === request.number || isOwed
+    ? null
+    : `P6 locks are given back: the namespace is not told that job ${job.id} wants none`;
 }
 
 function brokenTimers(job: Job): string | null {

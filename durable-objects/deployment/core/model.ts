@@ -5,6 +5,7 @@ import {
   type IsolationLevel,
   type JobId,
   type JobState,
+  type LockWait,
   type Millis,
   type NamespaceId,
   type Phase,
@@ -55,6 +56,8 @@ export type Lane = {
   unsweptCount: number;
   /** Jobs about whose verdict the broker has still to sign a statement. */
   unsigned: readonly Unsigned[];
+  /** Locks that the namespace has to be given back. */
+  releases: readonly Released[];
 };
 
 /** The bounded part of the truth that decisions see: the lane, and its jobs that are not final, in the order of their submission. */
@@ -88,6 +91,21 @@ export type Ticket = Outgoing & { placed: boolean };
 export type Drop = Outgoing & { job: JobId; pool: PoolName };
 /** A verdict to be signed, tried until it is. */
 export type Unsigned = { job: JobId; dueAt: Millis; tryCount: number };
+
+/** Locks of a job that are given back, sent until the namespace has answered. `number` is that of the request. */
+export type Released = { job: JobId; number: number; dueAt: Millis; tryCount: number };
+
+/**
+ * What a job has asked of its namespace's locks. A persisted contract like `Lane`. `number` tells a request from an earlier one of the same job; `heldAt` null: it
+ * waits, for what `wait` says as soon as that is known, and asks again at `dueAt`.
+ */
+export type LockRequest = {
+  number: number;
+  heldAt: Millis | null;
+  wait: LockWait | null;
+  dueAt: Millis;
+  tryCount: number;
+};
 
 /** What a job that is being stopped becomes, and when its lease ends at the latest, whatever its runner says (P15). */
 export type Ending = { state: "cancelled" | "superseded" | "failed"; reason: Reason; until: Millis };
@@ -127,6 +145,8 @@ export type Job = {
   command: Command | null;
   /** Only where several runners have to agree. */
   quorum?: QuorumRecord;
+  /** Only of a job that names locks: from when its turn has come until it gives them back, which one that ended `unknown` does when that is resolved. */
+  locks?: LockRequest;
 };
 
 /** What is known of a job's quorum. A persisted contract like `Lane`. */
@@ -205,6 +225,7 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
     sweepAt: null,
     unsweptCount: 0,
     unsigned: [],
+    releases: [],
   };
   return { lane, jobs: [] };
 }

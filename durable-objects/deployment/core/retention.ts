@@ -1,4 +1,5 @@
 import { LIMITS, type Millis } from "@plumule/protocol";
+import { withReleases } from "./locks.ts";
 import type { Job, Lane } from "./model.ts";
 
 /** Jobs that retention handles in one step, so that an alarm stays short. */
@@ -13,11 +14,14 @@ export type Sweep = { jobs: readonly Job[]; logs: readonly Job[]; more: boolean 
 
 /**
  * What is beyond the limits, oldest first. `final` are the ended jobs, newest first. A log is kept while it is among the newest
- * `logsKept` and within `logsKeptBytes`; a job while it is among the newest `jobsKept`. The job that is live is never removed.
+ * `logsKept` and within `logsKeptBytes`; a job while it is among the newest `jobsKept`. The job that is live is never removed, nor is one that ended unseen and
+ * keeps its locks until somebody says how, unless the whole deployment was.
  */
 export function planSweep(final: readonly Job[], lane: Lane): Sweep {
   const removed = lane.removedAt !== null;
-  const jobs = (removed ? final : final.slice(LIMITS.jobsKept)).filter((job) => removed || job.id !== lane.currentJob);
+  const jobs = (removed ? final : final.slice(LIMITS.jobsKept)).filter(
+    (job) => removed || (job.id !== lane.currentJob && job.locks === undefined),
+  );
   const gone = new Set(jobs);
   let count = 0;
   let bytes = 0;
@@ -40,7 +44,11 @@ export function withoutLogs(job: Job): Job {
 }
 
 /** The lane after a step of retention. `remaining`: answers to idempotency keys are still kept, so there is a reason to look again. */
-export function swept(lane: Lane, { more, remaining, now }: { more: boolean; remaining: boolean; now: Millis }): Lane {
+export function swept(
+  lane: Lane,
+  { jobs, more }: Pick<Sweep, "jobs" | "more">,
+  { remaining, now }: { remaining: boolean; now: Millis },
+): Lane {
   const sweepAt = more ? now + SWEEP_STEP_MS : remaining ? now + LIMITS.idempotencyMs : null;
-  return { ...lane, sweepAt, unsweptCount: more ? lane.unsweptCount : 0 };
+  return { ...withReleases(lane, jobs, now), sweepAt, unsweptCount: more ? lane.unsweptCount : 0 };
 }

@@ -1,5 +1,6 @@
 import type { JobId, Millis, PoolName } from "@plumule/protocol";
 import type { Ticket as PoolTicket } from "../../pool/calls.ts";
+import { lacksLocks } from "./locks.ts";
 import { type Drop, type Job, occupant, poolOf, type State } from "./model.ts";
 import { openCount, takersOf } from "./replicas.ts";
 import type { Work } from "./work.ts";
@@ -16,13 +17,13 @@ export type Dispatch =
 const HEAL_MS = 5_000;
 
 /**
- * The job that may be given to a runner now: the first in the queue, when the lane is free and nothing holds it back; or the one that has the lane,
- * while its quorum lacks replicas.
+ * The job that may be given to a runner now: the first in the queue, when the lane is free, nothing holds it back and it holds its locks; or the one that
+ * has the lane, while its quorum lacks replicas.
  */
 export function offerable(jobs: readonly Job[], now: Millis): Job | null {
   const busy = occupant(jobs);
   const head = busy === null ? jobs.find((job) => job.state === "queued") : openCount(busy) > 0 ? busy : undefined;
-  return head === undefined || (head.ready !== null && head.ready.at > now) ? null : head;
+  return head === undefined || lacksLocks(head) || (head.ready !== null && head.ready.at > now) ? null : head;
 }
 
 /** The ticket that offers a job, as its pool stores it. */

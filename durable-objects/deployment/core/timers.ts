@@ -1,6 +1,7 @@
 import type { JobId, Millis, RunId } from "@plumule/protocol";
 import { expire } from "./lease.ts";
 import { interrupt } from "./cancel.ts";
+import { lockWord } from "./locks.ts";
 import { type Job, liveRuns, type Moment, type Outputs, type Run, type State, timeoutsOf } from "./model.ts";
 import { closeQuorum, renewals } from "./quorum.ts";
 import { openCount } from "./replicas.ts";
@@ -43,6 +44,8 @@ function timersOfRun(job: Job, run: Run, outputs: Outputs | null): Timer[] {
 export function nextWake(state: State, outputs: Outputs | null, publishAt: Millis | null): Millis | null {
   const owed = [...dispatches(state), ...renewals(state), ...state.lane.unsigned].map(({ dueAt }) => dueAt);
   const due = [...timers(state, outputs).map(({ at }) => at), ...owed];
+  const word = lockWord(state);
+  if (word !== null) due.push(word.dueAt);
   if (publishAt !== null) due.push(publishAt);
   if (state.lane.sweepAt !== null) due.push(state.lane.sweepAt);
   return due.length === 0 ? null : Math.min(...due);

@@ -1,4 +1,5 @@
 import {
+  describeLockWait,
   formatTime,
   formatTimeOrNull,
   isFinalJobState,
@@ -11,6 +12,7 @@ import {
   type StrangerView,
   type Waiting,
 } from "@plumule/protocol";
+import { lacksLocks, lockWaitOf } from "./locks.ts";
 import { isOccupying, type Job, type Lane, leadRun, type Output, occupant, type Run, type State } from "./model.ts";
 import { openCount, quorumView } from "./replicas.ts";
 
@@ -70,6 +72,7 @@ export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
     waiting: waitingOf(jobs, job, now),
     progress: job.progress,
     ...quorumView(job),
+    ...(brief.locks === undefined ? {} : { locks: { names: [...brief.locks], held: job.locks?.heldAt != null } }),
     ...(brief.stranger === undefined ? {} : { stranger: strangerView(brief.stranger) }),
   };
 }
@@ -115,7 +118,7 @@ export function runView(
 }
 
 /**
- * Why a job has not started. The lane's reasons are decided here: approval, debounce, backoff, its place behind others. The head's
+ * Why a job has not started. The lane's reasons are decided here: approval, debounce, backoff, its place behind others, locks. Then the head's
  * reason is what its pool last said. `position` counts the jobs before it that are not final.
  */
 export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting | null {
@@ -144,6 +147,10 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
       detail:
         job.ready.reason === "debounce" ? "Waiting for further submits to settle." : "Waiting before the next attempt.",
     };
+  if (lacksLocks(job)) {
+    const lock = lockWaitOf(job);
+    return { ...waiting, reason: "position", position: lock.ahead, lock, detail: describeLockWait(lock) };
+  }
   return job.waiting ?? { ...waiting, reason: "no-runner", detail: "Being offered to the runners of its pool." };
 }
 

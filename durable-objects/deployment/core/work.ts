@@ -1,6 +1,7 @@
 import type { EventData, EventType, JobId, JobState, Reason } from "@plumule/protocol";
 import type { EventDraft } from "../../shared/event-log.ts";
 import { type Cause, isEdge } from "./edges.ts";
+import { giveBack, settleLocks } from "./locks.ts";
 import type { Job, Lane, Moment, State } from "./model.ts";
 import { SWEEP_AFTER_COUNT } from "./retention.ts";
 import { withUnsigned } from "./summaries.ts";
@@ -98,6 +99,7 @@ export class Work {
 
   /** The decision is taken: what follows from it by itself is added, and everything is handed over. */
   done<Answer>(answer: Answer): Decided<Answer> {
+    settleLocks(this);
     settleTickets(this);
     this.#settleRemoval();
     const [was, is] = [deploymentView(this.#before), deploymentView(this.state)];
@@ -124,7 +126,8 @@ export class Work {
       ...(job.quorum?.conclusion?.state === job.state ? { unsigned: withUnsigned(lane, [job.id], this.now) } : {}),
     };
     return this.put({
-      ...job,
+      // Nobody knows what an effect has left behind whose end was not seen.
+      ...(job.state === "unknown" ? job : giveBack(this, job)),
       phase: null,
       finishedAt: this.now,
       waiting: null,

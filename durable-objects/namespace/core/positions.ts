@@ -1,7 +1,7 @@
 import { refuse, type Refusal } from "@plumule/protocol";
 
 /** The lists of a namespace; a cursor of one is no cursor of another. */
-export type ListName = "namespaces" | "runners" | "deliveries" | "deployments" | "jobs" | "audit";
+export type ListName = "namespaces" | "runners" | "deliveries" | "deployments" | "jobs" | "audit" | "locks";
 
 /** The cursor behind an item: the list and the item's key, in base64url, opaque to clients. Keys are ASCII. */
 export function formatPosition(list: ListName, key: string): string {

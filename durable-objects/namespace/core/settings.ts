@@ -29,6 +29,7 @@ export function checkTriggers({
   approvals = {},
   quorums = {},
   skipUnchanged = [],
+  locks = {},
 }: TriggersBody): Refusal | null {
   const errors: FieldError[] = [
     ...repeated(
@@ -41,10 +42,12 @@ export function checkTriggers({
       "id",
       hooks.map(({ id }) => id),
     ),
-    ...Object.keys(approvals).flatMap((name) =>
-      triggers.some((trigger) => trigger.name === name)
-        ? []
-        : [{ pointer: `/approvals/${name}`, detail: "there is no rule of this name" }],
+    ...Object.entries({ approvals, locks }).flatMap(([field, named]) =>
+      Object.keys(named).flatMap((name) =>
+        triggers.some((trigger) => trigger.name === name)
+          ? []
+          : [{ pointer: `/${field}/${name}`, detail: "there is no rule of this name" }],
+      ),
     ),
     ...Object.keys(quorums).flatMap((name) => {
       const fault = quorumFault(triggers.find((trigger) => trigger.name === name));

@@ -28,22 +28,23 @@ export function isZeroCommit(commit: string): boolean {
 
 /**
  * What every rule makes of a push, in the order of the rules. By the names of rules: `secrets`, stored secrets for their jobs, which strangers
- * do not get, `approvals`, whose jobs they start without asking, `quorums`, how many runners have to agree about their jobs, and `skipUnchanged`,
- * the rules whose jobs need not be done again.
+ * do not get, `approvals`, whose jobs they start without asking, `quorums`, how many runners have to agree about their jobs, `locks`, which they hold while
+ * they work, and `skipUnchanged`, the rules whose jobs need not be done again.
  */
 export function planJobs(
   push: Push,
   triggers: readonly Trigger[],
-  { secrets = {}, approvals = {}, quorums = {}, skipUnchanged = [] }: Partial<TriggersBody> = {},
+  { secrets = {}, approvals = {}, quorums = {}, locks = {}, skipUnchanged = [] }: Partial<TriggersBody> = {},
 ): Plan[] {
   return triggers.map((trigger) => {
-    const plan = planJob(push, trigger, secrets[trigger.name] ?? [], approvals[trigger.name] ?? {});
+    const { name } = trigger;
+    const plan = planJob(push, trigger, secrets[name] ?? [], approvals[name] ?? {});
     if (plan.deployment === null) return plan;
-    const quorum = quorums[trigger.name];
     const body = {
       ...plan.body,
-      ...(quorum === undefined ? {} : { quorum }),
-      ...(skipUnchanged.includes(trigger.name) ? { skipUnchanged: true } : {}),
+      ...(quorums[name] === undefined ? {} : { quorum: quorums[name] }),
+      ...(locks[name] === undefined ? {} : { locks: locks[name] }),
+      ...(skipUnchanged.includes(name) ? { skipUnchanged: true } : {}),
     };
     return { ...plan, body };
   });

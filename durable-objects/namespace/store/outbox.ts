@@ -17,8 +17,7 @@ export function insertOutbox(
   now: Millis,
   lane: string | null = null,
 ): void {
-  if (lane !== null)
-    sql.exec("UPDATE outbox SET attempts = 0 WHERE lane = ? AND attempts >= ?", lane, LIMITS.outboxAttempts);
+  if (lane !== null) reviveLane(sql, lane);
   sql.exec(
     "INSERT INTO outbox (kind, payload, attempts, due_at, lane) VALUES (?, ?, 0, ?, ?)",
     kind,
@@ -26,6 +25,20 @@ export function insertOutbox(
     now + HEAL_MS,
     lane,
   );
+}
+
+/**
+ * Adds a row that says no more than that something is to be told as it stands when its turn comes. Of one lane there are two at most: the first may be under
+ * way with what was true before.
+ */
+export function insertReminder(sql: SqlStorage, kind: string, payload: unknown, now: Millis, lane: string): void {
+  const { count } = sql.exec<{ count: number }>("SELECT count(*) AS count FROM outbox WHERE lane = ?", lane).one();
+  if (count < 2) insertOutbox(sql, kind, payload, now, lane);
+  else reviveLane(sql, lane);
+}
+
+function reviveLane(sql: SqlStorage, lane: string): void {
+  sql.exec("UPDATE outbox SET attempts = 0 WHERE lane = ? AND attempts >= ?", lane, LIMITS.outboxAttempts);
 }
 
 /** Adds a row that is not handed over before a time. */

@@ -8,6 +8,7 @@ import {
   timeSchema,
 } from "../ids.ts";
 import { LIMITS } from "../limits.ts";
+import { lockViewSchema } from "../locks.ts";
 import { pageOf, registrationTokenSchema } from "../namespace.ts";
 import {
   assignmentSchema,
@@ -43,6 +44,20 @@ export const getQueue = endpoint({
     limit: z.coerce.number().int().min(1).max(LIMITS.listPage).optional(),
   }),
   answers: { 200: queueViewSchema },
+});
+export const listLocks = endpoint({
+  name: "listLocks",
+  method: "get",
+  path: "/v1/:ns/locks",
+  summary: "Locks that jobs have or wait for, by name",
+  access: "operate",
+  params: ns,
+  query: z.strictObject({
+    cursor: z.string().max(400).optional(),
+    limit: z.coerce.number().int().min(1).max(LIMITS.listPage).optional(),
+  }),
+  answers: { 200: pageOf("LockPage", lockViewSchema) },
+  refusals: ["invalid-cursor"],
 });
 export const listRunners = endpoint({
   name: "listRunners",
