@@ -22,7 +22,7 @@ export type Locks = {
 
 /** What locks need of the object. */
 export type LocksDeps = {
-  ledger: () => Ledger;
+  ledger: Ledger;
   store: Store;
   settle: (call: LocksCall) => Promise<LockAnswer | null>;
   waitUntil: (work: Promise<unknown>) => void;
@@ -34,7 +34,7 @@ export function createLocks({ ledger, store, settle, waitUntil }: LocksDeps): Lo
 
   const say = async (word: LockWord): Promise<LockWait | null> => {
     const { released, wanted } = word;
-    const { deployment } = ledger().state().lane;
+    const { deployment } = ledger.state().lane;
     let answer: LockAnswer | null = null;
     let taken = false;
     try {
@@ -46,38 +46,38 @@ export function createLocks({ ledger, store, settle, waitUntil }: LocksDeps): Lo
     }
     isUnderWay = false;
     const news = answer === null || wanted === null ? null : { job: wanted.job, ...answer };
-    const moment = ledger().moment(BROKER);
-    ledger().commit(noteSaid(ledger().state(), word, { taken, news }, moment), moment);
+    const moment = ledger.moment(BROKER);
+    ledger.commit(noteSaid(ledger.state(), word, { taken, news }, moment), moment);
     // What came meanwhile.
     send();
     return answer?.wait ?? null;
   };
 
   const send = (): void => {
-    const word = isUnderWay ? null : lockWord(ledger().state());
+    const word = isUnderWay ? null : lockWord(ledger.state());
     if (word === null) return;
-    const moment = ledger().moment(BROKER);
+    const moment = ledger.moment(BROKER);
     if (!word.fresh && word.dueAt > moment.now) return;
     isUnderWay = true;
     // Else an alarm would come for it again and again until it is answered. A fresh word is not due yet.
-    if (!word.fresh) ledger().commit(noteSaying(ledger().state(), word, 2 * CALL_MS, moment), moment);
+    if (!word.fresh) ledger.commit(noteSaying(ledger.state(), word, 2 * CALL_MS, moment), moment);
     waitUntil(say(word));
   };
 
   return {
     send,
     async ask(job) {
-      const word = isUnderWay ? null : lockWord(ledger().state());
+      const word = isUnderWay ? null : lockWord(ledger.state());
       if (word?.wanted?.job !== job) return null;
       isUnderWay = true;
       return say(word);
     },
     told({ job, number, held }) {
-      const state = ledger().state();
+      const state = ledger.state();
       const request = (state.jobs.find(({ id }) => id === job) ?? store.job(job))?.locks;
       if (request?.number !== number) return false;
-      const moment = ledger().moment(BROKER);
-      if (held) ledger().commit(noteLocks(state, { job, number, wait: null }, moment), moment);
+      const moment = ledger.moment(BROKER);
+      if (held) ledger.commit(noteLocks(state, { job, number, wait: null }, moment), moment);
       return true;
     },
   };

@@ -69,8 +69,8 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     held.wake();
     if (events.some(({ type }) => isPublished(type))) publisher.schedule();
     dispatcher.send();
-    locks.send();
-    summaries.send();
+    asking.locks.send();
+    asking.summaries.send();
   };
   const publisher = createPublisher({
     log,
@@ -100,14 +100,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     readLog: (run, offset, limit) => answers.readLog(run, offset, limit),
   });
   const dispatcher = createDispatcher({ ledger: () => ledger, pools, store, answers, waitUntil });
-  const locks = createLocks({
-    ledger: () => ledger,
-    store,
-    settle: (call) => namespaceCalls.settleLocks(call),
-    waitUntil,
-  });
-
-  const { ballots, summaries } = openVotes(env, { namespace, deployment }, { ledger, answers, store, waitUntil });
+  const asking = openAsking(env, { namespace, deployment }, { ledger, answers, store, waitUntil });
 
   void ctx.blockConcurrencyWhile(async () => {
     ledger.wokenWith(await storage.getAlarm());
@@ -119,34 +112,32 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     log,
     ledger,
     answers,
-    ballots,
     requests: createRequests(store),
     history,
     watchers,
     held,
     pools,
     dispatcher,
-    locks,
     publisher,
-    summaries,
+    ...asking,
   };
 }
 
-/** What is there for votes alone: who is asked whose votes count, and who signs what they came to. */
-function openVotes(
+/** What asks the namespace for the sake of some jobs: whose votes count, who signs what they came to, and who has which lock. */
+function openAsking(
   env: Env,
   { namespace, deployment }: Identity,
   deps: Pick<Parts, "ledger" | "answers" | "store"> & { waitUntil: (work: Promise<unknown>) => void },
-): Pick<Parts, "ballots" | "summaries"> {
+): Pick<Parts, "ballots" | "locks" | "summaries"> {
   const { answers, ledger, store, waitUntil } = deps;
-  const trusting = namespaceObject(env, namespace);
+  const asked = namespaceObject(env, namespace);
   const ballots = createBallots({
     namespace,
     answers,
     store,
     ledger,
     waitUntil,
-    trustBasis: (call) => trusting.trustBasis(call),
+    trustBasis: (call) => asked.trustBasis(call),
   });
   const summaries = createSummaries({
     namespace,
@@ -159,5 +150,6 @@ function openVotes(
     now: () => Date.now(),
     waitUntil,
   });
-  return { ballots, summaries };
+  const locks = createLocks({ ledger, store, settle: (call) => asked.settleLocks(call), waitUntil });
+  return { ballots, locks, summaries };
 }

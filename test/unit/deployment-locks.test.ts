@@ -180,7 +180,7 @@ it("a decision is refused that lets a job work without its locks, or keeps them"
   const { state, job } = submitted(EMPTY, KING);
   const held = given(state, job);
   const works = claimed(held, job);
-  const bare = { ...works, jobs: works.jobs.map(({ locks: _, ...one }) => one) };
+  const bare = { ...works, jobs: works.jobs.map(({ locks: _locks, ...one }) => one) };
   const change = { ...bare, state: { ...bare.state, jobs: bare.jobs } };
   expect(brokenRule(held, change, START)).toMatch(/^P1 a lock has one job/);
   const ended = decided(cancel(held, { job, force: false, why: WHY, ifMatch: null }, at(START)));

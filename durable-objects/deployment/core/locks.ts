@@ -36,7 +36,7 @@ export function settleLocks(work: Work): void {
 /** A job without its locks, which are given back. The epoch moves on, so that a later request of the same job is another one. */
 export function giveBack(work: Work, job: Job): Job {
   if (job.locks === undefined) return job;
-  const { locks, ...rest } = job;
+  const { locks: _locks, ...rest } = job;
   work.lane = { ...withReleases(work.lane, [job], work.now), epoch: work.lane.epoch + 1 };
   return rest;
 }
