@@ -128,7 +128,7 @@ describe("two deployments and one lock", () => {
     await vi.waitFor(async () => {
       const { lock, detail } = await blocked(two, second.job.id);
       expect(lock?.holder?.state).toBe("unknown");
-      expect(detail).toContain(`\`plumule resolve ${first.job.id}\``);
+      expect(detail).toContain(`plumule resolve ${first.job.id} succeeded`);
     }, SLOW);
     expect((await locksOf(one))[0]?.holder?.state).toBe("unknown");
     const call = { actor: "token:test", job: first.job.id, outcome: "failed" as const, reason: null };
