@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
@@ -29,6 +30,10 @@ const VARIABLES = {
   untrusted: "switch",
   secretsOnDisk: "switch",
   nixStore: "path",
+  nixImportFromDerivation: "switch",
+  nixCache: "text",
+  nixCacheKey: "path",
+  nixCacheRequired: "switch",
   once: "switch",
   health: "text",
   diskFloorBytes: "number",
@@ -71,12 +76,16 @@ export async function runnerSettings(
   return found;
 }
 
-/** A token that systemd hands over (`LoadCredential=registration:…`): in no environment, and readable by the service alone. */
+/** What systemd hands over (`LoadCredential=registration:…`, `nix-cache-key`): in no environment, and readable by the service alone. */
 async function credentialsOf(env: Env): Promise<RunnerSettings> {
   const folder = env["CREDENTIALS_DIRECTORY"];
   if (folder === undefined || folder === "") return {};
   const text = await readFile(join(folder, "registration"), "utf8").catch(() => "");
-  return text.trim() === "" ? {} : { registration: text.trim() };
+  const key = join(folder, "nix-cache-key");
+  return {
+    ...(text.trim() === "" ? {} : { registration: text.trim() }),
+    ...(existsSync(key) ? { nixCacheKey: key } : {}),
+  };
 }
 
 function variableOf(name: string): string {

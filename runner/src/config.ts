@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { isolationSchema, namespaceIdSchema } from "@plumule/protocol";
 import * as z from "zod";
 import { healthAddress } from "./health/address.ts";
+import { cacheUrlFault, takesCacheKey } from "./nix/cache.ts";
 import { memoryFolder, type SecretPlaces } from "./secrets/files.ts";
 
 /** What `health` has to look like. */
@@ -11,57 +12,73 @@ const HEALTH_FORM = "give 127.0.0.1:PORT, [::1]:PORT or the absolute path of a u
 const label = z.string().min(1).max(128);
 
 /** The configuration of a runner, as the CLI puts it together from file, environment and flags. Folders are absolute. */
-export const runnerConfigSchema = z.strictObject({
-  /** Origin of the broker, e.g. `https://plumule.example`. */
-  url: z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, "")),
-  namespace: namespaceIdSchema,
-  /** Folder of everything that the runner keeps: keys, mirrors, workspaces, journal, spool, logs. */
-  state: z.string().startsWith("/"),
-  name: label.default(hostname().slice(0, 128)),
-  /** One-time registration token; needed once per key. */
-  registration: z.string().optional(),
-  /** Key file; by default `<state>/key.pem`, made when missing. */
-  key: z.string().startsWith("/").optional(),
-  /** Signs with a key of the ssh-agent instead: the did:key to choose. */
-  agentKey: z.string().optional(),
-  /** Runs at a time. */
-  capacity: z.int().min(1).max(1_000).default(1),
-  /** Systems beside what Nix says of itself. */
-  systems: z.array(label).max(8).default([]),
-  features: z.array(label).max(32).default([]),
-  labels: z.array(label).max(32).default([]),
-  /** Level to use; by default the strongest that works here. */
-  isolation: isolationSchema.optional(),
-  /** Lets jobs name repositories by `file:` URLs: for development, where broker and runner are one machine. */
-  allowLocal: z.boolean().default(false),
-  /** Takes approved jobs of strangers. They run as this user, so that they can read what it can: for machines that hold nothing else. */
-  untrusted: z.boolean().default(false),
-  /** A folder for a Nix store of the runner's own, instead of the system's. */
-  nixStore: z.string().startsWith("/").optional(),
-  /** Where programs of jobs are looked for; by default the runner's own PATH. */
-  path: z.string().optional(),
-  /** Where the state of the runner can be asked for: `127.0.0.1:PORT` or the path of a unix socket; nowhere unless it is set. */
-  health: z
-    .string()
-    .refine((text) => healthAddress(text) !== null, HEALTH_FORM)
-    .optional(),
-  /** With less free space than this where `state` lies, no work is asked for, bytes. */
-  diskFloorBytes: z
-    .int()
-    .min(0)
-    .default(512 * 1024 * 1024),
-  /** Leave after one run. */
-  once: z.boolean().default(false),
-  /** Whether runs go on, until their leases end, when the runner is killed or leaves them to its next start. */
-  outlive: z.boolean().default(true),
-  /** Lets opened secrets lie on the disk, in the state folder, where the machine has no file system in memory. */
-  secretsOnDisk: z.boolean().default(false),
-  /** Bytes of logs on disk per run; head and tail are kept beyond it. The broker's own limit holds too. */
-  logBytes: z
-    .int()
-    .min(64 * 1024)
-    .optional(),
-});
+export const runnerConfigSchema = z
+  .strictObject({
+    /** Origin of the broker, e.g. `https://plumule.example`. */
+    url: z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, "")),
+    namespace: namespaceIdSchema,
+    /** Folder of everything that the runner keeps: keys, mirrors, workspaces, journal, spool, logs. */
+    state: z.string().startsWith("/"),
+    name: label.default(hostname().slice(0, 128)),
+    /** One-time registration token; needed once per key. */
+    registration: z.string().optional(),
+    /** Key file; by default `<state>/key.pem`, made when missing. */
+    key: z.string().startsWith("/").optional(),
+    /** Signs with a key of the ssh-agent instead: the did:key to choose. */
+    agentKey: z.string().optional(),
+    /** Runs at a time. */
+    capacity: z.int().min(1).max(1_000).default(1),
+    /** Systems beside what Nix says of itself. */
+    systems: z.array(label).max(8).default([]),
+    features: z.array(label).max(32).default([]),
+    labels: z.array(label).max(32).default([]),
+    /** Level to use; by default the strongest that works here. */
+    isolation: isolationSchema.optional(),
+    /** Lets jobs name repositories by `file:` URLs: for development, where broker and runner are one machine. */
+    allowLocal: z.boolean().default(false),
+    /** Takes approved jobs of strangers. They run as this user, so that they can read what it can: for machines that hold nothing else. */
+    untrusted: z.boolean().default(false),
+    /** A folder for a Nix store of the runner's own, instead of the system's. */
+    nixStore: z.string().startsWith("/").optional(),
+    /** Lets evaluations build derivations and read them: needed by some flakes, and a build that nobody saw in a plan. */
+    nixImportFromDerivation: z.boolean().default(false),
+    /** Store to push to what jobs have built; nowhere unless it is set. */
+    nixCache: z
+      .string()
+      .refine((url) => cacheUrlFault(url) === null, { error: ({ input }) => cacheUrlFault(String(input)) ?? "" })
+      .optional(),
+    /** File of the secret key that signs what is pushed. */
+    nixCacheKey: z.string().startsWith("/").optional(),
+    /** Whether a job whose outputs cannot be pushed goes to another runner. */
+    nixCacheRequired: z.boolean().default(false),
+    /** Where programs of jobs are looked for; by default the runner's own PATH. */
+    path: z.string().optional(),
+    /** Where the state of the runner can be asked for: `127.0.0.1:PORT` or the path of a unix socket; nowhere unless it is set. */
+    health: z
+      .string()
+      .refine((text) => healthAddress(text) !== null, HEALTH_FORM)
+      .optional(),
+    /** With less free space than this where `state` lies, no work is asked for, bytes. */
+    diskFloorBytes: z
+      .int()
+      .min(0)
+      .default(512 * 1024 * 1024),
+    /** Leave after one run. */
+    once: z.boolean().default(false),
+    /** Whether runs go on, until their leases end, when the runner is killed or leaves them to its next start. */
+    outlive: z.boolean().default(true),
+    /** Lets opened secrets lie on the disk, in the state folder, where the machine has no file system in memory. */
+    secretsOnDisk: z.boolean().default(false),
+    /** Bytes of logs on disk per run; head and tail are kept beyond it. The broker's own limit holds too. */
+    logBytes: z
+      .int()
+      .min(64 * 1024)
+      .optional(),
+  })
+  .refine(({ nixCache, nixCacheKey }) => nixCacheKey === undefined || takesCacheKey(nixCache ?? ""), {
+    path: ["nixCacheKey"],
+    message: "needs nixCache, and one that takes signatures of whoever pushes: file:, s3:, http: or https:",
+  });
 export type RunnerConfig = z.output<typeof runnerConfigSchema>;
 /** What a caller writes; the rest has defaults. */
 export type RunnerOptions = z.input<typeof runnerConfigSchema>;

@@ -1,6 +1,7 @@
 import { type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
 import { jobEnvironment } from "./environment.ts";
 import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
+import { cacheKeyFault, type NixCache } from "./nix/cache.ts";
 import { privateStore, probeNix } from "./nix/probe.ts";
 import { capture, NEW_COMMANDS, type NixContext } from "./nix/run.ts";
 import { runProcess } from "./process.ts";
@@ -9,10 +10,21 @@ import type { RunnerConfig } from "./config.ts";
 /** What the work of a run needs to know of its machine. */
 export type MachineFacts = {
   isolation: RunnerIsolationLevel;
-  nix: { version: string; system: string; sandbox: boolean } | null;
+  nix: NixFacts | null;
   /** Variables that every job gets, such as those of a private Nix store. */
   variables: Readonly<Record<string, string>>;
   path: string;
+};
+
+/** The machine's Nix, and what its owner lets jobs do with it. */
+export type NixFacts = {
+  version: string;
+  system: string;
+  sandbox: boolean;
+  /** Lets evaluations build; missing means no. */
+  importFromDerivation?: boolean;
+  /** Missing: what is built stays here. */
+  cache?: NixCache;
 };
 
 /** What a runner's machine can do, found out once at the start, and who it is. */
@@ -41,6 +53,11 @@ export async function probeMachine(
   const tools = await machineTools(config, isolation);
   if ("refused" in tools) return tools;
   const { path, variables, nix: context } = tools;
+  const keyFault =
+    config.nixCacheKey === undefined
+      ? null
+      : await cacheKeyFault(config.nixCacheKey, process.env["CREDENTIALS_DIRECTORY"]);
+  if (keyFault !== null) return { refused: keyFault };
   const nix = await findNix(context);
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
   const features = [
@@ -66,7 +83,7 @@ export async function probeMachine(
       runner,
       version: RUNNER_VERSION,
       isolation,
-      nix: "version" in nix ? nix : null,
+      nix: "version" in nix ? { ...nix, ...nixPolicy(config) } : null,
       variables,
       path,
       offer,
@@ -76,6 +93,15 @@ export async function probeMachine(
       `isolation ${isolation}`,
       `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
     ],
+  };
+}
+
+/** What the owner lets jobs do with Nix. */
+function nixPolicy(config: RunnerConfig): Pick<NixFacts, "importFromDerivation" | "cache"> {
+  const { nixCache: to, nixCacheKey: keyFile = null, nixCacheRequired: required } = config;
+  return {
+    ...(config.nixImportFromDerivation ? { importFromDerivation: true } : {}),
+    ...(to === undefined ? {} : { cache: { to, keyFile, required } }),
   };
 }
 
@@ -101,9 +127,7 @@ function isOffered(level: string, available: readonly RunnerIsolationLevel[]): l
   return (available as readonly string[]).includes(level);
 }
 
-async function findNix(
-  context: NixContext,
-): Promise<{ version: string; system: string; sandbox: boolean } | { why: string }> {
+async function findNix(context: NixContext): Promise<NixFacts | { why: string }> {
   const probe = await probeNix(context);
   if (!probe.present) return { why: probe.why };
   if (!probe.flakes) return { why: `Nix ${probe.version} has no flakes` };

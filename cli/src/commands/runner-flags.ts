@@ -22,6 +22,10 @@ export type RunnerFlags = {
   untrusted?: true;
   secretsOnDisk?: true;
   nixStore?: string;
+  nixImportFromDerivation?: true;
+  nixCache?: string;
+  nixCacheKey?: string;
+  nixCacheRequired?: true;
   health?: string;
   diskFloorBytes?: number;
   once?: true;
@@ -49,6 +53,10 @@ export function withRunnerFlags(command: Command): Command {
     .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
     .option("--secrets-on-disk", "let secrets of jobs lie on the disk where this machine has no file system in memory")
     .option("--nix-store <folder>", "a Nix store of the runner's own")
+    .option("--nix-import-from-derivation", "let evaluations build")
+    .option("--nix-cache <url>", "push what jobs build to this store: file:///…, s3://…, https://…, ssh-ng://…")
+    .option("--nix-cache-key <file>", "sign what is pushed with this secret key (a file that its owner alone can read)")
+    .option("--nix-cache-required", "give a job back when its outputs cannot be pushed")
     .option("--health <address>", "serve /livez, /readyz, /metrics and /status.json at 127.0.0.1:PORT or a unix socket")
     .option("--disk-floor-bytes <bytes>", "ask for no work with less free space (default: 512 MiB)", wholeNumber(0))
     .option("--once", "leave after one run");

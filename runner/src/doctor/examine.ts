@@ -17,6 +17,7 @@ import { findExecutable } from "../executable.ts";
 import { probeIsolation } from "../isolation.ts";
 import { loadKey } from "../key.ts";
 import { machineTools, nixSettings } from "../machine.ts";
+import { cacheKeyFault } from "../nix/cache.ts";
 import { probeNix } from "../nix/probe.ts";
 import { readPrivateFile } from "../private-file.ts";
 import { openAgentSigner } from "../register.ts";
@@ -119,17 +120,30 @@ async function ownSigner(config: RunnerConfig): Promise<Signer | null> {
 
 async function examineKeys(config: RunnerConfig, folders: RunnerFolders): Promise<Check[]> {
   const identity = await readPrivateFile(folders.secrets.identity);
-  const forSecrets = judgeKeyFile("age key", folders.secrets.identity, identity.ok ? null : identity);
+  const forSecrets = [
+    judgeKeyFile("age key", folders.secrets.identity, identity.ok ? null : identity),
+    ...(await examineCacheKey(config)),
+  ];
   if (config.agentKey === undefined) {
     const key = await loadKey(folders.key);
-    return [judgeKeyFile("key", folders.key, key.ok ? null : key), forSecrets];
+    return [judgeKeyFile("key", folders.key, key.ok ? null : key), ...forSecrets];
   }
   const opened = await openAgentSigner(config.agentKey).catch((error: unknown) => ({ refused: faultOf(error) }));
   const agent =
     "refused" in opened
       ? bad("ssh-agent", opened.refused, "Start the agent, `ssh-add` the key, and set SSH_AUTH_SOCK for the runner.")
       : good("ssh-agent", `has ${config.agentKey}`);
-  return [agent, forSecrets];
+  return [agent, ...forSecrets];
+}
+
+async function examineCacheKey({ nixCacheKey: path }: RunnerConfig): Promise<Check[]> {
+  if (path === undefined) return [];
+  const fault = await cacheKeyFault(path, process.env["CREDENTIALS_DIRECTORY"]);
+  return [
+    fault === null
+      ? good("cache key", path)
+      : bad("cache key", fault, "Mend or replace the file, or remove nixCacheKey."),
+  ];
 }
 
 async function examineDisk({ state, diskFloorBytes }: RunnerConfig): Promise<Check> {

@@ -68,7 +68,7 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
     finishedAt: new Date().toISOString(),
     survivors,
     redactions: secrets.counts(),
-    note: secrets.note(),
+    note: secrets.note() ?? end.note,
   };
   // Without this file the run counts as lost. The events come before it, where the disk takes them: whoever sees the end reads no further.
   await whenDiskTakes(() => {

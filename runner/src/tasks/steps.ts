@@ -6,17 +6,24 @@ import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 // A supervisor that waits holds memory and one that starts is waited for: what only some tasks need is loaded when one does.
 const loadTaskFile = () => import("../task-file.ts");
 const loadNixBuild = () => import("./nix-build.ts");
+const loadPush = () => import("./push-outputs.ts");
 
 /**
  * Loads what a task may need in any of its steps. At the beginning, because an update may replace the files of this program while a long run is
  * at work, and a process must not be of two versions.
  */
 export async function loadTask({ kind }: Task): Promise<void> {
-  if (kind !== "shell") await Promise.all([loadTaskFile(), loadNixBuild()]);
+  if (kind !== "shell") await Promise.all([loadTaskFile(), loadNixBuild(), loadPush()]);
 }
 
-/** Runs a job's task: itself, or the steps that its repository describes, in order, until one does not succeed. */
+/** Runs a job's task, and pushes what it has built where the runner's owner wants it. */
 export async function runSteps(context: TaskContext, task: Task): Promise<TaskEnd> {
+  const end = await runAll(context, task);
+  return end.targets.length === 0 ? end : (await loadPush()).pushOutputs(context, end);
+}
+
+/** Itself, or the steps that its repository describes, in order, until one does not succeed. */
+async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
   const { readRepositorySteps } = await loadTaskFile();
   const read = await readRepositorySteps(context.workspace.checkout, task.task);

@@ -34,7 +34,14 @@ export type TaskContext = {
 export type BuiltTarget = { attribute: string; drv: string; outputs: Output[] };
 
 /** How a task ended. */
-export type TaskEnd = { outcome: Outcome; exitCode: number | null; reason: Reason | null; targets: BuiltTarget[] };
+export type TaskEnd = {
+  outcome: Outcome;
+  exitCode: number | null;
+  reason: Reason | null;
+  targets: BuiltTarget[];
+  /** What the runner's owner should know, and nobody else. */
+  note?: string;
+};
 
 /** An end without outputs. */
 export function ended(outcome: Outcome, exitCode: number | null, reason: Reason | null): TaskEnd {
