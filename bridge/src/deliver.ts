@@ -113,3 +113,25 @@ function unreachable(url: string, error: unknown): Problem {
     next: "Check that the broker runs.",
   };
 }
+
+/** What a person reads of the end of a delivery: a line per job, or one line that says why there is none. `kept` says when it is tried again. */
+export function describeEnd(label: string, result: DeliveryEnd, { target }: QueuedDelivery, kept: string): string[] {
+  switch (result.end) {
+    case "delivered":
+      return describeDelivery(label, result.delivery, target.url);
+    case "refused":
+      return [`${label}: refused by ${target.url}: ${result.detail}`];
+    case "expired":
+      return [`${label}: given up: ${result.detail}`];
+    case "kept":
+      return [`${label}: ${kept}: ${result.detail}`];
+  }
+}
+
+function describeDelivery(label: string, { results, state }: DeliveryView, url: string): string[] {
+  const made = results.filter(({ deployment }) => deployment !== null);
+  if (made.length === 0) return [`${label} → no job: ${results.map(({ detail }) => detail).join("; ") || state}`];
+  return made.map(({ deployment, job, detail }) =>
+    job === null ? `${label} → ${deployment}: ${detail}` : `${label} → job ${job} queued: ${url}/j/${job}`,
+  );
+}

@@ -1,6 +1,13 @@
+export { type BridgeDeps, type Explained, type RunningBridge, startBridge } from "./bridge.ts";
 export { type HookConfig, hookConfigSchema, readHookConfig } from "./config.ts";
+export { judge, type Selection, type Told, type Verdict } from "./core/judge.ts";
+export { type Move, movesSince, type Seen, seenNext } from "./core/moves.ts";
+export { type News, readNews } from "./core/news.ts";
+export { type Courier, createCourier, labelOf } from "./courier.ts";
 export { deliver, type DeliverDeps, type DeliveryEnd } from "./deliver.ts";
 export { loadSigner } from "./key.ts";
+export { type Finding, type Look } from "./look.ts";
+export { type BridgeOptions, bridgeOptionsSchema, type BridgeSettings } from "./options.ts";
 export { audienceOf, isDeletion, parseRefUpdate, type PushOrigin, pushOf, type RefUpdate } from "./push.ts";
 export { type DeliveryQueue, openQueue, QUEUE_LIMIT_COUNT, type QueuedDelivery, type Target } from "./queue.ts";
 export { receivePush, type ReceiveDeps } from "./receive.ts";

@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { accepted, refused, type Result } from "@plumule/protocol";
 import * as z from "zod";
+import { writeDurably } from "./durable-file.ts";
 
 /** Where a delivery goes. */
 const targetSchema = z.object({ url: z.url(), namespace: z.string(), hook: z.string() });
@@ -17,9 +18,11 @@ export type QueuedDelivery = z.output<typeof queuedSchema>;
 
 /** Deliveries that survive a crash and a broker that is away, oldest first. */
 export interface DeliveryQueue {
-  /** Writes a delivery to disk before anything is sent. Refused when the queue is full. */
-  add(target: Target, body: string, now: Date): Promise<Result<QueuedDelivery, "queue-full">>;
+  /** Writes a delivery to disk before anything is sent. With an `id` of one that waits already that one stays as it is. Refused when the queue is full. */
+  add(target: Target, body: string, now: Date, id?: string): Promise<Result<QueuedDelivery, "queue-full">>;
   list(): Promise<QueuedDelivery[]>;
+  /** How many wait. */
+  count(): Promise<number>;
   /** A number for the next push: the time in ms, but always greater than the one before it, also when the clock was set back. */
   nextNumber(now: Date): Promise<number>;
   /** The delivery was answered for good: it is never sent again. */
@@ -29,21 +32,25 @@ export interface DeliveryQueue {
 /** A broker that is away for long must not fill the disk of the repository's host. */
 export const QUEUE_LIMIT_COUNT = 1_000;
 
-/** A queue with one file per delivery in `folder`, which is made, private to the user. Files that cannot be read are set aside as `.unreadable`. */
-export async function openQueue(folder: string): Promise<DeliveryQueue> {
+/**
+ * A queue with one file per delivery in `folder`, which is made, private to the user. Files that cannot be read are set aside as `.unreadable`.
+ * It takes at most `limitCount`.
+ */
+export async function openQueue(folder: string, limitCount: number = QUEUE_LIMIT_COUNT): Promise<DeliveryQueue> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const names = async (): Promise<string[]> =>
     (await readdir(folder)).filter((name) => name.endsWith(".json")).toSorted();
   let lastAt = 0;
   return {
-    async add(target, body, now) {
+    async add(target, body, now, givenId) {
+      const waiting = givenId === undefined ? null : await readQueued(join(folder, `${givenId}.json`));
+      if (waiting !== null) return accepted(waiting);
       const waitingCount = (await names()).length;
-      if (waitingCount >= QUEUE_LIMIT_COUNT)
-        return refused("queue-full", `${waitingCount} deliveries wait in ${folder}`);
-      // Time first, in digits of equal number and never twice, so that the order of names is the order of pushes.
+      if (waitingCount >= limitCount) return refused("queue-full", `${waitingCount} deliveries wait in ${folder}`);
+      // Never the same time twice, so that the order of times is the order of pushes; in a name in digits of equal number.
       lastAt = Math.max(now.getTime(), lastAt + 1);
-      const id = `push_${String(lastAt).padStart(15, "0")}_${randomUUID()}`;
-      const queued = { id, createdAt: now.toISOString(), target, body };
+      const id = givenId ?? `push_${String(lastAt).padStart(15, "0")}_${randomUUID()}`;
+      const queued = { id, createdAt: new Date(lastAt).toISOString(), target, body };
       await writeDurably(folder, `${id}.json`, JSON.stringify(queued));
       return accepted(queued);
     },
@@ -60,7 +67,10 @@ export async function openQueue(folder: string): Promise<DeliveryQueue> {
         const queued = await readQueued(join(folder, name));
         if (queued !== null) found.push(queued);
       }
-      return found;
+      return found.toSorted((one, other) => Date.parse(one.createdAt) - Date.parse(other.createdAt));
+    },
+    async count() {
+      return (await names()).length;
     },
     async settle(id) {
       await rm(join(folder, `${id}.json`), { force: true });
@@ -86,25 +96,5 @@ function parse(text: string): unknown {
     return JSON.parse(text);
   } catch {
     return undefined;
-  }
-}
-
-/** Written beside, fsynced, renamed, and the folder fsynced: after a crash the file is there whole or not at all. */
-async function writeDurably(folder: string, name: string, content: string): Promise<void> {
-  const path = join(folder, name);
-  const unfinished = `${path}.${randomUUID()}.unfinished`;
-  const file = await open(unfinished, "wx", 0o600);
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(unfinished, path);
-  const parent = await open(folder, "r");
-  try {
-    await parent.sync();
-  } finally {
-    await parent.close();
   }
 }

@@ -1,8 +1,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
-import type { DeliveryView } from "@plumule/protocol";
 import type { HookConfig } from "./config.ts";
-import { deliver, type DeliverDeps, type DeliveryEnd } from "./deliver.ts";
+import { deliver, type DeliverDeps, describeEnd } from "./deliver.ts";
 import { audienceOf, isDeletion, parseRefUpdate, pushOf, type RefUpdate } from "./push.ts";
 import { type DeliveryQueue, type QueuedDelivery } from "./queue.ts";
 
@@ -41,8 +40,8 @@ export async function receivePush(
     const budgetMs = Math.max(until - deps.now().getTime(), 0);
     const result = await deliver(queued, { ...deps, budgetMs });
     if (result.end !== "kept") await deps.queue.settle(queued.id);
-    for (const line of describe(labels.get(queued.id) ?? `an earlier push (${queued.createdAt})`, result, queued))
-      deps.say(line);
+    const label = labels.get(queued.id) ?? `an earlier push (${queued.createdAt})`;
+    for (const line of describeEnd(label, result, queued, "kept for the next push")) deps.say(line);
   }
 }
 
@@ -75,26 +74,4 @@ async function subjectOf(gitDirectory: string, commit: string): Promise<string |
 
 function labelOf(update: RefUpdate): string {
   return isDeletion(update) ? `${update.ref} deleted` : `${update.ref} ${update.after.slice(0, 7)}`;
-}
-
-/** What the person who pushed reads: a line per job, or one line that says why there is none. */
-function describe(label: string, result: DeliveryEnd, { target }: QueuedDelivery): string[] {
-  switch (result.end) {
-    case "delivered":
-      return describeDelivery(label, result.delivery, target.url);
-    case "refused":
-      return [`${label}: refused by ${target.url}: ${result.detail}`];
-    case "expired":
-      return [`${label}: given up: ${result.detail}`];
-    case "kept":
-      return [`${label}: kept for the next push: ${result.detail}`];
-  }
-}
-
-function describeDelivery(label: string, { results, state }: DeliveryView, url: string): string[] {
-  const made = results.filter(({ deployment }) => deployment !== null);
-  if (made.length === 0) return [`${label} → no job: ${results.map(({ detail }) => detail).join("; ") || state}`];
-  return made.map(({ deployment, job, detail }) =>
-    job === null ? `${label} → ${deployment}: ${detail}` : `${label} → job ${job} queued: ${url}/j/${job}`,
-  );
 }

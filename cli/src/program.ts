@@ -21,6 +21,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   },
   delete: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).deleteCommand() },
   runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
+  bridge: { group: "Machines and keys:", load: async () => (await import("./commands/bridge.ts")).bridgeCommand() },
   doctor: { group: "Machines and keys:", load: async () => (await import("./commands/doctor.ts")).doctorCommand() },
   key: { group: "Machines and keys:", load: async () => (await import("./commands/key.ts")).keyCommand() },
   secret: { group: "Machines and keys:", load: async () => (await import("./commands/secret.ts")).secretCommand() },

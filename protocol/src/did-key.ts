@@ -12,10 +12,15 @@ const ED25519_PREFIX = "ed01";
  */
 export function didKeyOf(publicKey: Uint8Array): string {
   if (publicKey.length !== 32) throw new RangeError("an Ed25519 public key has 32 bytes");
-  let rest = BigInt(`0x${ED25519_PREFIX}${toHex(publicKey)}`);
+  return `did:key:z${encodeBase58(`${ED25519_PREFIX}${toHex(publicKey)}`)}`;
+}
+
+/** Base58btc of bytes in hex. A leading zero byte is the digit `1`. */
+export function encodeBase58(hex: string): string {
   let digits = "";
-  for (; rest > 0n; rest /= 58n) digits = ALPHABET[Number(rest % 58n)] + digits;
-  return `did:key:z${digits}`;
+  for (let rest = BigInt(`0x${hex}`); rest > 0n; rest /= 58n) digits = ALPHABET[Number(rest % 58n)] + digits;
+  const zeros = /^(?:00)*/.exec(hex)?.[0].length ?? 0;
+  return "1".repeat(zeros / 2) + digits;
 }
 
 /**

@@ -50,3 +50,4 @@ export * from "./webhook.ts";
 export * from "./challenge.ts";
 export * from "./secrets.ts";
 export * from "./foreign-push.ts";
+export * from "./radicle.ts";

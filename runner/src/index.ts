@@ -6,6 +6,7 @@ export { tellSystemd } from "./health/notify.ts";
 export { createKey, loadKey } from "./key.ts";
 export { privateStore, probeNix } from "./nix/probe.ts";
 export { encodeNixPublicKey, nixKeyName } from "./nix/signature.ts";
+export { openAgentSigner } from "./register.ts";
 export { type RunnerEnvironment, type RunningRunner, startRunner } from "./runner.ts";
 export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
 export { lockState, type StateLock } from "./state-lock.ts";

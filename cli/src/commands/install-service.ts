@@ -6,7 +6,7 @@ import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, misuse } from "../failure.ts";
 import { paint } from "../print.ts";
-import { launchdPlist, systemdUnit } from "../service/units.ts";
+import { bridgeUnit, launchdPlist, systemdUnit } from "../service/units.ts";
 
 type ServiceFlags = { kind: "systemd" | "launchd"; user: string; config: string; registration: string; write?: true };
 
@@ -33,13 +33,58 @@ export function installServiceCommand(): Command {
     .action(act(install));
 }
 
+/** `plumule bridge install-service`: what stands after `--` are the flags of `plumule bridge start`. */
+export function bridgeServiceCommand(): Command {
+  return new Command("install-service")
+    .summary("print, or write, the unit with which systemd starts the bridge")
+    .usage("[options] -- --url URL --namespace NAME [flags of `plumule bridge start`]")
+    .argument("<flags...>", "the flags of `plumule bridge start`, after --")
+    .option("--user <name>", "whom it runs as: the user of the node", "radicle")
+    .option("--write", "write it where systemd looks, which needs root")
+    .action(act(installBridge));
+}
+
+async function installBridge(
+  { terminal }: Context,
+  flags: readonly string[],
+  { user, write }: Pick<ServiceFlags, "user" | "write">,
+): Promise<ExitCode | Failure> {
+  if (/[^\w.-]/.test(user)) return misuse(`${user} is no name of a user`, "Name the user of the node.");
+  const text = bridgeUnit({ command: commandHere(), flags, user });
+  const next = "systemctl daemon-reload && systemctl enable --now plumule-bridge";
+  return printOrWrite(terminal, text, write === true ? "/etc/systemd/system/plumule-bridge.service" : null, next);
+}
+
+/** The very files that run now: a service has no PATH to find others by. */
+function commandHere(): string[] {
+  return [process.execPath, realpathSync(process.argv[1] ?? "")];
+}
+
+async function printOrWrite(
+  terminal: Context["terminal"],
+  text: string,
+  path: string | null,
+  next: string,
+): Promise<ExitCode | Failure> {
+  if (path === null) {
+    terminal.write(text);
+    return EXIT.ok;
+  }
+  try {
+    await writeFile(path, text, { mode: 0o644 });
+  } catch (error) {
+    return misuse(`${path} cannot be written: ${String(error)}`, "Run it as root, or leave --write away.");
+  }
+  terminal.note(`${paint.good("✓")} ${path}  ${paint.quiet(`→ ${next}`)}`);
+  return EXIT.ok;
+}
+
 async function install(
   { terminal, cwd }: Context,
   { kind, write, ...flags }: ServiceFlags,
 ): Promise<ExitCode | Failure> {
   const plan = {
-    // The very files that run now: a service has no PATH to find others by.
-    command: [process.execPath, realpathSync(process.argv[1] ?? "")],
+    command: commandHere(),
     user: flags.user,
     config: resolve(cwd, flags.config),
     registration: resolve(cwd, flags.registration),
@@ -47,15 +92,5 @@ async function install(
   if (/[\s:]/.test(plan.registration) || /[^\w.-]/.test(plan.user))
     return misuse("A user or path has a character that no service file takes", "Choose another name without spaces.");
   const text = kind === "systemd" ? systemdUnit(plan) : launchdPlist(plan);
-  if (write === undefined) {
-    terminal.write(text);
-    return EXIT.ok;
-  }
-  try {
-    await writeFile(PLACES[kind], text, { mode: 0o644 });
-  } catch (error) {
-    return misuse(`${PLACES[kind]} cannot be written: ${String(error)}`, "Run it as root, or leave --write away.");
-  }
-  terminal.note(`${paint.good("✓")} ${PLACES[kind]}  ${paint.quiet(`→ ${NEXT[kind]}`)}`);
-  return EXIT.ok;
+  return printOrWrite(terminal, text, write === true ? PLACES[kind] : null, NEXT[kind]);
 }

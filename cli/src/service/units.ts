@@ -38,6 +38,36 @@ WantedBy=multi-user.target
 `;
 }
 
+/** What the service of a bridge is made from: the command that starts plumule, the words after `bridge start`, and whom it runs as. */
+export type BridgePlan = { command: readonly string[]; flags: readonly string[]; user: string };
+
+/** A unit of systemd for a bridge. It waits for the node by itself, and nothing is lost while it does not run. */
+export function bridgeUnit({ command, flags, user }: BridgePlan): string {
+  const start = [...command, "bridge", "start", ...flags, "--state", "/var/lib/plumule-bridge"];
+  return `[Unit]
+Description=plumule bridge
+Wants=network-online.target
+After=network-online.target radicle-node.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+User=${user}
+StateDirectory=plumule-bridge
+StateDirectoryMode=0700
+ExecStart=${start.map(systemdWord).join(" ")}
+Restart=on-failure
+RestartSec=5
+RestartPreventExitStatus=2 5
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
 /** A word of a command line as systemd reads it: specifiers and variables stay text. */
 function systemdWord(word: string): string {
   const plain = word.replaceAll("%", "%%").replaceAll("$", "$$$$");

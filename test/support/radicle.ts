@@ -1,0 +1,186 @@
+import { execFileSync } from "node:child_process";
+import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { once } from "node:events";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { didKeyOf, repositoryIdOf } from "@plumule/protocol";
+
+/** Somebody with a Radicle key. */
+export type Person = { did: string; node: string; privateKey: KeyObject };
+
+/** Makes somebody. */
+export function newPerson(): Person {
+  const { privateKey, publicKey } = generateKeyPairSync("ed25519");
+  const { x } = publicKey.export({ format: "jwk" });
+  const did = didKeyOf(new Uint8Array(Buffer.from(x ?? "", "base64url")));
+  return { did, node: did.slice("did:key:".length), privateKey };
+}
+
+/** How a repository is made. */
+export type RepositoryKind = { delegates: readonly Person[]; allow?: readonly Person[] };
+
+/**
+ * A repository in a node's storage, in Radicle's layout, made by plain git: identity document, namespaces, signed refs with real signatures as
+ * Radicle 1.7 writes them, and patches as collaborative objects.
+ */
+export class StorageRepository {
+  readonly folder: string;
+  readonly id: string;
+  readonly #root: string;
+  /** When the next thing happens, s since 1970: the clock of everybody who signs. */
+  seconds = Math.floor(Date.now() / 1_000);
+
+  constructor(radHome: string, { delegates, allow }: RepositoryKind) {
+    const draft = join(radHome, "storage/draft");
+    mkdirSync(draft, { recursive: true });
+    execFileSync("git", ["init", "--quiet", "--bare", "--initial-branch=main", draft]);
+    this.folder = draft;
+    const document = JSON.stringify({
+      delegates: delegates.map(({ did }) => did),
+      payload: { "xyz.radicle.project": { defaultBranch: "main", description: "", name: "r" } },
+      threshold: 1,
+      ...(allow === undefined ? {} : { visibility: { type: "private", allow: allow.map(({ did }) => did) } }),
+    });
+    const blob = this.#blob(document);
+    this.id = repositoryIdOf(blob);
+    const embeds = this.#tree([["blob", blob, "radicle.json"]]);
+    this.#root = this.#commit(this.#tree([["tree", embeds, "embeds"]]), [], "Initialize identity");
+    this.folder = join(radHome, "storage", this.id);
+    execFileSync("mv", [draft, this.folder]);
+    this.git("update-ref", "refs/rad/id", this.#root);
+  }
+
+  /** Runs git in the storage. */
+  git(...args: string[]): string {
+    return this.#git(args);
+  }
+
+  /** A commit of its own tree, by nobody in particular. */
+  commit(message: string, parents: readonly string[] = []): string {
+    return this.#commit(this.#tree([["blob", this.#blob(message), "file"]]), parents, message);
+  }
+
+  /** An annotated tag: an object that leads to a commit. */
+  tagObject(name: string, commit: string): string {
+    const text = `object ${commit}\ntype commit\ntag ${name}\ntagger a <a@example.org> ${this.seconds} +0000\n\n${name}\n`;
+    return this.#git(["hash-object", "-w", "-t", "tag", "--stdin"], text);
+  }
+
+  /** Moves refs of somebody, null removes one, and signs what stands there then, as `git push rad` and a fetch both leave it. Answers the commit of the signed refs. */
+  push({ node, privateKey }: Person, refs: Readonly<Record<string, string | null>>): string {
+    const prefix = `refs/namespaces/${node}/`;
+    for (const [ref, oid] of Object.entries(refs))
+      this.git("update-ref", ...(oid === null ? ["-d", `${prefix}${ref}`] : [`${prefix}${ref}`, oid]));
+    const sigrefs = `${prefix}refs/rad/sigrefs`;
+    const [parent] = this.git("for-each-ref", "--format=%(objectname)", sigrefs).split("\n").filter(Boolean);
+    const lines = this.git("for-each-ref", "--format=%(objectname) %(refname)", prefix)
+      .split("\n")
+      .filter((line) => line !== "" && !line.endsWith(sigrefs))
+      .map((line) => line.replace(prefix, ""));
+    lines.push(`${this.#root} refs/rad/root`, ...(parent === undefined ? [] : [`${parent} refs/rad/sigrefs-parent`]));
+    const byName = lines.toSorted((one, other) => (one.split(" ")[1]! < other.split(" ")[1]! ? -1 : 1));
+    return this.signRefs(node, privateKey, `${byName.join("\n")}\n`, parent);
+  }
+
+  /** Writes signed refs of these very bytes. */
+  signRefs(node: string, key: KeyObject, text: string, parent: string | undefined): string {
+    const tree = this.#tree([
+      ["blob", this.#blob(text), "refs"],
+      ["blob", this.#blob(sign(null, Buffer.from(text), key)), "signature"],
+    ]);
+    const at = this.#commit(tree, parent === undefined ? [] : [parent], "Update signed refs");
+    this.git("update-ref", `refs/namespaces/${node}/refs/rad/sigrefs`, at);
+    return at;
+  }
+
+  /** Moves a ref of the repository itself; null removes it. */
+  setCanonical(ref: string, oid: string | null): void {
+    this.git("update-ref", ...(oid === null ? ["-d", ref] : [ref, oid]));
+  }
+
+  /** An operation of a patch: a commit with its actions and trailers, after earlier operations. */
+  patchOperation(actions: readonly object[], earlier: readonly string[], related: readonly string[]): string {
+    const manifest = JSON.stringify({ typeName: "xyz.radicle.patch", version: 1 });
+    const entries = actions.map((action, at) => ["blob", this.#blob(JSON.stringify(action)), String(at)] as const);
+    const tree = this.#tree([...entries, ["blob", this.#blob(manifest), "manifest"]]);
+    const trailers = [...related.map((oid) => `Rad-Related: ${oid}`), `Rad-Resource: ${this.#root}`].join("\n");
+    return this.#commit(tree, [...earlier, ...related, this.#root], `Operation\n\n${trailers}`);
+  }
+
+  #blob(content: string | Buffer): string {
+    return this.#git(["hash-object", "-w", "--stdin"], content);
+  }
+
+  #tree(entries: readonly (readonly [string, string, string])[]): string {
+    const lines = entries.map(
+      ([type, oid, name]) => `${type === "tree" ? "040000" : "100644"} ${type} ${oid}\t${name}`,
+    );
+    return this.#git(["mktree"], `${lines.join("\n")}\n`);
+  }
+
+  #commit(tree: string, parents: readonly string[], message: string): string {
+    return this.#git(["commit-tree", tree, ...parents.flatMap((parent) => ["-p", parent])], message);
+  }
+
+  #git(args: readonly string[], input: string | Buffer = ""): string {
+    const who = (role: string): Record<string, string> => ({
+      [`GIT_${role}_NAME`]: "a",
+      [`GIT_${role}_EMAIL`]: "a@example.org",
+      [`GIT_${role}_DATE`]: `${this.seconds} +0000`,
+    });
+    const env = { PATH: process.env["PATH"], GIT_CONFIG_NOSYSTEM: "1", ...who("AUTHOR"), ...who("COMMITTER") };
+    return execFileSync("git", ["--git-dir", this.folder, ...args], { env, input, encoding: "utf8" }).trim();
+  }
+}
+
+/** A node's control socket: it says what it is told to say. */
+export class ControlSocket {
+  readonly path: string;
+  /** What subscribers have written. */
+  readonly commands: string[] = [];
+  readonly #sockets = new Set<Socket>();
+  #server: Server | null = null;
+
+  constructor(radHome: string) {
+    mkdirSync(join(radHome, "node"), { recursive: true });
+    this.path = join(radHome, "node/control.sock");
+  }
+
+  /** The node starts. */
+  async open(): Promise<void> {
+    this.#server = createServer((socket) => {
+      this.#sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => this.#sockets.delete(socket));
+      socket.on("data", (chunk) => this.commands.push(...chunk.toString().split("\n").filter(Boolean)));
+    }).listen(this.path);
+    await once(this.#server, "listening");
+  }
+
+  /** Says a line to every subscriber. */
+  say(event: object | string): void {
+    for (const socket of this.#sockets) socket.write(`${typeof event === "string" ? event : JSON.stringify(event)}\n`);
+  }
+
+  /** Drops every subscriber, as a node does with one whose channel is full. */
+  drop(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /** The node stops. */
+  async close(): Promise<void> {
+    const server = this.#server;
+    this.#server = null;
+    if (server === null) return;
+    const closed = once(server, "close");
+    server.close();
+    this.drop();
+    await closed;
+  }
+}
+
+/** Writes a key file as `rad auth` with an empty passphrase does. */
+export function writeKey(path: string, { privateKey }: Person): void {
+  writeFileSync(path, privateKey.export({ type: "pkcs8", format: "pem" }), { mode: 0o600 });
+}
