@@ -20,6 +20,7 @@ import { eachFrame, fill, fillList, h } from "./dom.ts";
 import { jobDetails, nameOf } from "./job-view.ts";
 import { createLockBook } from "./lock-book.ts";
 import { type LogView, showLog } from "./log-view.ts";
+import { runnerComparison } from "./runner-comparison.ts";
 import type { Session } from "./session.ts";
 import { createVoteBook } from "./votes.ts";
 import { clock, deploymentPath, jobPath, pill } from "./words.ts";
@@ -55,6 +56,7 @@ export function showDeployment(
   const graphs = createGraphs(session, signal, () => draw());
   const votes = createVoteBook(session, signal, () => draw());
   const locks = createLockBook(session, signal, () => draw());
+  const comparison = runnerComparison(session, signal);
   let state: WatchState = initialWatch();
 
   const draw = eachFrame(() => {
@@ -73,6 +75,7 @@ export function showDeployment(
     if (job === null) return;
     document.title = `${job.state} · ${deployment}`;
     details.show(locks.of(job), graphs.of(job, state), votes.of(job), runners);
+    comparison.show(job);
     log.show(job.run);
   });
   const learnRunners = async (): Promise<void> => {
@@ -110,6 +113,7 @@ export function showDeployment(
     back,
     h("header", { class: "top" }, title, chip.element),
     details.element,
+    comparison.element,
     log.element,
     h("section", {}, h("h2", {}, "Jobs"), jobs),
   );

@@ -12,6 +12,7 @@ import type {
   HeartbeatBody,
   JobDetail,
   JobId,
+  JobMatch,
   JobView,
   Offer,
   Refusal,
@@ -77,6 +78,8 @@ export type DeploymentCalls = {
   }): Promise<JobView | Refusal>;
   rerun(call: { actor: Actor; job: JobId; guard: Guard }): Promise<SubmitAnswer | Refusal>;
   job(id: JobId): Promise<JobDetail | Refusal>;
+  /** Why the job and the runners of the namespace, or one of them, do not meet: the nearest `limit`. */
+  match(call: { job: JobId; runner: RunnerId | null; limit: number }): Promise<JobMatch | Refusal>;
   run(id: RunId): Promise<RunView | Refusal>;
   derivations(job: JobId): Promise<{ nodes: Derivation[]; edges: [string, string][] } | Refusal>;
   statements(job: JobId): Promise<WireEnvelope[] | Refusal>;

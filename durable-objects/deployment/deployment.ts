@@ -13,6 +13,7 @@ import {
   type HeartbeatAnswer,
   type JobDetail,
   type JobId,
+  type JobMatch,
   type JobView,
   type LockWait,
   type Refusal,
@@ -32,6 +33,8 @@ import { poolOf } from "./core/model.ts";
 import { noteWaiting } from "./core/pool-news.ts";
 import { offerable } from "./core/tickets.ts";
 import { fire, type Timer, timers } from "./core/timers.ts";
+import { type ListRunners, matchJob } from "./matches.ts";
+import { namespaceObject } from "../shared/names.ts";
 import { Decisions } from "./decisions.ts";
 import { BROKER } from "./ledger.ts";
 import { MIGRATIONS } from "./migrations.ts";
@@ -129,6 +132,16 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     const lock = await locks.ask(id);
     const detail = answers.job(id, ledger.moment(BROKER).now);
     return isRefusal(detail) || lock === null ? detail : withLock(detail, lock);
+  }
+
+  async match({ job: id, runner, limit }: CallOf<"match">): Promise<JobMatch | Refusal> {
+    const opened = this.#existing();
+    if (isRefusal(opened)) return opened;
+    const detail = await this.job(id);
+    if (isRefusal(detail)) return detail;
+    const { namespace } = this.#identity;
+    const listRunners: ListRunners = (call) => namespaceObject(this.env, namespace).listRunners(call);
+    return matchJob({ view: detail.job, runner, limit }, opened.parts.answers, listRunners, Date.now());
   }
 
   async run(id: RunId): Promise<RunView | Refusal> {

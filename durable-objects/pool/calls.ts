@@ -9,10 +9,10 @@ import type {
   Priority,
   QueueView,
   Refusal,
-  Requires,
   RunnerId,
   RunnerOrder,
   Waiting,
+  Wants,
 } from "@plumule/protocol";
 
 /**
@@ -20,10 +20,9 @@ import type {
  * runners that were stored before versions were kept have none, and count as the first. `runners`: only these, because its secrets are sealed to them, or because a
  * quorum counts no other votes. `except`: none of these, because they have a part in its quorum already.
  */
-export type Needs = Requires & { protocol?: number; runners?: readonly RunnerId[]; except?: readonly RunnerId[] };
+export type Needs = Wants & { runners?: readonly RunnerId[]; except?: readonly RunnerId[] };
 
-/** What a runner offers, with the version of the wire that it speaks. */
-export type Ability = Offer & { protocol?: number };
+export type { Ability } from "@plumule/protocol";
 
 /**
  * A job's entry in a pool. `number` is the deployment's epoch of the ticket: a higher one replaces a lower one, a lower one is stale.

@@ -9,6 +9,7 @@ export * from "./locks.ts";
 export * from "./submit.ts";
 export * from "./job.ts";
 export * from "./run.ts";
+export * from "./match.ts";
 export * from "./events.ts";
 export * from "./stream.ts";
 export * from "./access.ts";

@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { appendFileSync, mkdirSync } from "node:fs";
 import { type Assignment, LIMITS } from "@plumule/protocol";
 import type { Admission } from "./admission/admission.ts";
 import type { Broker } from "./broker.ts";
@@ -90,12 +90,24 @@ export class AttendedRun {
     const { admission, supervisors } = this.#deps;
     this.#follow(waiting.supervisor);
     // An order to stop is read by the supervisor alone, so that it has to begin then.
-    void admission.admit(this.assignment, this.#hurry.signal).then(() => {
-      if (this.#isOver) return admission.ended(this.assignment.run, false);
-      admission.begun(this.assignment, waiting.supervisor.pid);
-      waiting.begin(orderOf(this.#deps, this.assignment));
-    });
+    void admission
+      .admit(this.assignment, this.#hurry.signal, () => this.#sayThatItWaits())
+      .then(() => {
+        if (this.#isOver) return admission.ended(this.assignment.run, false);
+        admission.begun(this.assignment, waiting.supervisor.pid);
+        waiting.begin(orderOf(this.#deps, this.assignment));
+      });
     supervisors.refill();
+  }
+
+  /** Begins the log, which the supervisor goes on with: whoever looks at the run sees why nothing happens. */
+  #sayThatItWaits(): void {
+    const line = "[plumule] waits until there is memory for this run beside the others on its machine\n";
+    try {
+      appendFileSync(this.#files.log, line, { mode: 0o600 });
+    } catch (error) {
+      this.#deps.say(`run ${this.assignment.run}: ${String(error)}`);
+    }
   }
 
   /** Follows a supervisor of an earlier process. */

@@ -17,6 +17,7 @@ import {
   LIMITS,
   listDeployments,
   listJobs,
+  matchJob,
   type Principal,
   type Refusal,
   rerunJob,
@@ -32,6 +33,9 @@ import { acceptedProtocol, guardOf } from "../guard.ts";
 import { audienceOf } from "../audience.ts";
 import { type Answer, type App, implement } from "../implement.ts";
 import { placeOfJob, placeOfRun, rememberPlace } from "../locate.ts";
+
+/** Runners that are told of beside a job, unless the caller says otherwise. */
+const MATCHES = 20;
 
 /** Deployments and their jobs: submit, read, list, act. */
 export function jobRoutes(app: App): void {
@@ -190,6 +194,15 @@ function readRoutes(app: App): void {
     if (isRefusal(detail)) return detail;
     const job = await withinSight(env, principal, detail.job);
     return ok({ ...detail, job, spec: readableIn(acceptedProtocol(request), detail.spec) });
+  });
+  implement(app, matchJob, async ({ params, query, principal, env }) => {
+    const place = await placeOfJob(env, params.ns, params.job, principal);
+    if (isRefusal(place)) return place;
+    // Which runners there are is the namespace's affair.
+    const beyond = confine(principal, null);
+    if (beyond !== null) return beyond;
+    const { runner = null, limit = MATCHES } = query;
+    return ok(await place.object.match({ job: params.job, runner, limit }));
   });
   implement(app, getDerivations, async ({ params, principal, env }) => {
     const place = await placeOfJob(env, params.ns, params.job, principal);

@@ -158,19 +158,16 @@ describe("watching", () => {
   it("ends with 124 when its time is over, and with 9 when no runner can do the job", async () => {
     const slow = await plumule("submit", "slow", "--shell", "sleep 30", "--wait", "--timeout", "1");
     expect([slow.code, slow.err]).toEqual([124, expect.stringContaining("the time is over")]);
-    const never = await plumule(
-      "submit",
-      "never",
-      "--shell",
-      "true",
-      "--system",
-      "riscv64-linux",
-      "--wait",
-      "--timeout",
-      "1",
-    );
+    const never = await plumule(..."submit never --shell true --system riscv64-linux --wait --timeout 1".split(" "));
     expect([never.code, never.out]).toEqual([9, expect.stringContaining("riscv64-linux")]);
-    expect((await plumule("why", "never")).out).toMatch(/nearest +\S+ lacks .*riscv64-linux/);
+    const why = await plumule("why", "never");
+    expect(why.out).toMatch(/nearest +\S+ lacks .*riscv64-linux/);
+    const name = /^ {2}(\S+) +lacks .*riscv64-linux/m.exec(why.out)?.[1] ?? "";
+    const compared = (await plumule("why", "never", "--runner", name)).out;
+    expect(compared).toMatch(
+      /✓ +connection +online[^]*✗ +system +riscv64-linux[^]* cannot take it[^]*--system riscv64/,
+    );
+    expect((await plumule("why", "never", "--runner", "nobody")).code).toBe(4);
     expect((await plumule("cancel", "slow", "never")).code).toBe(0);
   });
 

@@ -78,6 +78,18 @@ describe.skipIf(CHROMIUM === undefined)("the page in Chromium", () => {
     expect(complaints).toEqual([]);
   });
 
+  it("says of a job that waits what each runner lacks, label by label, when its reader asks", async () => {
+    const job = await broker.submit("arm", shell("true", { requires: { systems: ["riscv64-linux"] } }));
+    const page = await openWindow({ viewport: { width: 360, height: 700 } });
+    await page.goto(`${broker.url}/j/${job.id}${fragment()}`);
+    await page.getByText("Which runner could take it?").click();
+    await page.getByText("king lacks system riscv64-linux").click();
+    await page.getByRole("row", { name: "missing system riscv64-linux" }).waitFor();
+    await page.getByRole("row", { name: "enough connection online online" }).waitFor();
+    expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+    expect(complaints).toEqual([]);
+  });
+
   it("follows a job with its log to the end, and shows what a job wrote as text", async () => {
     const script = [
       "printf '\\033[31mred\\033[0m \\033]0;title\\007<b>bold</b> \\342\\200\\256evil\\n'",

@@ -90,7 +90,9 @@ describe("admission", () => {
     await admission.admit(runOf("one"), never);
     admission.begun(runOf("one"), 3);
     let begun = false;
-    const second = admission.admit(runOf("two"), never).then(() => (begun = true));
+    const onWait = vi.fn();
+    const second = admission.admit(runOf("two"), never, onWait).then(() => (begun = true));
+    expect(onWait).toHaveBeenCalledOnce();
     vi.advanceTimersByTime(2_000);
     await Promise.resolve();
     expect(begun).toBe(false);

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -77,6 +78,14 @@ describe("a supervisor", () => {
     const events = (await readBatches(files.events)).flatMap((batch) => batch.events);
     expect(events.map((event) => event.type === "phase" && event.phase)).toEqual(["setup", "building", "signing"]);
     expect(findTracked(run)).toEqual([]);
+  });
+
+  it("goes on with the log that its runner has begun", async () => {
+    writeFileSync(files.log, "[plumule] waits\n");
+    const end = await endOf(await begin(30_000, "echo hello"));
+    const whole = "[plumule] waits\nhello\n";
+    expect(log()).toBe(whole);
+    expect(end?.log).toMatchObject({ bytes: whole.length, sha256: createHash("sha256").update(whole).digest("hex") });
   });
 
   it("lets a run end as it ends when the disk takes none of its events", async () => {

@@ -74,7 +74,7 @@ export async function setDrained(
 }
 
 /** The runner that a name, a did:key or the beginning of its key means. */
-async function findRunner(connection: Connection, which: string): Promise<RunnerId | Failure> {
+export async function findRunner(connection: Connection, which: string): Promise<RunnerId | Failure> {
   const answer = await connection.ask(listRunners, { params: { ns: connection.ns }, query: { limit: 200 } });
   if (isFailure(answer)) return answer;
   const found = answer.body.items.filter(

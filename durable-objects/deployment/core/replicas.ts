@@ -1,4 +1,11 @@
-import { eligibleSigners, quorumPolicy, type Quorum, type QuorumView, type RunnerId } from "@plumule/protocol";
+import {
+  eligibleSigners,
+  type MatchedJob,
+  quorumPolicy,
+  type Quorum,
+  type QuorumView,
+  type RunnerId,
+} from "@plumule/protocol";
 import { type Brief, type Job, liveRuns, type QuorumRecord, type Run } from "./model.ts";
 
 /** A job of several replicas. */
@@ -27,21 +34,28 @@ export function votes(job: Job): Run[] {
 }
 
 /**
- * Who may get the job, or its next replica: of the runners that its secrets are sealed to and of those whose votes count, all but those that have
- * a part in it already, and their operators' other machines. A runner that lost its replica is only avoided, like that of any other job.
+ * Who has what to do with a job: the runners that its secrets are sealed to, those whose votes count, those of them whose operators have no part in
+ * its quorum yet, and those that have one. Null: it does not matter. A runner that lost its replica is only avoided, like that of any other job.
  */
-export function takersOf(job: Job): { runners: readonly RunnerId[] | null; except: readonly RunnerId[] } {
-  const able = job.brief.runners ?? null;
-  if (!isReplicated(job)) return { runners: able, except: [] };
+export function keysOf(job: Job): Pick<MatchedJob, "sealedTo" | "trusted" | "free" | "taken"> {
+  const sealedTo = job.brief.runners ?? null;
+  if (!isReplicated(job)) return { sealedTo, trusted: null, free: null, taken: [] };
   const { basis } = job.quorum;
   const taken = job.runs
     .filter(({ finishedAt, vote }) => finishedAt === null || vote !== undefined)
     .map(({ runner }) => runner);
-  if (basis.isDefault) return { runners: able, except: taken };
+  if (basis.isDefault) return { sealedTo, trusted: null, free: null, taken };
   const signers = eligibleSigners(quorumPolicy(basis, refOf(job.brief), job.brief.quorum), Date.parse(basis.at));
   const operators = new Set(signers.filter(({ key }) => taken.includes(key)).map(({ operator }) => operator));
   const free = signers.filter(({ operator }) => !operators.has(operator)).map(({ key }) => key);
-  return { runners: able === null ? free : free.filter((key) => able.includes(key)), except: taken };
+  return { sealedTo, trusted: signers.map(({ key }) => key), free, taken };
+}
+
+/** Who may get the job, or its next replica: only these, and none of those. */
+export function takersOf(job: Job): { runners: readonly RunnerId[] | null; except: readonly RunnerId[] } {
+  const { sealedTo, free, taken } = keysOf(job);
+  const both = sealedTo !== null && free !== null ? free.filter((key) => sealedTo.includes(key)) : (free ?? sealedTo);
+  return { runners: both, except: taken };
 }
 
 /** Whether this runner may get the job, or its next replica. */

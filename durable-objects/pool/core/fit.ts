@@ -1,4 +1,4 @@
-import { ISOLATION_LEVELS, UNNAMED_PROTOCOL } from "@plumule/protocol";
+import { abilityChecks, ISOLATION_LEVELS, lacksOf, UNNAMED_PROTOCOL } from "@plumule/protocol";
 import type { Offer, RunnerId } from "@plumule/protocol";
 import type { Ability, Needs } from "../calls.ts";
 
@@ -6,24 +6,13 @@ const level = (isolation: Offer["isolation"]): number => ISOLATION_LEVELS.indexO
 
 const spoken = ({ protocol }: Pick<Needs, "protocol">): number => protocol ?? UNNAMED_PROTOCOL;
 
-function missing(word: string, needed: readonly string[] | undefined, offered: readonly string[]): string[] {
-  return (needed ?? []).filter((name) => !offered.includes(name)).map((name) => `${word} ${name}`);
-}
-
 /**
  * What an offer lacks for a job's needs, in words that a person can act on: `system aarch64-linux`, `feature kvm`, `label host:king`,
  * `isolation bwrap (has process-group)`, `protocol 2 (has 1)`. Empty: it fits. Every named system, feature and label is needed; isolation and
  * protocol are least levels.
  */
 export function lacks(needs: Needs, offer: Ability): string[] {
-  const weaker = needs.isolation !== undefined && level(offer.isolation) < level(needs.isolation);
-  return [
-    ...missing("system", needs.systems, offer.systems),
-    ...missing("feature", needs.features, offer.features),
-    ...missing("label", needs.labels, offer.labels),
-    ...(weaker ? [`isolation ${needs.isolation} (has ${offer.isolation})`] : []),
-    ...(spoken(offer) < spoken(needs) ? [`protocol ${spoken(needs)} (has ${spoken(offer)})`] : []),
-  ];
+  return lacksOf({ checks: abilityChecks(needs, offer) });
 }
 
 /** True when an offer has everything that a job needs. */

@@ -19,6 +19,7 @@ import {
   runViewSchema,
 } from "../job.ts";
 import { signedApprovalSchema } from "../approval.ts";
+import { jobMatchSchema } from "../match.ts";
 import { submitBodySchema } from "../submit.ts";
 import { LIMITS } from "../limits.ts";
 import { pageOf } from "../namespace.ts";
@@ -170,6 +171,17 @@ export const getJob = endpoint({
   access: "read",
   params: job,
   answers: { 200: jobDetailSchema },
+  refusals: ["not-found", "gone"],
+});
+export const matchJob = endpoint({
+  name: "matchJob",
+  method: "get",
+  path: "/v1/:ns/jobs/:job/runners",
+  summary: "Why a job and each runner do not meet, label by label, the nearest runner first",
+  access: "read",
+  params: job,
+  query: z.strictObject({ runner: runnerIdSchema.optional(), limit }),
+  answers: { 200: jobMatchSchema },
   refusals: ["not-found", "gone"],
 });
 export const cancelJob = endpoint({

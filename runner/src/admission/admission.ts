@@ -40,14 +40,15 @@ export class Admission {
     this.#deps = deps;
   }
 
-  /** Resolves when the run may begin: when it fits, or when `hurry` is aborted. */
-  admit(run: AdmittedRun, hurry: AbortSignal): Promise<void> {
+  /** Resolves when the run may begin: when it fits, or when `hurry` is aborted. `onWait` is called at once when it does not fit now. */
+  admit(run: AdmittedRun, hurry: AbortSignal, onWait: () => void = () => {}): Promise<void> {
     if (hurry.aborted) return Promise.resolve();
     if (this.#waiting.length === 0 && this.#mayBegin(run)) {
       this.#coming.set(run.run, run);
       return Promise.resolve();
     }
     this.#deps.say(`run ${run.run}: waits until there is memory for it beside the others`);
+    onWait();
     this.#keepLooking();
     return new Promise((resolve) => {
       const begin = (): void => {
