@@ -52,7 +52,7 @@ export function showDeployment(
   const status = h("span");
   const jobs = h("ul", { class: "rows", "aria-label": "Jobs" });
   const log = logSlot(session, () => follower);
-  const runners = new Map<string, RunnerView>();
+  const runners = learnRunners(session, signal, () => draw());
   const graphs = createGraphs(session, signal, () => draw());
   const votes = createVoteBook(session, signal, () => draw());
   const locks = createLockBook(session, signal, () => draw());
@@ -78,12 +78,6 @@ export function showDeployment(
     comparison.show(job);
     log.show(job.run);
   });
-  const learnRunners = async (): Promise<void> => {
-    const answer = await call(session.client, listRunners, { params: { ns: session.ns }, signal });
-    if (answer.ok) for (const runner of answer.answer.body.items) runners.set(runner.id, runner);
-    draw();
-  };
-
   const follower = followDeployment(
     {
       open: streamOpener(session.client, WebSocket, { ns: session.ns, deployment }),
@@ -102,21 +96,31 @@ export function showDeployment(
     },
   );
   void follower.done.then((end) => end.ended === "refused" && chip.fail(`${end.detail} ${end.next}`));
-  void learnRunners().catch(() => undefined);
   document.addEventListener("keydown", (event) => onKey(event, log.toggleFollow), { signal });
 
   const title = h("h1", {}, h("a", { href: deploymentPath(deployment) }, deployment), " ", status);
-  const back = h("a", { class: "back", href: "/" }, "← All deployments");
   return h(
     "main",
     {},
-    back,
+    h("a", { class: "back", href: "/" }, "← All deployments"),
     h("header", { class: "top" }, title, chip.element),
     details.element,
     comparison.element,
     log.element,
     h("section", {}, h("h2", {}, "Jobs"), jobs),
   );
+}
+
+/** The runners by key, asked for once. */
+function learnRunners(session: Session, signal: AbortSignal, changed: () => void): ReadonlyMap<string, RunnerView> {
+  const runners = new Map<string, RunnerView>();
+  const learn = async (): Promise<void> => {
+    const answer = await call(session.client, listRunners, { params: { ns: session.ns }, signal });
+    if (answer.ok) for (const runner of answer.answer.body.items) runners.set(runner.id, runner);
+    changed();
+  };
+  void learn().catch(() => undefined);
+  return runners;
 }
 
 /** Where the log of the shown run is; another run has another log. */

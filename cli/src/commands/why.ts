@@ -55,7 +55,7 @@ async function why(
   const match = isOver || job.waiting === null ? null : await matchOf(connection, job.id);
   if (terminal.json) {
     const { state, phase, waiting, reason } = job;
-    terminal.data({ job: job.id, state, phase, waiting, reason, derivations: broken, ...(match ?? {}) });
+    terminal.data({ job: job.id, state, phase, waiting, reason, derivations: broken, ...match });
     return EXIT.ok;
   }
   for (const line of isOver ? endedLines(found, broken) : waitingLines(found)) terminal.out(line);
