@@ -213,6 +213,8 @@ export const LIMITS = {
   fencedWrites: 100,
   /** Repositories of one workspace: each is a mirror, a lock and a checkout. */
   workspaceRepositories: 32,
+  /** Changes that are listed of one workspace: a folder of dependencies fits. */
+  workspaceChanges: 200_000,
   /** Bytes of one file that is read from or written to a workspace through its provider, which holds it in memory. */
   workspaceFileBytes: 64 * 1024 * 1024,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */

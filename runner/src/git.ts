@@ -11,6 +11,14 @@ export interface UrlPolicy {
 export interface FetchUrl {
   url: string;
   protocol: "https" | "rad" | "file";
+  /** What its host may ask for. */
+  credential?: Credential;
+}
+
+/** A user name and password (or token) for one repository, apart from its URL. */
+export interface Credential {
+  username: string;
+  password: string;
 }
 
 /** How a git command ended. `detail` is the end of what git said, for a person. */
@@ -26,21 +34,22 @@ export interface GitRequest {
   from?: FetchUrl;
   timeoutMs: number;
   cancel?: AbortSignal;
+  /** Most bytes kept of each stream, from the end; 64 KiB unless given. */
+  outputBytes?: number;
 }
 
-/** Most bytes kept of each stream: git's answers here are ids and error messages. */
+/** Most bytes kept of each stream: git's answers here are ids and error messages, unless a call lists files. */
 const OUTPUT_BYTES = 64 * 1024;
 
 /**
  * Set for every call, so that neither a repository nor an account can make git run something: no hooks, no file-system
- * monitor, no credential helper, no submodules. LFS and other filters stay off because no configuration defines them.
+ * monitor, no credential helper but ours, no submodules. LFS and other filters stay off because no configuration defines them.
  * Mirrors lend their objects to checkouts, therefore nothing may ever be collected.
  */
 const CONFIG = [
   "core.hooksPath=/dev/null",
   "core.fsmonitor=false",
   "core.autocrlf=false",
-  "credential.helper=",
   "submodule.recurse=false",
   "fetch.recurseSubmodules=false",
   "gc.auto=0",
@@ -88,18 +97,25 @@ function admitLocal(url: string, policy: UrlPolicy): FetchUrl | { refused: strin
 }
 
 /** Runs git without a shell, prompts, hooks, or any configuration but the repository's own and that above. */
-export async function runGit({ args, cwd, from, timeoutMs, cancel }: GitRequest): Promise<GitResult> {
+export async function runGit({
+  args,
+  cwd,
+  from,
+  timeoutMs,
+  cancel,
+  outputBytes = OUTPUT_BYTES,
+}: GitRequest): Promise<GitResult> {
   const output = { stdout: "", stderr: "" };
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   const request: ProcessRequest = {
-    argv: ["git", ...CONFIG, ...args],
+    argv: ["git", ...CONFIG, ...(from?.credential === undefined ? ["-c", "credential.helper="] : []), ...args],
     cwd,
     env: gitEnvironment(from),
     level: "process-group",
     merged: false,
     onOutput: (chunk, stream) => {
       const name = stream === "stderr" ? "stderr" : "stdout";
-      output[name] = (output[name] + decoders[name].decode(chunk, { stream: true })).slice(-OUTPUT_BYTES);
+      output[name] = (output[name] + decoders[name].decode(chunk, { stream: true })).slice(-outputBytes);
     },
     graceMs: 2_000,
     limits: { runMs: timeoutMs },
@@ -111,6 +127,26 @@ export async function runGit({ args, cwd, from, timeoutMs, cancel }: GitRequest)
   const fallback =
     detail ?? (reason === "exit" ? `git ended with exit code ${exitCode}` : `git was stopped: ${reason}`);
   return { ok: false, reason, exitCode, detail: words === "" ? fallback : words };
+}
+
+/**
+ * Answers git's question for a credential (gitcredentials(7)) from the environment, which the processes of other users cannot read, so that it
+ * is in no argument, no URL and no file. git asks for the host of the URL alone, also after a redirect.
+ */
+const CREDENTIAL_HELPER = `!f() { test "$1" = get && printf 'username=%s\\npassword=%s\\n' "$PLUMULE_GIT_USERNAME" "$PLUMULE_GIT_PASSWORD"; }; f`;
+
+function credentialEnvironment({ url, credential }: FetchUrl): Record<string, string> {
+  if (credential === undefined) return {};
+  return {
+    GIT_CONFIG_COUNT: "2",
+    // An empty name first: whatever a repository's configuration may name is not asked.
+    GIT_CONFIG_KEY_0: "credential.helper",
+    GIT_CONFIG_VALUE_0: "",
+    GIT_CONFIG_KEY_1: `credential.${new URL(url).origin}.helper`,
+    GIT_CONFIG_VALUE_1: CREDENTIAL_HELPER,
+    PLUMULE_GIT_USERNAME: credential.username,
+    PLUMULE_GIT_PASSWORD: credential.password,
+  };
 }
 
 function gitEnvironment(from: FetchUrl | undefined): Record<string, string> {
@@ -129,5 +165,6 @@ function gitEnvironment(from: FetchUrl | undefined): Record<string, string> {
     GIT_CONFIG_GLOBAL: "/dev/null",
     GIT_TERMINAL_PROMPT: "0",
     GIT_ALLOW_PROTOCOL: from?.protocol ?? "none",
+    ...(from === undefined ? {} : credentialEnvironment(from)),
   };
 }

@@ -10,12 +10,7 @@ export { openAgentSigner } from "./register.ts";
 export { type RunnerEnvironment, type RunningRunner, startRunner } from "./runner.ts";
 export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
 export { lockState, type StateLock } from "./state-lock.ts";
-export {
-  type Credential,
-  parseWorkspaceConfig,
-  readWorkspaceConfig,
-  type WorkspaceConfig,
-} from "./workspace/config.ts";
+export { parseWorkspaceConfig, readWorkspaceConfig, type WorkspaceConfig } from "./workspace/config.ts";
 export {
   type Change,
   type ChangeSet,

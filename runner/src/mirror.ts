@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { commitSchema, refSchema } from "@plumule/protocol";
-import { admitUrl, type FetchUrl, type GitResult, runGit, type UrlPolicy } from "./git.ts";
+import { admitUrl, type Credential, type FetchUrl, type GitResult, runGit, type UrlPolicy } from "./git.ts";
 
 /** A commit and the places that may have it, the repository's own URL first. */
 export interface CommitSource {
@@ -11,6 +11,8 @@ export interface CommitSource {
   commit: string;
   ref?: string | undefined;
   urls?: readonly string[] | undefined;
+  /** For the repository's own URL alone. */
+  credential?: Credential | null | undefined;
 }
 
 /** Why a commit cannot be had. `unreachable` and `git-failed` may pass elsewhere or later; the others will not. */
@@ -48,7 +50,7 @@ const queues = new Map<string, Promise<unknown>>();
  * Brings a commit into the bare mirror of its repository, `<mirrors>/<sha256 of the URL>`, and pins it there with a ref,
  * which both proves that the commit arrived whole and tells the next fetch what need not be sent again.
  * Calls for one mirror queue up, so that a burst of runs fetches once. Other processes need no lock: git writes packs
- * and refs atomically, and a mirror is never collected.
+ * and refs atomically, and nothing in a mirror is ever collected; only one that no workspace borrows from may go as a whole.
  */
 export async function mirrorCommit(
   source: CommitSource,
@@ -60,7 +62,9 @@ export async function mirrorCommit(
   for (const url of [source.repository, ...(source.urls ?? [])]) {
     const admitted = admitUrl(url, options.policy);
     if ("refused" in admitted) return failure("refused-url", admitted.refused);
-    urls.push(admitted);
+    urls.push(
+      url === source.repository && source.credential ? { ...admitted, credential: source.credential } : admitted,
+    );
   }
   const format = source.commit.length === 64 ? "sha256" : "sha1";
   const mirror = mirrorOf(source, options);
@@ -108,8 +112,8 @@ export async function readCommit(source: CommitSource, options: FetchOptions): P
   return read.ok ? read.stdout : null;
 }
 
-/** A repository has one object format, which the length of its ids tells. */
-function mirrorOf({ repository, commit }: CommitSource, { mirrors }: FetchOptions): string {
+/** Where the mirror of a repository is, or will be. A repository has one object format, which the length of its ids tells. */
+export function mirrorOf({ repository, commit }: CommitSource, { mirrors }: Pick<FetchOptions, "mirrors">): string {
   const name = createHash("sha256").update(repository).digest("hex");
   return join(mirrors, commit.length === 64 ? `${name}-sha256` : name);
 }

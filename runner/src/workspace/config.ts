@@ -2,14 +2,8 @@ import { readFile } from "node:fs/promises";
 import { posix } from "node:path";
 import { fieldErrors, LIMITS } from "@plumule/protocol";
 import * as z from "zod";
-import { admitUrl } from "../git.ts";
+import { admitUrl, type Credential } from "../git.ts";
 import { refuseWorkspace, type WorkspaceRefusal } from "./provider.ts";
-
-/** A user name and password (or token) for one repository, apart from its URL. */
-export interface Credential {
-  username: string;
-  password: string;
-}
 
 /** A repository of a workspace. */
 export interface WorkspaceRepository {
