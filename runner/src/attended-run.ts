@@ -175,12 +175,13 @@ export class AttendedRun {
 /** What the supervisor gets to know. */
 function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignment): SupervisorOrder {
   const { leaseToken: _, ...withoutToken } = assignment;
-  const { isolation, nix, variables, path } = machine;
+  const { isolation, overlay, nix, variables, path } = machine;
   return {
     assignment: withoutToken,
-    machine: { isolation, nix, variables, path },
+    machine: { isolation, overlay, nix, variables, path },
     runs: folders.runs,
     workspaces: folders.workspaces,
+    warm: folders.warm,
     mirrors: folders.mirrors,
     allowLocal: config.allowLocal,
     secrets: folders.secrets,

@@ -5,6 +5,7 @@ import { type Assignment, LIMITS, type Output, type Reason, type ResultBody } fr
 import type { RunnerConfig, RunnerFolders } from "./config.ts";
 import type { End } from "./core/model.ts";
 import { readBatches } from "./event-feed.ts";
+import { fileDigest } from "./file-digest.ts";
 import { LOG_TAIL_BYTES, openLogFile } from "./log-file.ts";
 import type { Machine } from "./machine.ts";
 import { nixKeyName, signPath } from "./nix/signature.ts";
@@ -69,10 +70,14 @@ async function sign(
   const end = { outcome: exit.outcome, exitCode: exit.exitCode, reason: exit.reason, targets };
   const ran = end.outcome !== "refused";
   const checkout = join(folders.workspaces, assignment.run, "checkout");
+  const flakeLockSha256 =
+    exit.flakeLockSha256 === undefined
+      ? await fileDigest(join(checkout, "flake.lock"))
+      : (exit.flakeLockSha256 ?? undefined);
   const { log, finishedAt } = exit;
   // By the machine's wall clock, which somebody may have set back meanwhile: a run that ends before it began is a statement that nobody accepts.
   const times = { startedAt: startedAt === null || startedAt > finishedAt ? finishedAt : startedAt, finishedAt };
-  const statements = await signStatements({ assignment, machine, end, log, ...times, checkout, ran });
+  const statements = await signStatements({ assignment, machine, end, log, ...times, flakeLockSha256, ran });
   const unsent = (await readBatches(files.events)).filter(({ number }) => number > reportedNumber);
   const last = unsent.at(-1);
   const rides = last !== undefined && JSON.stringify(last).length <= RIDING_CHARACTERS;

@@ -90,6 +90,8 @@ export type RunnerFolders = {
   secrets: SecretPlaces;
   mirrors: string;
   workspaces: string;
+  /** Warm checkouts, and what their overlays hold. */
+  warm: string;
   journal: string;
   spool: string;
   /** Files of each run: log, events, end. */
@@ -112,6 +114,7 @@ export function runnerFolders(config: RunnerConfig): RunnerFolders {
     },
     mirrors: at("mirrors"),
     workspaces: at("workspaces"),
+    warm: at("warm"),
     journal: at("journal"),
     spool: at("spool"),
     runs: at("runs"),

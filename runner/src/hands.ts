@@ -133,8 +133,7 @@ export class Hands {
     this.#runs.delete(run);
     if (folders.secrets.folder !== null) await removeSecretFiles(folders.secrets.folder, run);
     const workspace = join(folders.workspaces, run);
-    if (!(await removeWorkspace(folders.workspaces, run)))
-      say(`run ${run}: files of another user remain in ${workspace}`);
+    if (!(await removeWorkspace(folders, run))) say(`run ${run}: files of another user remain in ${workspace}`);
     if (!spool.pending().some(({ runId }) => runId === run))
       await rm(runFiles(folders.runs, run).folder, { recursive: true, force: true });
   }
@@ -178,8 +177,8 @@ async function sweep({ folders, spool }: HandsDeps, kept: ReadonlySet<string>): 
   const { folder } = folders.secrets;
   if (folder !== null) await sweepSecretFiles(folder, (run) => kept.has(run) || isLeased(folders.runs, run));
   const spooled = new Set(spool.pending().map(({ runId }) => runId));
-  for (const run of await listWorkspaces(folders.workspaces))
-    if (!kept.has(run) && !isLeased(folders.runs, run)) await removeWorkspace(folders.workspaces, run);
+  for (const run of await listWorkspaces(folders))
+    if (!kept.has(run) && !isLeased(folders.runs, run)) await removeWorkspace(folders, run);
   for (const run of await readdir(folders.runs).catch(() => []))
     if (!kept.has(run) && !spooled.has(run) && !isLeased(folders.runs, run))
       await rm(runFiles(folders.runs, run).folder, { recursive: true, force: true });

@@ -5,11 +5,14 @@ import { cacheKeyFault, type NixCache } from "./nix/cache.ts";
 import { privateStore, probeNix } from "./nix/probe.ts";
 import { capture, NEW_COMMANDS, type NixContext } from "./nix/run.ts";
 import { runProcess } from "./process.ts";
-import type { RunnerConfig } from "./config.ts";
+import { probeOverlay } from "./workspace/overlay.ts";
+import { type RunnerConfig, runnerFolders } from "./config.ts";
 
 /** What the work of a run needs to know of its machine. */
 export type MachineFacts = {
   isolation: RunnerIsolationLevel;
+  /** Whether overlays can be mounted in the state folder for all processes to see. */
+  overlay: boolean;
   nix: NixFacts | null;
   /** Variables that every job gets, such as those of a private Nix store. */
   variables: Readonly<Record<string, string>>;
@@ -60,6 +63,7 @@ export async function probeMachine(
   if (keyFault !== null) return { refused: keyFault };
   const nix = await findNix(context);
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
+  const overlay = await probeOverlay(runnerFolders(config).warm);
   const features = [
     ...new Set([
       ...("version" in nix ? ["nix"] : []),
@@ -83,6 +87,7 @@ export async function probeMachine(
       runner,
       version: RUNNER_VERSION,
       isolation,
+      overlay: overlay === "machine",
       nix: "version" in nix ? { ...nix, ...nixPolicy(config) } : null,
       variables,
       path,
@@ -91,6 +96,7 @@ export async function probeMachine(
     findings: [
       "version" in nix ? `Nix ${nix.version} for ${nix.system}` : `no Nix (${nix.why}): only shell jobs`,
       `isolation ${isolation}`,
+      `${overlay === "machine" ? "an overlay" : "a checkout of its own"} for each run`,
       `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
     ],
   };

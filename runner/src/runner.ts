@@ -111,7 +111,7 @@ async function open(
   const readSpool = recordReader(spoolRecordSchema);
   const spool = await openSpool<SpoolRecord>(folders.spool, readSpool, SPOOL_BYTES, ({ result }) => result.log.bytes);
   for (const path of [...journal.setAside, ...spool.setAside]) say(`set aside a record that cannot be read: ${path}`);
-  const supervisors = openSupervisors(folders.cache);
+  const supervisors = openSupervisors(folders.cache, probed.machine.overlay);
   const history = await openHistory(folders.history);
   // What Node counts as available respects the limit of a cgroup, where one has a memory controller.
   const available = (): number => process.availableMemory();

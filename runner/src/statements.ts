@@ -1,6 +1,3 @@
-import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import {
   type Assignment,
   draftJobResult,
@@ -9,6 +6,7 @@ import {
   signEnvelope,
   STATEMENT_PAYLOAD_TYPE,
 } from "@plumule/protocol";
+import { fileDigest } from "./file-digest.ts";
 import type { SealedLog } from "./log-file.ts";
 import type { Machine } from "./machine.ts";
 import type { BuiltTarget, TaskEnd } from "./tasks/task.ts";
@@ -21,7 +19,8 @@ export type RunFacts = {
   log: SealedLog;
   startedAt: string;
   finishedAt: string;
-  checkout: string | null;
+  /** Of the checkout, when the work had ended. */
+  flakeLockSha256: string | undefined;
   ran: boolean;
 };
 
@@ -30,8 +29,7 @@ export type RunFacts = {
  * fit into one statement are a fault of the plan and throw.
  */
 export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
-  const { assignment, machine, end } = facts;
-  const flakeLockSha256 = facts.checkout === null ? undefined : await digestOfFile(join(facts.checkout, "flake.lock"));
+  const { assignment, machine, end, flakeLockSha256 } = facts;
   const result = draftJobResult({
     source: assignment.spec.source ?? null,
     ...identityOf(assignment),
@@ -67,7 +65,7 @@ async function signProvenance(
   target: BuiltTarget,
   flakeLockSha256: string | undefined,
 ): Promise<Envelope> {
-  const drvSha256 = await digestOfFile(target.drv);
+  const drvSha256 = await fileDigest(target.drv);
   const { source } = assignment.spec;
   const draft = draftProvenance({
     attribute: target.attribute,
@@ -112,9 +110,4 @@ function identityOf({ namespace, deployment, job, run, epoch }: Assignment): {
 
 function logOf({ bytes, sha256, omittedBytes }: SealedLog): { bytes: number; sha256: string; truncated: boolean } {
   return { bytes, sha256, truncated: omittedBytes > 0 };
-}
-
-async function digestOfFile(path: string): Promise<string | undefined> {
-  const bytes = await readFile(path).catch(() => null);
-  return bytes === null ? undefined : createHash("sha256").update(bytes).digest("hex");
 }

@@ -34,21 +34,24 @@ export type Supervisors = {
 /** Beside this file, and of its kind: a bundle has no TypeScript. */
 const module = fileURLToPath(new URL(`./supervisor/main${extname(import.meta.url)}`, import.meta.url));
 
-/** Opens the supply. `cache` is a folder for compiled code, which halves what a start costs. */
-export function openSupervisors(cache: string): Supervisors {
+/**
+ * Opens the supply. `cache` is a folder for compiled code, which halves what a start costs. With `ownMounts` each has a mount namespace of its own: what it
+ * mounts nobody else sees, and it goes with the last process of the run, whatever ends it.
+ */
+export function openSupervisors(cache: string, ownMounts: boolean): Supervisors {
   let spare: Promise<WaitingSupervisor> | null = null;
   let isClosed = false;
   return {
     async take() {
-      const taken = spare ?? start(cache);
+      const taken = spare ?? start(cache, ownMounts);
       spare = null;
       const one = await taken;
       // Something may have killed it while it waited.
-      return identityOf(one.supervisor.pid) === null ? start(cache) : one;
+      return identityOf(one.supervisor.pid) === null ? start(cache, ownMounts) : one;
     },
     refill() {
       if (isClosed) return;
-      spare ??= start(cache);
+      spare ??= start(cache, ownMounts);
       // Whoever takes it hears why there is none.
       spare.catch(() => {});
     },
@@ -62,8 +65,10 @@ export function openSupervisors(cache: string): Supervisors {
   };
 }
 
-async function start(cache: string): Promise<WaitingSupervisor> {
-  const child = spawn(process.execPath, [module], {
+async function start(cache: string, ownMounts: boolean): Promise<WaitingSupervisor> {
+  // It becomes the supervisor, without a process in between.
+  const alone = ["--mount", "--propagation", "slave", "--", process.execPath];
+  const child = spawn(ownMounts ? "unshare" : process.execPath, ownMounts ? [...alone, module] : [module], {
     // A session of its own: neither a Ctrl-C nor the end of the runner's terminal is meant for it.
     detached: true,
     cwd: "/",

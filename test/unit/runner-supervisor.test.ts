@@ -25,7 +25,7 @@ let run: string;
 let files: RunFiles;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "plumule-supervisor-"));
-  supervisors = openSupervisors(join(tmpdir(), "plumule-test-cache"));
+  supervisors = openSupervisors(join(tmpdir(), "plumule-test-cache"), false);
   run = runIdOf(`0199c0de-7a11-7000-9b1f-${process.pid.toString(16).padStart(12, "0")}`, (runCount += 1));
   files = runFiles(join(folder, "runs"), run);
   mkdirSync(files.control, { recursive: true });
@@ -43,9 +43,16 @@ function order(
   const limits = { logBytes: 1024 * 1024, runMs: 60_000, silenceMs: 60_000, graceMs: 2_000, ...options.limits };
   return {
     assignment: { run, spec: { task: { kind: "shell", script } }, limits } as SupervisorOrder["assignment"],
-    machine: { isolation: options.level ?? report.level, nix: null, variables: {}, path: process.env["PATH"] ?? "" },
+    machine: {
+      isolation: options.level ?? report.level,
+      overlay: false,
+      nix: null,
+      variables: {},
+      path: process.env["PATH"] ?? "",
+    },
     runs: join(folder, "runs"),
     workspaces: join(folder, "workspaces"),
+    warm: join(folder, "warm"),
     mirrors: join(folder, "mirrors"),
     allowLocal: false,
     secrets: { identity: join(folder, "age.key"), folder: memoryFolder(folder) },

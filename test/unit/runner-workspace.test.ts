@@ -16,6 +16,7 @@ import { delimiter, join } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { admitUrl } from "../../runner/src/git.ts";
 import { type CommitSource, mirrorCommit } from "../../runner/src/mirror.ts";
+import { probeOverlay } from "../../runner/src/workspace/overlay.ts";
 import { createWorkspace, listWorkspaces, removeWorkspace, type WorkspaceResult } from "../../runner/src/workspace.ts";
 
 const RID = "rad:z3gqcJUoA1n9HaHKufZs5FCSGazv5";
@@ -46,10 +47,19 @@ function nextRun(): string {
   return `0192a3b4-0000-7001-8000-${String(runs).padStart(12, "0")}`;
 }
 
+/** Whether workspaces get overlays; the second half of the tests below does without. */
+let overlay = (await probeOverlay(root)) === "machine";
+
+function folders(): { workspaces: string; warm: string } {
+  return { workspaces: join(state, "workspaces"), warm: join(state, "warm") };
+}
+
 function workspace(source: Partial<CommitSource> & { commit: string }, runId = nextRun()): Promise<WorkspaceResult> {
   return createWorkspace({
     mirrors: join(state, "mirrors"),
-    workspaces: join(state, "workspaces"),
+    ...folders(),
+    overlay,
+    domain: "a",
     runId,
     source: { repository: origin, ...source },
     policy: { allowLocal: true },
@@ -63,12 +73,17 @@ beforeEach(() => {
   mkdirSync(origin);
   git(origin, "init", "-q");
 });
-afterEach(() => {
+afterEach(async () => {
+  for (const run of await listWorkspaces(folders())) await removeWorkspace(folders(), run);
   for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
   Object.assign(process.env, environment);
 });
 
-describe("a workspace", () => {
+describe.each(overlay ? [true, false] : [false])("a workspace (overlay: %s)", (isOverlay) => {
+  beforeEach(() => {
+    overlay = isOverlay;
+  });
+
   test("holds the exact commit, whatever the branch has become, with private folders beside it", async () => {
     const first = commit("file", "one");
     commit("file", "two");
@@ -80,9 +95,9 @@ describe("a workspace", () => {
     expect(git(checkout, "rev-parse", "HEAD")).toBe(first);
     expect(git(checkout, "status", "--porcelain")).toBe("");
     expect([readdirSync(home), readdirSync(temporary)]).toEqual([[], []]);
-    expect(await listWorkspaces(join(state, "workspaces"))).toEqual([runId]);
-    expect(await removeWorkspace(join(state, "workspaces"), runId)).toBe(true);
-    expect(await listWorkspaces(join(state, "workspaces"))).toEqual([]);
+    expect(await listWorkspaces(folders())).toEqual([runId]);
+    expect(await removeWorkspace(folders(), runId)).toBe(true);
+    expect(await listWorkspaces(folders())).toEqual([]);
   });
 
   test("needs the network only once per commit, also when many runs ask at the same time", async () => {
@@ -149,7 +164,9 @@ describe("a workspace", () => {
     const options = { mirrors: join(state, "mirrors"), policy: { allowLocal: false }, timeoutMs: 1_000 };
     const made = await createWorkspace({
       ...options,
-      workspaces: join(state, "workspaces"),
+      ...folders(),
+      overlay,
+      domain: "a",
       runId: nextRun(),
       source: null,
     });
@@ -158,7 +175,7 @@ describe("a workspace", () => {
 
   test("never lies outside its folder", async () => {
     await expect(workspace({ commit: "0".repeat(40) }, "../../etc")).rejects.toThrow(RangeError);
-    await expect(removeWorkspace(state, "..")).rejects.toThrow(RangeError);
+    await expect(removeWorkspace(folders(), "..")).rejects.toThrow(RangeError);
   });
 });
 
@@ -185,7 +202,7 @@ describe("a commit that cannot be had", () => {
       ok: false,
       reason: "refused-url",
     });
-    expect(await listWorkspaces(join(state, "workspaces"))).toEqual([]);
+    expect(await listWorkspaces(folders())).toEqual([]);
   });
 
   test("stops at once when it is cancelled", async () => {

@@ -9,9 +9,10 @@ import type { SecretPlaces } from "../secrets/files.ts";
 export type SupervisorOrder = {
   assignment: Omit<Assignment, "leaseToken">;
   machine: MachineFacts;
-  /** Folders of all runs, workspaces and mirrors. */
+  /** Folders of all runs, workspaces, warm checkouts and mirrors. */
   runs: string;
   workspaces: string;
+  warm: string;
   mirrors: string;
   allowLocal: boolean;
   /** Where the age identity lies, which this process reads itself when the job has secrets, and where it may put what it opens. */

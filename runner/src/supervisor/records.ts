@@ -23,6 +23,8 @@ export const exitRecordSchema = z.object({
   redactions: z.record(z.string(), z.int()).optional(),
   /** What the runner's owner should know, and nobody else. */
   note: z.string().optional(),
+  /** Of the checkout when the work had ended, null when it had none; missing where the checkout itself can still be looked at. */
+  flakeLockSha256: z.string().nullable().optional(),
   survivors: z.object({ killedCount: z.int(), leftoverCount: z.int() }),
 });
 export type ExitRecord = z.output<typeof exitRecordSchema>;

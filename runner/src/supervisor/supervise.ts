@@ -2,6 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { jobEnvironment } from "../environment.ts";
+import { fileDigest } from "../file-digest.ts";
 import { LOG_TAIL_BYTES, openLogFile } from "../log-file.ts";
 import type { FetchOptions } from "../mirror.ts";
 import { createReporter, type Reporter } from "../reporter.ts";
@@ -66,6 +67,7 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
     ...secrets.mask(end),
     log: { ...sealed },
     finishedAt: new Date().toISOString(),
+    flakeLockSha256: (await fileDigest(join(order.workspaces, order.assignment.run, "checkout/flake.lock"))) ?? null,
     survivors,
     redactions: secrets.counts(),
     note: secrets.note() ?? end.note,
@@ -119,8 +121,12 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, secrets
   loaded.catch(() => {});
   const made = await createWorkspace({
     workspaces: order.workspaces,
+    warm: order.warm,
     runId: assignment.run,
     source: spec.source ?? null,
+    overlay: machine.overlay,
+    // A checkout that a stranger's job has written to serves no other job.
+    domain: assignment.untrusted === true ? null : `${assignment.namespace}/${assignment.deployment}`,
     ...fetchOptions(order, stop),
   });
   if (!made.ok) {

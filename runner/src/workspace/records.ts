@@ -40,6 +40,11 @@ export function warmFolders(warm: string): { records: string; slots: string; upp
   return { records: at("records"), slots: at("slots"), uppers: at("uppers"), setups: at("setups") };
 }
 
+/** The paths of a workspace. */
+export function workspacePaths(folder: string): { checkout: string; home: string; temporary: string } {
+  return { checkout: join(folder, "checkout"), home: join(folder, "home"), temporary: join(folder, "tmp") };
+}
+
 /** A digest over fields of any content: each is preceded by its length, so that no two lists have the same bytes. */
 export function digestOf(fields: readonly string[]): string {
   const hash = createHash("sha256");

@@ -34,69 +34,65 @@ export function kindFolder({ warm, places, domain }: SlotKind): string {
   return join(warmFolders(warm).slots, digestOf([domain === null ? "shared" : "owned", domain ?? "", ...fields]));
 }
 
+/** Writes down who uses a slot, while nobody else can choose it. */
+export type Claim = (slot: Slot, parts: TreePart[]) => Promise<void>;
+
 /**
- * Finds a warm checkout at exactly these commits, and has `claim` write down who uses it before anybody else can take it. Null when there is none. No
- * git is run: a slot at its commits is whole.
+ * Finds a warm checkout at exactly these commits; null when there is none. No git is run: a slot at its commits is whole, and so are the mirrors that it
+ * borrows from.
  */
 export async function findSlot(
   kind: SlotKind,
   commits: readonly string[],
-  claim: (slot: Slot, parts: TreePart[]) => Promise<void>,
+  claim: Claim,
   { cancel }: TreeOptions,
 ): Promise<Slot | null> {
-  const folder = kindFolder(kind);
-  if (!existsSync(folder)) return null;
-  return whileLocked(
-    folder,
-    "choosing a warm checkout",
-    async () => {
-      const used = await usedSlots(kind.warm);
-      for (const { slot, parts } of await slotsOf(folder)) {
-        if (parts === null || parts.some((part, index) => part.commit !== commits[index])) continue;
-        if (kind.domain !== null && used.has(slot)) continue;
-        const found = { folder: slot, place: slotPlace(slot), fresh: false };
-        await hand(kind, found, parts, claim);
-        return found;
-      }
-      return null;
-    },
-    cancel,
-  );
+  if (!existsSync(kindFolder(kind))) return null;
+  return whileLocked(kindFolder(kind), "choosing a warm checkout", () => exactSlot(kind, commits, claim), cancel);
 }
 
-/** A warm checkout at these parts: one that nobody uses is brought there, else one is made. `claim` as in {@link findSlot}. */
+/** A warm checkout at these parts: one that is there already, else one that nobody uses and that is brought there, else one that is made. */
 export async function takeSlot(
   kind: SlotKind,
   parts: TreePart[],
-  claim: (slot: Slot, parts: TreePart[]) => Promise<void>,
+  claim: Claim,
   options: TreeOptions,
 ): Promise<Slot | FetchFailure> {
-  const commits = parts.map(({ commit }) => commit);
-  const exact = await findSlot(kind, commits, claim, options);
-  if (exact !== null) return exact;
   const folder = kindFolder(kind);
-  return whileLocked(
-    folder,
-    "preparing a warm checkout",
-    async () => {
-      const used = await usedSlots(kind.warm);
-      for (const { slot, parts: old } of await slotsOf(folder)) {
-        if (used.has(slot)) continue;
-        const isFitting = old !== null && old.every(({ mirror }, index) => mirror === parts[index]?.mirror);
-        // What a crash left, or another object format: no use, and nobody's.
-        if (!isFitting) await removeFolder(slot);
-        else if ((await refillSlot(slot, parts, kind.domain === null ? "nobody" : "commands", options)) === null) {
-          const found = { folder: slot, place: slotPlace(slot), fresh: false };
-          await hand(kind, found, parts, claim);
-          return found;
-        }
-      }
-      const made = await makeSlot(folder, parts, options);
-      if (!("ok" in made)) await hand(kind, made, parts, claim);
-      return made;
-    },
-    options.cancel,
-  );
+  const commits = parts.map(({ commit }) => commit);
+  const prepare = async (): Promise<Slot | FetchFailure> => {
+    const exact = await exactSlot(kind, commits, claim);
+    if (exact !== null) return exact;
+    const slot = (await refitSlot(kind, parts, options)) ?? (await makeSlot(folder, parts, options));
+    if (!("ok" in slot)) await hand(kind, slot, parts, claim);
+    return slot;
+  };
+  return whileLocked(folder, "preparing a warm checkout", prepare, options.cancel);
+}
+
+async function exactSlot(kind: SlotKind, commits: readonly string[], claim: Claim): Promise<Slot | null> {
+  const used = await usedSlots(kind.warm);
+  for (const { slot, parts } of await slotsOf(kindFolder(kind))) {
+    if (parts === null || parts.some((part, index) => part.commit !== commits[index])) continue;
+    if (kind.domain !== null && used.has(slot)) continue;
+    const found = { folder: slot, place: slotPlace(slot), fresh: false };
+    await hand(kind, found, parts, claim);
+    return found;
+  }
+  return null;
+}
+
+async function refitSlot(kind: SlotKind, parts: TreePart[], options: TreeOptions): Promise<Slot | null> {
+  const used = await usedSlots(kind.warm);
+  for (const { slot, parts: old } of await slotsOf(kindFolder(kind))) {
+    if (used.has(slot)) continue;
+    const isFitting = old !== null && old.every(({ mirror }, index) => mirror === parts[index]?.mirror);
+    // What a crash left, or another object format: no use, and nobody's.
+    if (!isFitting) await removeFolder(slot);
+    else if ((await refillSlot(slot, parts, kind.domain === null ? "nobody" : "commands", options)) === null)
+      return { folder: slot, place: slotPlace(slot), fresh: false };
+  }
+  return null;
 }
 
 /** Puts a slot to its commits. When that fails it is removed, and the failure answered. */
@@ -114,12 +110,7 @@ export async function refillSlot(
 }
 
 /** Whoever has a slot of its own may move and spoil its tree: only what it puts back is whole again. */
-async function hand(
-  { domain }: SlotKind,
-  slot: Slot,
-  parts: TreePart[],
-  claim: (slot: Slot, parts: TreePart[]) => Promise<void>,
-): Promise<void> {
+async function hand({ domain }: SlotKind, slot: Slot, parts: TreePart[], claim: Claim): Promise<void> {
   const record: SlotRecord = { version: 1, parts: domain === null ? parts : null };
   await replaceJson(join(slot.folder, "slot.json"), record);
   await claim(slot, parts);

@@ -27,6 +27,7 @@ export async function probeMachine(
       runner,
       version: RUNNER_VERSION,
       isolation,
+      overlay: false,
       nix: null,
       variables: {},
       path: "/bin",

@@ -1,7 +1,7 @@
 // In place of `runner/src/workspace.ts`: folders without git.
 export * from "../../../runner/src/workspace.ts";
 import { join } from "node:path";
-import type { WorkspaceResult } from "../../../runner/src/workspace.ts";
+import type { WorkspaceFolders, WorkspaceResult } from "../../../runner/src/workspace.ts";
 import { currentDisk } from "./computer.ts";
 
 export async function createWorkspace(options: { workspaces: string; runId: string }): Promise<WorkspaceResult> {
@@ -18,12 +18,12 @@ export async function createWorkspace(options: { workspaces: string; runId: stri
   return { ok: true, workspace };
 }
 
-export async function removeWorkspace(workspaces: string, runId: string): Promise<boolean> {
+export async function removeWorkspace({ workspaces }: WorkspaceFolders, runId: string): Promise<boolean> {
   currentDisk().remove(join(workspaces, runId));
   return true;
 }
 
-export async function listWorkspaces(workspaces: string): Promise<string[]> {
+export async function listWorkspaces({ workspaces }: WorkspaceFolders): Promise<string[]> {
   const disk = currentDisk();
   return disk.isFolder(workspaces) ? disk.list(workspaces) : [];
 }
