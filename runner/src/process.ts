@@ -1,11 +1,12 @@
 import { once } from "node:events";
 import { closeSync, existsSync } from "node:fs";
 import { Socket } from "node:net";
+import { pipeline, Readable } from "node:stream";
 import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isMainThread } from "node:worker_threads";
 import { findExecutable } from "./executable.ts";
-import { planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
+import { type Launch, planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
 import { openPipes, type Pipe } from "./pipe.ts";
 import { type Ending, type StartedProcess, startProcess } from "./process-start.ts";
 import { nextTrackingId, type ProcessTree } from "./process-tree.ts";
@@ -21,8 +22,10 @@ export interface ProcessRequest {
   /** The whole environment: nothing is inherited. `PWD` and `PLUMULE_TRACKING_ID` are added. */
   env: Readonly<Record<string, string>>;
   level: RunnerIsolationLevel;
-  /** Bytes for standard input; without them it is empty. */
-  stdin?: Uint8Array;
+  /** Bytes for standard input, whole or as they come; without them it is empty. */
+  stdin?: Uint8Array | AsyncIterable<Uint8Array>;
+  /** A program with arguments that starts the rest of its command line somewhere else, such as in other mounts. It is put before the level's own. */
+  enter?: readonly string[];
   /** One pipe for both streams keeps their order; two do not. */
   merged: boolean;
   /**
@@ -86,8 +89,9 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   if (request.cancel?.aborted) return { ...notStarted("cancelled before it started"), reason: "cancelled" };
 
   const trackingId = request.trackingId ?? nextTrackingId();
-  const plan = planLaunch(request.level, [program, ...rest], trackingId);
-  if ("unavailable" in plan) return notStarted(`isolation level ${request.level}: ${plan.unavailable}`);
+  const planned = planLaunch(request.level, [program, ...rest], trackingId);
+  if ("unavailable" in planned) return notStarted(`isolation level ${request.level}: ${planned.unavailable}`);
+  const plan = behind(request.enter ?? [], planned);
   const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1)).catch(String);
   if (typeof outputs === "string") return notStarted(`no pipe for its output: ${outputs}`);
   const input = request.stdin === undefined ? undefined : outputs.pop();
@@ -96,18 +100,28 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   // The job has its copies; with another writer here its end of output would never come.
   for (const pipe of outputs) closeSync(pipe.writeFd);
   const readers = outputs.map(({ readFd }) => new Socket({ fd: readFd, readable: true, writable: false }));
-  if (input !== undefined && request.stdin !== undefined) feed(input, request.stdin);
-  if (typeof job !== "string") return supervise(job, request, readers);
+  const unfed = input === undefined || request.stdin === undefined ? () => {} : feed(input, request.stdin);
+  if (typeof job !== "string") return supervise(job, request, readers).finally(unfed);
+  unfed();
   for (const reader of readers) reader.destroy();
   return notStarted(job);
 }
 
-/** Writes standard input. A job that does not read it closes it (EPIPE), which is its right. */
-function feed(input: Pipe, bytes: Uint8Array): void {
+/** A launch that another program starts, which is one of the machine's and not of the job's PATH. */
+function behind([name, ...args]: readonly string[], plan: Launch): Launch {
+  if (name === undefined) return plan;
+  const file = findExecutable(name, process.env["PATH"] ?? "", "/") ?? name;
+  return { ...plan, file, args: [...args, plan.file, ...plan.args] };
+}
+
+/** Writes standard input until what it answers is called. A job that does not read it closes it (EPIPE), which is its right. */
+function feed(input: Pipe, bytes: Uint8Array | AsyncIterable<Uint8Array>): () => void {
   closeSync(input.readFd);
   const writer = new Socket({ fd: input.writeFd, readable: false, writable: true });
   writer.on("error", () => {});
-  writer.end(bytes);
+  if (bytes instanceof Uint8Array) writer.end(bytes);
+  else pipeline(Readable.from(bytes), writer, () => {});
+  return () => writer.destroy();
 }
 
 async function supervise(job: StartedProcess, request: ProcessRequest, readers: Socket[]): Promise<ProcessResult> {
