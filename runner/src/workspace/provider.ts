@@ -29,7 +29,7 @@ export interface SetupRequest {
   /** Added to the environment of the setup script and of every command. It is kept beside the workspace, so it is no place for secrets. */
   env?: Readonly<Record<string, string>>;
   /** What the setup script prints, as it comes. A script that is taken from the cache prints nothing. */
-  onOutput?(chunk: Uint8Array): void;
+  onOutput?: (chunk: Uint8Array) => void;
   /** The longest that all of it may take, ms; half an hour unless given. */
   timeoutMs?: number;
   cancel?: AbortSignal;
@@ -113,7 +113,7 @@ export interface ExecRequest {
   /** Whether both streams share one pipe, which keeps their order; true unless given. */
   merged?: boolean;
   /** Output as it comes. */
-  onOutput?(chunk: Uint8Array, stream: OutputStream): void;
+  onOutput?: (chunk: Uint8Array, stream: OutputStream) => void;
 }
 
 /** How a command ended, after everything that it started was dealt with. */
