@@ -3,6 +3,7 @@ import {
   isRefusal,
   jobOfRun,
   LIMITS,
+  planTextOf,
   refuse,
   type Assignment,
   type DeploymentSnapshot,
@@ -21,7 +22,7 @@ import type { EventLog } from "../shared/event-log.ts";
 import { assignmentOf } from "./bodies.ts";
 import type { LogSlice } from "./calls.ts";
 import type { Leased } from "./core/lease.ts";
-import type { Job, Run, State } from "./core/model.ts";
+import type { Job, Lane, Run, State } from "./core/model.ts";
 import { foldDerivations } from "./core/report.ts";
 import { deploymentView, isFinal, jobView, runView } from "./core/views.ts";
 import type { RunBytes } from "./run-bytes.ts";
@@ -63,6 +64,11 @@ export class Answers {
     const jobs = [...this.#store.finalJobs(SNAPSHOT_FINAL_JOBS).toReversed(), ...state.jobs];
     const cursor = cursorAt(this.#log, this.#log.head());
     return { deployment: deploymentView(state), jobs: jobs.map((job) => jobView(state, job, now)), cursor };
+  }
+
+  /** What is known of the deployment besides its jobs. */
+  lane(): Lane {
+    return this.#state().lane;
   }
 
   /** A job, final or not. */
@@ -112,6 +118,7 @@ export class Answers {
       spec,
       runs: job.runs.map((run) => this.#viewRun({ job, run })),
       ...(approval === undefined ? {} : { approval }),
+      ...this.#planOf(job),
       ...this.#judgement(job),
     };
   }
@@ -152,6 +159,14 @@ export class Answers {
       });
     const bytes = this.#bytes.read(found.run.epoch, offset, Math.min(limit, LIMITS.logReadBytes));
     return { bytes, offset, size, complete: log.state !== "open", sha256: log.sha256, state: log.state };
+  }
+
+  /** The text of the job's plan, from the statement of the run that made it. */
+  #planOf({ plan, runs }: Job): Pick<JobDetail, "planText"> {
+    const run = plan === undefined ? undefined : runs.find(({ id }) => id === plan.run);
+    const statement = run === undefined ? undefined : this.#store.result(run.epoch)?.statements[0];
+    const text = statement === undefined ? null : planTextOf(statement);
+    return text === null ? {} : { planText: text };
   }
 
   /** What votes came to: of a quorum while it goes on, and what the broker signed about a job that has ended. */

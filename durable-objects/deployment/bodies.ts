@@ -1,4 +1,5 @@
 import {
+  EFFECTS_FEATURE,
   formatTime,
   LIMITS,
   protocolOf,
@@ -34,6 +35,8 @@ export function briefOf(body: SubmitBody, stranger: Stranger | null = null): Bri
     ...(runners === null ? {} : { runners }),
     ...(protocol > UNNAMED_PROTOCOL ? { protocol } : {}),
     kind: task.kind,
+    ...(task.kind === "effect" && task.plan !== undefined ? { planned: true } : {}),
+    ...(task.kind === "effect" && task.moveState === true ? { movesState: true } : {}),
     ...(stranger === null ? {} : { stranger, hold: true }),
   };
 }
@@ -60,7 +63,7 @@ export function secretsFault({ secrets = [] }: SubmitBody, stranger: Stranger | 
 function impliedFeatures(task: Task): string[] {
   switch (task.kind) {
     case "effect":
-      return ["nix", "effects"];
+      return ["nix", EFFECTS_FEATURE];
     case "nix-build":
       return ["nix"];
     case "shell":
@@ -140,6 +143,7 @@ export function assignmentOf(
     ...(lastSuccess === undefined ? {} : { lastSuccess }),
     taskSha256: job.taskSha256,
     configurationSha256: job.configurationSha256,
+    ...(job.plan === undefined || job.plan.approved === null ? {} : { plan: { sha256: job.plan.sha256 } }),
     limits: { logBytes: LIMITS.logBytes, runMs, silenceMs, graceMs },
     brokerTime: formatTime(now),
   };

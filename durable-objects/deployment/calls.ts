@@ -69,6 +69,8 @@ export type DeploymentCalls = {
     commit: string | null;
     /** Signed by a delegate, for this broker and namespace (`audience`). */
     approval?: { envelope: Envelope; audience: string };
+    /** SHA-256 of the plan that is approved, for a job that has made one. */
+    plan?: string;
   }): Promise<JobView | Refusal>;
   resolve(call: {
     actor: Actor;

@@ -95,7 +95,7 @@ export class Decisions {
     );
   }
 
-  async approve({ actor, job: id, commit, approval }: CallOf<"approve">): Promise<JobView | Refusal> {
+  async approve({ actor, job: id, commit, approval, plan }: CallOf<"approve">): Promise<JobView | Refusal> {
     const { answers, ledger } = this.#parts;
     const job = answers.find(id);
     if (isRefusal(job)) return job;
@@ -104,7 +104,7 @@ export class Decisions {
     const moment = ledger.moment(actor);
     const approved =
       approver === null || approval === undefined ? null : { approver, at: moment.now, envelope: approval.envelope };
-    return this.#commitJob(approve(ledger.state(), { job: id, commit, approved }, moment), moment);
+    return this.#commitJob(approve(ledger.state(), { job: id, commit, approved, plan: plan ?? null }, moment), moment);
   }
 
   resolve({ actor, job: id, outcome, reason: why }: CallOf<"resolve">): JobView | Refusal {

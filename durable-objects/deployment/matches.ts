@@ -12,7 +12,7 @@ import {
 } from "@plumule/protocol";
 import { within } from "../shared/within.ts";
 import type { Answers } from "./answers.ts";
-import { type Job, poolOf } from "./core/model.ts";
+import { type Job, type Lane, poolOf } from "./core/model.ts";
 import { keysOf } from "./core/replicas.ts";
 
 /** A page of the fleet, as the namespace lists it. */
@@ -42,15 +42,15 @@ export async function matchJob(
   return {
     job: job.id,
     checks: jobChecks(view, job.queueUntil, now),
-    runners: matchRunners(matchedJob(job), listed).slice(0, limit),
+    runners: matchRunners(matchedJob(job, answers.lane()), listed).slice(0, limit),
     runnerCount: listed.length,
   };
 }
 
-function matchedJob(job: Job): Parameters<typeof matchRunners>[0] {
+function matchedJob(job: Job, lane: Lane): Parameters<typeof matchRunners>[0] {
   const { requires = {}, protocol } = job.brief;
   const wants = { ...requires, ...(protocol === undefined ? {} : { protocol }) };
-  return { wants, pool: poolOf(job.brief), avoid: job.avoid, ...keysOf(job) };
+  return { wants, pool: poolOf(job.brief), avoid: job.avoid, ...keysOf(job, lane) };
 }
 
 async function listRunnersOf(list: ListRunners, runner: RunnerId | null): Promise<RunnerView[] | Refusal> {

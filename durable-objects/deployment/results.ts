@@ -13,8 +13,11 @@ import { placeBytes, sealLog } from "./core/log.ts";
 import type { Job, Lane, Run } from "./core/model.ts";
 import type { RunBytes } from "./run-bytes.ts";
 
-/** Checks a result against the run that it claims to end: who signed it, what about, and that it says what its body says. Null when it holds. */
-export async function refuseResult(lane: Lane, job: Job, run: Run, body: ResultBody): Promise<Refusal | null> {
+/** What a statement says beyond its result's body. */
+export type Stated = { plan: string | null };
+
+/** Checks a result against the run that it claims to end: who signed it, what about, and that it says what its body says. */
+export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBody): Promise<Stated | Refusal> {
   const verification = await verifyStatement(body.statements[0], {
     signers: [run.runner],
     expected: {
@@ -51,7 +54,13 @@ export async function refuseResult(lane: Lane, job: Job, run: Run, body: ResultB
     return refuseStatement("invalid-statement", `result: signed as ${claims.result}, sent as ${body.outcome}`);
   if (statement.predicate["exitCode"] !== body.exitCode)
     return refuseStatement("invalid-statement", "exitCode: signed and sent differ");
-  return null;
+  const approved = job.plan?.approved == null ? null : job.plan.sha256;
+  if (job.brief.planned === true && body.outcome === "succeeded" && (approved === null || claims.plan !== approved))
+    return refuseStatement(
+      "invalid-statement",
+      `plan: approved is ${approved ?? "none"}, signed ${claims.plan ?? "none"}`,
+    );
+  return { plan: claims.plan ?? null };
 }
 
 function refuseStatement(code: "bad-signature" | "invalid-statement", detail: string): Refusal {

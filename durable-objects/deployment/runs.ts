@@ -20,7 +20,7 @@ import { type Ballot, finish } from "./core/result.ts";
 import { BROKER } from "./ledger.ts";
 import type { Parts } from "./parts.ts";
 import { digestToken, mintLease } from "./pools.ts";
-import { digestOfResult, refuseResult, type Sealed, sealRun } from "./results.ts";
+import { checkResult, digestOfResult, type Sealed, sealRun, type Stated } from "./results.ts";
 
 type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
 
@@ -107,8 +107,10 @@ export class Runs {
     const { job, run } = found;
     if (run.leaseSha256 !== leaseSha256 || run.epoch !== body.epoch)
       return refuse("stale-lease", `The token or the epoch is not that of run ${id}.`);
-    const settled = this.#known(run.epoch, bodySha256) ?? (await refuseResult(ledger.state().lane, job, run, body));
-    if (settled !== null) return settled;
+    const known = this.#known(run.epoch, bodySha256);
+    if (known !== null) return known;
+    const stated = await checkResult(ledger.state().lane, job, run, body);
+    if (isRefusal(stated)) return stated;
     for (;;) {
       const ballot = isReplicated(job) ? await ballots.draw(id, body) : null;
       if (isRefusal(ballot)) return ballot;
@@ -117,7 +119,7 @@ export class Runs {
       if ((bytes.output(run.epoch)?.bytes ?? 0) !== sealed.size || !ballots.isWhole(id, ballot)) continue;
       return (
         this.#known(run.epoch, bodySha256) ??
-        this.#finish({ run: id, leaseSha256, epoch: run.epoch }, { ...body, ballot }, bodySha256, sealed)
+        this.#finish({ run: id, leaseSha256, epoch: run.epoch }, { ...body, ...stated, ballot }, bodySha256, sealed)
       );
     }
   }
@@ -132,7 +134,7 @@ export class Runs {
   /** Ends the run with a result that was verified. Without its lease the result is kept, so that the runner can stop sending it, and changes nothing. */
   #finish(
     proof: LeaseProof,
-    body: ResultBody & { ballot: Ballot | null },
+    body: ResultBody & Stated & { ballot: Ballot | null },
     bodySha256: string,
     { log, size, rest }: Sealed,
   ): ResultAnswer | Refusal {

@@ -30,6 +30,8 @@ export type Claims = {
   outputs: readonly StatedOutput[];
   startedAt: string;
   finishedAt: string;
+  /** The SHA-256 of the plan that the run made, or applied; missing for a run without one. */
+  plan?: string;
 };
 
 /** What a verified statement claims, who signed it (did:key), and the SHA-256 of the signed payload: the identity of the statement. */
@@ -82,6 +84,7 @@ function claimsOfJobResult({ subject, predicate }: JobResult): Claims {
     outputs: predicate.outputs,
     startedAt: predicate.startedAt,
     finishedAt: predicate.finishedAt,
+    ...(predicate.plan === undefined ? {} : { plan: predicate.plan.sha256 }),
   };
 }
 

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { parseBase64 } from "./bytes.ts";
 import {
   deploymentIdSchema,
   jobIdSchema,
@@ -8,6 +9,7 @@ import {
   sha256Schema,
   timeSchema,
 } from "./ids.ts";
+import { LIMITS } from "./limits.ts";
 import { outcomeSchema } from "./run.ts";
 import type { Result } from "./result.ts";
 import {
@@ -69,7 +71,10 @@ export const jobResultPredicateSchema = z.looseObject({
   log: z.looseObject({ sha256: sha256Schema, bytes: z.int().min(0), truncated: z.boolean() }),
   outputs: z.array(statedOutputSchema).max(TRUST_LIMITS.subjects),
   flakeLockSha256: sha256Schema.optional(),
+  /** What an effect with a plan came to: the plan that was made, with its text, or the approved one that the run had. `sha256` is that of the text. */
+  plan: z.looseObject({ sha256: sha256Schema, text: z.string().max(LIMITS.planBytes).optional() }).optional(),
 });
+export type StatedPlan = NonNullable<z.output<typeof jobResultPredicateSchema>["plan"]>;
 export type JobResultPredicate = z.output<typeof jobResultPredicateSchema>;
 
 /** A job result: exactly one subject, the commit, or the task where a job has no commit. */
@@ -107,6 +112,7 @@ export type JobResultInput = {
   log: { sha256: string; bytes: number; truncated: boolean };
   outputs: readonly OutputContent[];
   flakeLockSha256?: string | undefined;
+  plan?: { sha256: string; text?: string | undefined } | undefined;
 };
 
 /** The statement of a run's end, about the commit (`gitCommit`) or else about the task (`sha256` of its digest), with the bytes to sign. */
@@ -146,8 +152,16 @@ export function draftJobResult(input: JobResultInput): Result<StatementDraft<Job
       log: { sha256: input.log.sha256, bytes: input.log.bytes, truncated: input.log.truncated },
       outputs: input.outputs.map(({ name, path, narHash, narSize }) => ({ name, path, narHash, narSize })),
       ...(input.flakeLockSha256 === undefined ? {} : { flakeLockSha256: input.flakeLockSha256 }),
+      ...(input.plan === undefined ? {} : { plan: input.plan }),
     },
   });
+}
+
+/** The text of a plan in a stored statement, which was verified when it came; null for one that has none. */
+export function planTextOf({ payload }: { payload: string }): string | null {
+  const bytes = parseBase64(payload);
+  const statement = bytes === null ? null : jobResultSchema.safeParse(JSON.parse(new TextDecoder().decode(bytes)));
+  return statement?.data?.predicate.plan?.text ?? null;
 }
 
 /** Outputs as text to compare and to print: one line each, in an order of their own, so that only content can differ. */

@@ -167,6 +167,17 @@ export const quorumViewSchema = z
   .meta({ id: "QuorumView" });
 export type QuorumView = z.output<typeof quorumViewSchema>;
 
+/** The plan of an effect: the SHA-256 of its text, the run that made it, and who has approved exactly this one. */
+export const planViewSchema = z
+  .object({
+    sha256: sha256Schema,
+    run: runIdSchema,
+    approvedBy: z.string().nullable(),
+    approvedAt: timeSchema.nullable(),
+  })
+  .meta({ id: "Plan" });
+export type PlanView = z.output<typeof planViewSchema>;
+
 /** A job as lists, events and answers show it. Events carry it whole, so a reader's reducer is an assignment. */
 export const jobViewSchema = z
   .object({
@@ -201,6 +212,7 @@ export const jobViewSchema = z
     quorum: quorumViewSchema.optional(),
     /** There for a job that names locks, with whether it has them now: a job that ended `unknown` keeps them until somebody says how it ended. */
     locks: z.object({ names: z.array(lockNameSchema), held: z.boolean() }).optional(),
+    plan: planViewSchema.optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;
@@ -255,6 +267,8 @@ export const jobDetailSchema = z
     runs: z.array(runViewSchema),
     /** The signed approval of a stranger's job (`verifyApproval`). */
     approval: signedApprovalSchema.optional(),
+    /** The text of the job's plan, as the runner that made it has signed it. */
+    planText: z.string().optional(),
     verdict: verdictViewSchema.nullable().optional(),
     /** What the broker signed about the verdict (`verifySummary`). */
     summary: signedSummarySchema.optional(),

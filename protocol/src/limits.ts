@@ -30,6 +30,11 @@ export const LIMITS = {
   /** Lines that a reason carries of the log of what failed, as many as Nix itself shows, and characters of each. */
   reasonLines: 25,
   reasonLineCharacters: 300,
+  /** Bytes of a plan as JSON text: it has to fit into the statement that signs it. */
+  planBytes: 64 * 1024,
+  /** Bytes of one state file of an effect, and how many of them a deployment has: the state of a tool that manages some hundred machines. */
+  effectStateBytes: 32 * 1024 * 1024,
+  effectStates: 16,
   /** Characters of a script. */
   scriptCharacters: 64 * 1024,
   /** Characters of a name, label key or label value. */

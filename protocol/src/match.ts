@@ -6,12 +6,12 @@ import { isFinalJobState } from "./job.ts";
 import { describeLockWait } from "./locks.ts";
 import { UNNAMED_PROTOCOL } from "./older-peers.ts";
 import type { Offer, RunnerView } from "./run.ts";
-import { ISOLATION_LEVELS, type Requires } from "./submit.ts";
+import { EFFECTS_FEATURE, ISOLATION_LEVELS, type Requires } from "./submit.ts";
 
 /**
  * One thing that decides whether a job and a runner meet: what is needed, what there is, and whether that is enough. `name` is for programs:
  * of the job `state`, `lock` or a reason of its waiting, `queue-timeout`; of the runner `registration`, `pool`, `connection`, `offer`, `system`, `feature`,
- * `label`, `isolation`, `protocol`, `secrets`, `trust`, `quorum`, `attempt`, `drain`, `capacity`. Later brokers may know more.
+ * `label`, `isolation`, `protocol`, `secrets`, `state`, `trust`, `quorum`, `attempt`, `drain`, `capacity`. Later brokers may know more.
  */
 export const matchCheckSchema = z
   .object({ name: z.string(), needed: z.string(), has: z.string(), ok: z.boolean(), next: z.string().optional() })
@@ -53,6 +53,8 @@ export type MatchedJob = {
   free: readonly RunnerId[] | null;
   /** Runners that have a part in it. */
   taken: readonly RunnerId[];
+  /** The runner that keeps the state files which its effect has to have. */
+  keeper?: RunnerId | null;
   /** Runners that lost or refused it. */
   avoid: readonly RunnerId[];
 };
@@ -173,7 +175,7 @@ export function lacksOf({ checks }: Pick<RunnerMatch, "checks">): string[] {
   return checks.filter(({ ok }) => !ok).map(lackOf);
 }
 
-function keyChecks({ sealedTo, trusted, free, taken }: MatchedJob, id: RunnerId): MatchCheck[] {
+function keyChecks({ sealedTo, trusted, free, taken, keeper = null }: MatchedJob, id: RunnerId): MatchCheck[] {
   const isTaken = taken.includes(id);
   const isTrusted = trusted?.includes(id) ?? true;
   const operatorHas = !isTaken && isTrusted && free?.includes(id) === false;
@@ -190,6 +192,17 @@ function keyChecks({ sealedTo, trusted, free, taken }: MatchedJob, id: RunnerId)
             SEAL_FIX,
           ),
         ]),
+    ...(keeper === null
+      ? []
+      : [
+          check(
+            "state",
+            "the state files of the deployment's effects",
+            keeper === id ? "it keeps them" : "another runner keeps them",
+            keeper === id,
+            STATE_FIX,
+          ),
+        ]),
     ...(trusted === null
       ? []
       : [
@@ -201,6 +214,8 @@ function keyChecks({ sealedTo, trusted, free, taken }: MatchedJob, id: RunnerId)
   ];
 }
 
+const STATE_FIX = "To have another runner keep them: `plumule submit --effect … --move-state`, after they were copied.";
+
 function sealed(runners: readonly RunnerId[], id: RunnerId): string {
   if (runners.includes(id)) return "one of them";
   return runners.length === 1 ? "sealed to another runner" : `sealed to ${runners.length} other runners`;
@@ -211,6 +226,8 @@ function check(name: string, needed: string, has: string, ok: boolean, next?: st
 }
 
 function abilityFix(name: string, value: string): string {
+  if (name === "feature" && value === EFFECTS_FEATURE)
+    return "A runner has it where Nix and bubblewrap work: `plumule doctor`.";
   if (name === "feature" && value === UNTRUSTED_FEATURE)
     return `It takes no jobs of strangers. On a machine that holds nothing else: \`${START} --untrusted\``;
   return `\`${START} --${name} ${value}\``;

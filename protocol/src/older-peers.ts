@@ -13,13 +13,20 @@ const LATER_FIELDS: readonly { field: keyof SubmitBody; since: number }[] = [
   { field: "locks", since: 2 },
   { field: "skipUnchanged", since: 2 },
 ];
+/** The same of the fields of an effect, whose schema is as strict. */
+const LATER_EFFECT_FIELDS: readonly { field: string; since: number }[] = [
+  { field: "script", since: 2 },
+  { field: "plan", since: 2 },
+  { field: "moveState", since: 2 },
+];
 
 /** The least version of the wire in which a submit body can be said. */
 export function protocolOf(body: SubmitBody): number {
-  return LATER_FIELDS.reduce(
-    (least, { field, since }) => (field in body ? Math.max(least, since) : least),
-    UNNAMED_PROTOCOL,
-  );
+  const later = [
+    ...LATER_FIELDS.filter(({ field }) => field in body),
+    ...LATER_EFFECT_FIELDS.filter(({ field }) => body.task.kind === "effect" && field in body.task),
+  ];
+  return Math.max(UNNAMED_PROTOCOL, ...later.map(({ since }) => since));
 }
 
 /**
@@ -28,6 +35,13 @@ export function protocolOf(body: SubmitBody): number {
  */
 export function readableIn(version: number, body: SubmitBody): SubmitBody {
   if (protocolOf(body) <= version) return body;
-  const unknown = new Set<string>(LATER_FIELDS.filter(({ since }) => since > version).map(({ field }) => field));
-  return Object.fromEntries(Object.entries(body).filter(([field]) => !unknown.has(field))) as SubmitBody;
+  const readable = without(body, LATER_FIELDS, version);
+  return body.task.kind === "effect"
+    ? { ...readable, task: without(body.task, LATER_EFFECT_FIELDS, version) }
+    : readable;
+}
+
+function without<T extends object>(value: T, later: readonly { field: string; since: number }[], version: number): T {
+  const unknown = new Set(later.filter(({ since }) => since > version).map(({ field }) => field));
+  return Object.fromEntries(Object.entries(value).filter(([field]) => !unknown.has(field))) as T;
 }

@@ -107,6 +107,8 @@ export const assignmentSchema = z
     lastSuccess: z.object({ job: jobIdSchema, drvs: z.array(z.string().max(500)).max(LIMITS.outputs) }).optional(),
     taskSha256: sha256Schema,
     configurationSha256: sha256Schema.nullable(),
+    /** The plan that was approved: the run applies if it comes to the same. Missing for an effect with a plan that has still to be made. */
+    plan: z.object({ sha256: sha256Schema }).optional(),
     limits: z.object({ logBytes: z.int(), runMs: z.int(), silenceMs: z.int(), graceMs: z.int() }),
     brokerTime: timeSchema,
   })
@@ -147,6 +149,8 @@ export const runnerEventSchema = z.discriminatedUnion("type", [
     edges: z.array(z.tuple([z.string().max(300), z.string().max(300)])).max(LIMITS.derivationEdges),
   }),
   z.strictObject({ type: z.literal("derivations"), derivations: z.array(derivationSchema).max(LIMITS.derivations) }),
+  /** The runner keeps state files of this deployment's effects from now on: later ones are given to it alone. */
+  z.strictObject({ type: z.literal("state") }),
 ]);
 export type RunnerEvent = z.output<typeof runnerEventSchema>;
 export const runnerEventsBodySchema = z

@@ -36,8 +36,22 @@ export const nixBuildTaskSchema = z.strictObject({
   installables: z.array(installableSchema).min(1).max(64),
 });
 
-/** An impure job: build the derivation's inputs, then run it with network. Needs a runner with the feature `effects`. */
-export const effectTaskSchema = z.strictObject({ kind: z.literal("effect"), installable: installableSchema });
+/** What a runner offers that can keep effects in a sandbox, and what each effect needs. */
+export const EFFECTS_FEATURE = "effects";
+
+/**
+ * An impure job: first it builds, without network and secrets, then it applies, with both, and is never begun twice by itself. Without `script` the
+ * installable is an effect as for Hercules CI: its inputs are built and its builder is run. With one it is built, and the script (`bash -euo
+ * pipefail`) applies. `plan` is a script whose standard output tells what applying would do: the job is held then, until somebody has approved
+ * exactly that text. `moveState` lets another runner take it than the one that keeps the state files of this deployment's effects.
+ */
+export const effectTaskSchema = z.strictObject({
+  kind: z.literal("effect"),
+  installable: installableSchema,
+  script: z.string().min(1).max(LIMITS.scriptCharacters).optional(),
+  plan: z.string().min(1).max(LIMITS.scriptCharacters).optional(),
+  moveState: z.boolean().optional(),
+});
 
 /** The task file at the commit decides; `task` picks one entry of it. */
 export const repositoryTaskSchema = z.strictObject({ kind: z.literal("repository"), task: name.optional() });
@@ -154,7 +168,7 @@ export type Quorum = z.output<typeof quorumSchema>;
 
 /**
  * The body of a submit. Only `task` is required. Scripts find `configuration`, any JSON, in the file that `$PLUMULE_CONFIGURATION` names, and
- * `type` in `$PLUMULE_TYPE`; builds of installables are pure and see neither.
+ * `type` in `$PLUMULE_TYPE`; an installable that is a function is called with the file as its argument `configuration`.
  */
 export const submitBodySchema = z
   .strictObject({

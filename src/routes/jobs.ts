@@ -109,6 +109,7 @@ function stopRoutes(app: App): void {
         actor: principal.actor,
         job: params.job,
         commit: body.commit ?? null,
+        ...(body.plan === undefined ? {} : { plan: body.plan }),
         ...(body.approval === undefined
           ? {}
           : { approval: { envelope: body.approval, audience: audienceOf(env, request, params.ns) } }),

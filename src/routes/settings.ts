@@ -25,6 +25,7 @@ import {
   listSecrets,
   listTokens,
   PROTOCOL_VERSION,
+  protocolOf,
   PROTOCOL_VERSION_FLOOR,
   putAuthorizer,
   putMembers,
@@ -38,6 +39,7 @@ import {
   type Refusal,
   registerRunner,
   refuse,
+  type TriggersView,
   type TrustPolicy,
   UNNAMED_PROTOCOL,
   removeSecret,
@@ -193,7 +195,10 @@ function versionedRoutes(app: App): void {
     return tagged(answer);
   });
   implement(app, getTriggers, async ({ params, request, env }) =>
-    versioned(request, await namespaceObject(env, params.ns).getTriggers()),
+    versioned(
+      request,
+      readableTriggers(acceptedProtocol(request), await namespaceObject(env, params.ns).getTriggers()),
+    ),
   );
   implement(app, putTriggers, async ({ requestId, params, body, principal, request, env }) =>
     tagged(
@@ -334,7 +339,17 @@ function versioned<T extends { version: number }>(
 function readablePolicy(version: number, policy: TrustPolicy | Refusal): TrustPolicy | Refusal {
   if (isRefusal(policy) || version > UNNAMED_PROTOCOL || policy.signers.every(({ purposes }) => purposes === undefined))
     return policy;
-  return refuse("protocol-too-old", "The trust policy says what its keys are for, which version 1 cannot read.", {
+  return tooOld("The trust policy says what its keys are for, which version 1 cannot read.");
+}
+
+/** Likewise the rules: whoever reads them without what they say of an effect would put back others. */
+function readableTriggers(version: number, view: TriggersView | Refusal): TriggersView | Refusal {
+  if (isRefusal(view) || view.triggers.every(({ task }) => protocolOf({ task }) <= version)) return view;
+  return tooOld("A rule says more of its effect than version 1 can read.");
+}
+
+function tooOld(detail: string): Refusal {
+  return refuse("protocol-too-old", detail, {
     next: `Update plumule, or ask with the header Accept: ${ACCEPTED_MEDIUM}`,
   });
 }

@@ -1,6 +1,6 @@
 import { type Command, isRefusal, LIMITS, type RunnerEvent } from "@plumule/protocol";
 import type { LeaseProof } from "#durable-objects/deployment/core/lease.ts";
-import { liveRuns } from "#durable-objects/deployment/core/model.ts";
+import { isPlanOpen, liveRuns } from "#durable-objects/deployment/core/model.ts";
 import { always, commit } from "./always.ts";
 import type { Core } from "./core.ts";
 import { append, sealedLog } from "./log.ts";
@@ -61,6 +61,11 @@ export function report(core: Core, world: World, { lease, number, event }: Repor
   const after = commit(core, world, change);
   const index = jobIndex(lease.job);
   const begins = isNew && event === "applying";
+  const job = world.state.jobs.find(({ id }) => id === lease.job);
+  if (begins && job !== undefined) {
+    always(job.state !== "cancelling", "effect: one that is stopped before it began never begins", job.id);
+    always(!isPlanOpen(job), "effect: one with a plan begins when that was approved", job.id);
+  }
   const told = after.told.map((one, at) => (begins && at === index ? { ...one, unseen: true } : one));
   return { world: begins ? { ...after, told } : after, taken: true };
 }
@@ -86,7 +91,7 @@ export function takeResult(core: Core, scope: Scope, world: World, result: Resul
   const events = last.length > 0 ? { number: takenCount + 1, events: last } : null;
   const change = core.finish(
     world.state,
-    { ...lease, ...rest, events, outcome, reason, ballot: ballotOf(world, result) },
+    { ...lease, ...rest, events, outcome, reason, ballot: ballotOf(world, result), plan: planOf(world, result) },
     moment(),
   );
   if (isRefusal(change)) {
@@ -103,6 +108,12 @@ export function takeResult(core: Core, scope: Scope, world: World, result: Resul
   const isSeen = outcome !== "refused" && outcome !== "unknown";
   const told = world.told.map((one, at) => (at === index && isSeen ? { ...one, unseen: false } : one));
   return commit(core, { ...world, told, said: saidWith(world, result) }, change);
+}
+
+/** The plan that a result brings, if that was its job. */
+function planOf({ state }: World, { lease, outcome }: Result): string | null {
+  const job = state.jobs.find(({ id }) => id === lease.job);
+  return job !== undefined && isPlanOpen(job) && outcome === "skipped" ? "a plan" : null;
 }
 
 /** A late copy arrives, or is lost. Nobody waits for its answer. */

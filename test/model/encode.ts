@@ -175,7 +175,7 @@ class Encoder {
       -4,
       jobIndex(job.id) * 32 + JOB_STATES.indexOf(job.state),
       Number(job.phase === "applying") + 2 * (job.ready === null ? 0 : job.ready.reason === "debounce" ? 1 : 2),
-      Number(told?.stopped ?? false) + 2 * Number(told?.unseen ?? false),
+      Number(told?.stopped ?? false) + 2 * Number(told?.unseen ?? false) + 4 * planCode(job),
       codeOf(`${brief.retry?.onFailure ?? false} ${brief.dedupeKey ?? ""} ${job.teardown}`),
       ticket === null ? -1 : this.#rank(ticket.number) * 8 + 2 * ticket.tryCount + Number(ticket.placed),
       ending === null ? 0 : 1 + ENDINGS.indexOf(ending.state),
@@ -257,6 +257,11 @@ class Encoder {
         return kind + 8 * this.#lease(late.lease);
     }
   }
+}
+
+/** Whether a job has a plan, and an approved one. */
+function planCode({ plan }: Job): number {
+  return plan === undefined ? 0 : plan.approved === null ? 1 : 2;
 }
 
 /** Every epoch that something in the world still names, from the oldest. */

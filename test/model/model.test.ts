@@ -56,6 +56,7 @@ it("reaches every state of a job, every refusal and every recovery, so that what
     "running -> unknown",
     "running -> cancelling",
     "running -> skipped",
+    "running -> held",
     "cancelling -> cancelled",
     "cancelling -> superseded",
     "cancelling -> failed",

@@ -223,6 +223,37 @@ export const MUTATIONS: readonly Mutation[] = [
     },
   },
   {
+    name: "what is being stopped may begin to apply",
+    scope: "one job",
+    caughtBy: ["effect: one that is stopped"],
+    core: {
+      ...REAL,
+      report: (state, input, moment) => {
+        const stopping = new Map(state.jobs.map((job) => [job.id, job.state]));
+        const running = withJobs(state, (job) => (job.state === "cancelling" ? { ...job, state: "running" } : job));
+        const decided = REAL.report(running, input, moment);
+        return isRefusal(decided)
+          ? decided
+          : decidedWithJobs(decided, (job) => ({ ...job, state: stopping.get(job.id) ?? job.state }));
+      },
+    },
+  },
+  {
+    name: "an effect applies before its plan is made",
+    scope: "an effect with a plan",
+    caughtBy: ["effect: one with a plan"],
+    core: {
+      ...REAL,
+      report: (state, input, moment) => {
+        const unplanned = withJobs(state, ({ brief: { planned: _, ...brief }, ...job }) => ({ ...job, brief }));
+        const decided = REAL.report(unplanned, input, moment);
+        return isRefusal(decided)
+          ? decided
+          : decidedWithJobs(decided, (job) => ({ ...job, brief: { ...job.brief, planned: true } }));
+      },
+    },
+  },
+  {
     name: "a job that applies is interrupted",
     scope: "two jobs",
     caughtBy: ["interrupt"],

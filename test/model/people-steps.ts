@@ -36,7 +36,7 @@ export function peopleSteps(core: Core, scope: Scope, world: World): Step[] {
       },
     });
   };
-  for (const { id, state, brief } of world.state.jobs) {
+  for (const { id, state, brief, plan } of world.state.jobs) {
     if (scope.people.includes("cancel"))
       decide(`cancel ${jobNamed(id)}`, () =>
         core.cancel(world.state, { job: id, force: false, why, ifMatch: null }, moment()),
@@ -46,7 +46,13 @@ export function peopleSteps(core: Core, scope: Scope, world: World): Step[] {
         core.cancel(world.state, { job: id, force: true, why, ifMatch: null }, moment()),
       );
     if (state === "held" && brief.stranger === undefined)
-      decide(`approve ${jobNamed(id)}`, () => core.approve(world.state, { job: id, commit: null }, moment()));
+      decide(`approve ${jobNamed(id)}`, () =>
+        core.approve(world.state, { job: id, commit: null, plan: plan?.sha256 ?? null }, moment()),
+      );
+    if (plan !== undefined)
+      decide(`approve ${jobNamed(id)} with another plan`, () =>
+        core.approve(world.state, { job: id, commit: null, plan: "another" }, moment()),
+      );
   }
   if (scope.people.includes("remove") && world.submittedCount > 0)
     decide("remove the deployment", () =>

@@ -1,4 +1,5 @@
 import type { Outcome } from "@plumule/protocol";
+import { isPlanOpen } from "#durable-objects/deployment/core/model.ts";
 import { mayLeave } from "../../runner/src/core/model.ts";
 import { arriving, beat, misreport, report, takeResult } from "./calls.ts";
 import type { Core } from "./core.ts";
@@ -187,7 +188,7 @@ class RunnerSteps {
       this.#add("'s run writes a byte", () =>
         withProcess(this.#world, id, run, (one) => ({ ...one, logBytes: logBytes + 1 })),
       );
-    const outcomes: readonly Outcome[] = ordered ? ["cancelled", "succeeded"] : this.#scope.outcomes;
+    const outcomes: readonly Outcome[] = ordered ? ["cancelled", "succeeded"] : this.#outcomes(run);
     for (const outcome of outcomes)
       this.#ends(`'s run ends: ${outcome}`, run, (one) => ({ ...one, state: "ended", outcome }));
     const { liar } = this.#world;
@@ -208,6 +209,13 @@ class RunnerSteps {
       this.#ways("'s lease ends by its own clock", 0, (machine) =>
         machine.tell(this.#world, { type: "lease ended", run }),
       );
+  }
+
+  /** How a run may end by itself: one that has to make a plan has applied nothing. */
+  #outcomes(run: string): readonly Outcome[] {
+    const job = this.#world.state.jobs.find(({ runs }) => runs.some(({ id }) => id === run));
+    if (job?.brief.planned !== true) return this.#scope.outcomes;
+    return this.#scope.outcomes.filter((outcome) => (outcome === "succeeded") !== isPlanOpen(job));
   }
 
   /** A batch is sent until it was answered; only then the next one. */

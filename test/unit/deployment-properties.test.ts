@@ -51,6 +51,7 @@ const body: fc.Arbitrary<Partial<SubmitBody>> = fc.record(
     mode: fc.constantFrom("queue", "replace", "latest", "reject"),
     interrupt: fc.constantFrom("before-apply", "always", "never"),
     hold: fc.boolean(),
+    task: fc.constant({ kind: "effect" as const, installable: ".#deploy", plan: "true" }),
     dedupeKey: fc.constantFrom("a", "b"),
     debounce: fc.constant({ quietMs: 2_000, maxMs: 5_000 }),
     retry: fc.record({ attempts: fc.integer({ min: 1, max: 3 }), onFailure: fc.boolean() }),
@@ -69,7 +70,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       do: fc.constant("submit" as const),
-      body: fc.tuple(body, quorum).map(([plain, votes]) => ({ ...plain, quorum: votes })),
+      body: fc.tuple(body, quorum).map(([{ task: _, ...plain }, votes]) => ({ ...plain, quorum: votes })),
     }),
   },
   {
@@ -176,6 +177,11 @@ class Walk {
       expect(timer.at, "nothing due is left over").toBeGreaterThan(this.now);
   }
 
+  approve(id: JobId): void {
+    const plan = this.state.jobs.find((one) => one.id === id)?.plan?.sha256 ?? null;
+    this.take(approve(this.state, { job: id, commit: null, plan }, at(this.now)));
+  }
+
   run(one: Step): void {
     const job = (index: number): JobId => this.state.jobs[index % Math.max(1, this.state.jobs.length)]?.id ?? "";
     const why = { code: "cancelled" as const, detail: "asked for" };
@@ -200,12 +206,12 @@ class Walk {
         );
       case "result":
         return this.write(one.lease, (proof) =>
-          finish(this.state, voteOf(this.state, proof, one.outcome, { nar: one.nar }), at(this.now)),
+          finish(this.state, voteOf(this.state, proof, one.outcome, { nar: one.nar }, { plan: one.nar }), at(this.now)),
         );
       case "cancel":
         return this.take(cancel(this.state, { job: job(one.job), force: one.force, why, ifMatch: null }, at(this.now)));
       case "approve":
-        return this.take(approve(this.state, { job: job(one.job), commit: null }, at(this.now)));
+        return this.approve(job(one.job));
       case "wait":
         return this.wait(one.ms);
     }

@@ -21,8 +21,15 @@ const HOW = `A peer of an older version that is still served could not read this
 /** Where a submit body is shown or given away: what it holds beyond an older version is left out (\`readableIn\`) or withheld (\`protocolOf\`). */
 const BODIES = ["getJob.200", "pollWork.200"];
 
-/** A policy that uses this is refused to readers of version 1 (\`readablePolicy\`), and they cannot have put one. */
-const WITHHELD = ["getTrust.200/signers/-/purposes: new field", "putTrust.200/signers/-/purposes: new field"];
+/** Fields of an effect that came later, wherever a task stands in a body. */
+const EFFECT_FIELDS = ["script", "plan", "moveState"];
+const inEffects = (place: string): string[] => EFFECT_FIELDS.map((field) => `${place}/task/${field}: new field`);
+
+/** A policy or rule that uses this is refused to readers of version 1 (\`readablePolicy\`, \`readableTriggers\`), and they cannot have put one. */
+const WITHHELD = [
+  ...["getTrust", "putTrust"].map((name) => `${name}.200/signers/-/purposes: new field`),
+  ...["getTriggers", "putTriggers"].flatMap((name) => inEffects(`${name}.200/triggers/-`)),
+];
 
 it("keeps a copy of every version that is served beside its own", () => {
   expect(served.map((release) => Number(release.slice(1)))).toEqual(
@@ -44,7 +51,9 @@ describe.each(served)("a peer of %s", (release) => {
         if (reader === null) return [];
         if (writer === undefined || writer === null) return [`${name}.${status} is not answered any more`];
         const place = `${name}.${status}`;
-        const settled = BODIES.includes(place) ? added.map((field) => `/spec/${field}: new field`) : [];
+        const settled = BODIES.includes(place)
+          ? [...added.map((field) => `/spec/${field}: new field`), ...inEffects("/spec")]
+          : [];
         return unreadable(reader, writer)
           .filter((line) => !settled.includes(line))
           .map((line) => `${place}${line}`)
@@ -109,10 +118,17 @@ describe.each(served)("a peer of %s", (release) => {
       expect(readableIn(version, newer)).toEqual(body);
       expect(readableIn(PROTOCOL_VERSION, newer)).toEqual(newer);
     }
-    // What the known fields hold has not grown: such growth would need to be withheld too.
+    const effect = { task: { kind: "effect", installable: ".#deploy" } } as protocol.SubmitBody;
+    expect(protocolOf(effect)).toBeLessThanOrEqual(version);
+    for (const field of EFFECT_FIELDS) {
+      const newer = { ...effect, task: { ...effect.task, [field]: "true" } } as protocol.SubmitBody;
+      expect(protocolOf(newer), HOW).toBeGreaterThan(version);
+      expect(readableIn(version, newer)).toEqual(effect);
+    }
+    // What the other known fields hold has not grown: such growth would need to be withheld too.
     expect(
       unreadable(old.submitBodySchema, submitBodySchema).filter(
-        (line) => !later.some((field) => line === `/${field}: new field`),
+        (line) => !later.some((field) => line === `/${field}: new field`) && !inEffects("").includes(line),
       ),
       HOW,
     ).toEqual([]);

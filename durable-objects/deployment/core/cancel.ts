@@ -88,11 +88,11 @@ function insist(work: Work, job: Job, force: boolean): void {
 
 /**
  * Lets a held job into the queue. With `commit`, only if the job is about that commit: an approval is for what was looked at. A stranger's job
- * needs `approved`, whose signature was verified.
+ * needs `approved`, whose signature was verified; one that has made a plan, the SHA-256 of exactly that.
  */
 export function approve(
   state: State,
-  input: { job: JobId; commit: string | null; approved?: ApprovedBy | null },
+  input: { job: JobId; commit: string | null; approved?: ApprovedBy | null; plan?: string | null },
   moment: Moment,
 ): Decided<Job> | Refusal {
   const work = new Work(state, moment);
@@ -102,6 +102,8 @@ export function approve(
   const commit = job.brief.source?.commit ?? null;
   if (input.commit !== null && input.commit !== commit)
     return refuse("conflict", `Job ${job.id} is about commit ${commit ?? "none"}, not ${input.commit}.`);
+  const fault = planFault(job, input.plan ?? null);
+  if (fault !== null) return fault;
   const { stranger } = job.brief;
   const approved = input.approved ?? null;
   if (stranger !== undefined && approved === null)
@@ -114,11 +116,22 @@ export function approve(
       ...(stranger === undefined || approved === null
         ? {}
         : { brief: { ...job.brief, stranger: { ...stranger, approved } } }),
+      ...(job.plan === undefined ? {} : { plan: { ...job.plan, approved: { actor: moment.actor, at: work.now } } }),
       phase: "queued",
       queuedAt: work.now,
       queueUntil: work.now + timeoutsOf(job.brief).queueMs,
     }),
   );
+}
+
+/** Why an approval is not one of the job's plan, or null. */
+function planFault({ id, plan }: Job, sha256: string | null): Refusal | null {
+  if (plan === undefined) return sha256 === null ? null : refuse("conflict", `Job ${id} has made no plan yet.`);
+  if (plan.sha256 === sha256) return null;
+  const but = sha256 === null ? "and an approval has to name it" : `not ${sha256}`;
+  return refuse("conflict", `The plan of job ${id} is ${plan.sha256}, ${but}.`, {
+    next: `Read it: plumule get ${id}. Then: plumule approve ${id} --plan ${plan.sha256}`,
+  });
 }
 
 /** A person says how a job ended whose effects nobody saw. The job is final, so its record comes from outside the state. */

@@ -7,6 +7,7 @@ export type Cause =
   | "granted"
   | "acknowledged"
   | "reported"
+  | "planned"
   | "refused"
   | "cancelled"
   | "replaced"
@@ -37,6 +38,7 @@ export const EDGES: readonly Edge[] = [
     ["running", "succeeded", "failed", "cancelled", "skipped", "unknown", "queued"],
     ["cancelling", "cancelled", "superseded", "failed", "unknown"],
   ]),
+  ...edges("planned", [["running", "held"]]),
   ...edges("refused", [["running", "queued", "failed"]]),
   ...edges("lease expired", [
     ["running", "queued", "failed", "unknown"],

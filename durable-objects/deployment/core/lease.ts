@@ -50,7 +50,7 @@ export function claim(
   if (job !== undefined && given !== undefined) return work.done({ job, run: given });
   if (job === undefined || offerable(work.jobs, work.now)?.id !== job.id || job.ticket?.number !== input.ticket)
     return work.done(null);
-  if (!mayTake(job, runner)) {
+  if (!mayTake(job, work.lane, runner)) {
     // Its pool knew no better, or the policy has changed. The pool drops the ticket now, so another one follows, but not at once.
     work.put({ ...job, ticket: null, ready: { at: work.now + backoffMs(1), reason: "backoff" } });
     return work.done(null);
@@ -69,7 +69,7 @@ export function grantReserved(
   // A ticket that may have reached the pool is left to its claim.
   if (job?.id !== input.job || job.ticket === null || job.ticket.placed || job.ticket.tryCount > 0)
     return work.done(null);
-  if (!mayTake(job, input.lease.runner)) return work.done(null);
+  if (!mayTake(job, work.lane, input.lease.runner)) return work.done(null);
   return work.done(grant(work, { ...job, ticket: null }, input.lease));
 }
 

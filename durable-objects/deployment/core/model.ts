@@ -58,6 +58,8 @@ export type Lane = {
   unsigned: readonly Unsigned[];
   /** Locks that the namespace has to be given back. */
   releases: readonly Released[];
+  /** The runner that keeps state files of this deployment's effects: it alone is given the next one. Null while there are none. */
+  stateKeeper: RunnerId | null;
 };
 
 /** The bounded part of the truth that decisions see: the lane, and its jobs that are not final, in the order of their submission. */
@@ -80,6 +82,9 @@ export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets
   protocol?: number;
   runners?: readonly RunnerId[];
   stranger?: Stranger & { approved?: ApprovedBy };
+  /** An effect whose plan has to be approved before it applies, and one that another runner may take than the keeper of its state. */
+  planned?: true;
+  movesState?: true;
 };
 
 /** Who let a stranger's job start, with the envelope that says so. */
@@ -147,7 +152,12 @@ export type Job = {
   quorum?: QuorumRecord;
   /** Only of a job that names locks: from when its turn has come until it gives them back, which one that ended `unknown` does when that is resolved. */
   locks?: LockRequest;
+  /** What a run has said that applying would do, and who has approved exactly that. */
+  plan?: PlanRecord;
 };
+
+/** A plan by the SHA-256 of its text, which stands in the statement of the run that made it. A persisted contract like `Lane`. */
+export type PlanRecord = { sha256: string; run: RunId; approved: { actor: Actor; at: Millis } | null };
 
 /** What is known of a job's quorum. A persisted contract like `Lane`. */
 export type QuorumRecord = {
@@ -226,6 +236,7 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
     unsweptCount: 0,
     unsigned: [],
     releases: [],
+    stateKeeper: null,
   };
   return { lane, jobs: [] };
 }
@@ -281,14 +292,20 @@ export function attemptsOf(brief: Brief): number {
 }
 
 /** Runs that the job may have in all. */
-export function runLimitOf({ brief, quorum }: Job): number {
+export function runLimitOf({ brief, quorum, plan }: Job): number {
   const spare = quorum === undefined ? 0 : (brief.quorum?.replicas ?? 1) + quorum.tieBreakCount - 1;
-  return attemptsOf(brief) + spare;
+  return attemptsOf(brief) + spare + (plan === undefined ? 0 : 1);
 }
 
-/** Runs that are over and said nothing about the job: what its attempts are counted by. */
-export function lossCount({ runs }: Job): number {
-  return runs.filter(({ finishedAt, vote }) => finishedAt !== null && vote === undefined).length;
+/** Runs that are over and said nothing about the job: what its attempts are counted by. One that made its plan has said that. */
+export function lossCount({ runs, plan }: Job): number {
+  return runs.filter(({ id, finishedAt, vote }) => finishedAt !== null && vote === undefined && id !== plan?.run)
+    .length;
+}
+
+/** Whether all that a run may do for the job now is to make its plan. */
+export function isPlanOpen({ brief, plan }: Job): boolean {
+  return brief.planned === true && (plan?.approved ?? null) === null;
 }
 
 /** The pool whose runners may take the job. */

@@ -66,7 +66,8 @@ export function renew(
   if (job === undefined || !isReplicated(job)) return work.done(null);
   const renewal = renewalAfter(job.quorum.renewal.count + 1, work.now);
   const renewed = work.put({ ...job, quorum: { ...job.quorum, renewal, basis: basis ?? job.quorum.basis } });
-  if (JSON.stringify(takersOf(renewed)) !== JSON.stringify(takersOf(job))) withdraw(work, renewed);
+  if (JSON.stringify(takersOf(renewed, work.lane)) !== JSON.stringify(takersOf(job, work.lane)))
+    withdraw(work, renewed);
   return work.done(null);
 }
 

@@ -6,7 +6,10 @@ import {
   type QuorumView,
   type RunnerId,
 } from "@plumule/protocol";
-import { type Brief, type Job, liveRuns, type QuorumRecord, type Run } from "./model.ts";
+import { type Brief, type Job, type Lane, liveRuns, type QuorumRecord, type Run } from "./model.ts";
+
+/** What of a lane decides who may get its jobs. */
+type Keeping = Pick<Lane, "stateKeeper">;
 
 /** A job of several replicas. */
 export type Replicated = Job & { quorum: QuorumRecord; brief: Brief & { quorum: Quorum } };
@@ -35,32 +38,41 @@ export function votes(job: Job): Run[] {
 
 /**
  * Who has what to do with a job: the runners that its secrets are sealed to, those whose votes count, those of them whose operators have no part in
- * its quorum yet, and those that have one. Null: it does not matter. A runner that lost its replica is only avoided, like that of any other job.
+ * its quorum yet, those that have one, and for an effect the runner that keeps the state files of its lane. Null: it does not matter. A runner that
+ * lost its replica is only avoided, like that of any other job.
  */
-export function keysOf(job: Job): Pick<MatchedJob, "sealedTo" | "trusted" | "free" | "taken"> {
-  const sealedTo = job.brief.runners ?? null;
-  if (!isReplicated(job)) return { sealedTo, trusted: null, free: null, taken: [] };
+export function keysOf(
+  job: Job,
+  { stateKeeper }: Keeping,
+): Pick<MatchedJob, "sealedTo" | "trusted" | "free" | "taken" | "keeper"> {
+  const { runners: sealedTo = null, kind, movesState } = job.brief;
+  const keeper = kind === "effect" && movesState !== true ? stateKeeper : null;
+  if (!isReplicated(job)) return { sealedTo, trusted: null, free: null, taken: [], keeper };
   const { basis } = job.quorum;
   const taken = job.runs
     .filter(({ finishedAt, vote }) => finishedAt === null || vote !== undefined)
     .map(({ runner }) => runner);
-  if (basis.isDefault) return { sealedTo, trusted: null, free: null, taken };
+  if (basis.isDefault) return { sealedTo, trusted: null, free: null, taken, keeper };
   const signers = eligibleSigners(quorumPolicy(basis, refOf(job.brief), job.brief.quorum), Date.parse(basis.at));
   const operators = new Set(signers.filter(({ key }) => taken.includes(key)).map(({ operator }) => operator));
   const free = signers.filter(({ operator }) => !operators.has(operator)).map(({ key }) => key);
-  return { sealedTo, trusted: signers.map(({ key }) => key), free, taken };
+  return { sealedTo, trusted: signers.map(({ key }) => key), free, taken, keeper };
 }
 
 /** Who may get the job, or its next replica: only these, and none of those. */
-export function takersOf(job: Job): { runners: readonly RunnerId[] | null; except: readonly RunnerId[] } {
-  const { sealedTo, free, taken } = keysOf(job);
-  const both = sealedTo !== null && free !== null ? free.filter((key) => sealedTo.includes(key)) : (free ?? sealedTo);
-  return { runners: both, except: taken };
+export function takersOf(
+  job: Job,
+  lane: Keeping,
+): { runners: readonly RunnerId[] | null; except: readonly RunnerId[] } {
+  const { sealedTo, free, taken, keeper } = keysOf(job, lane);
+  const sets = [sealedTo, free, keeper == null ? null : [keeper]].filter((set) => set !== null);
+  const [first, ...rest] = sets;
+  return { runners: first?.filter((key) => rest.every((set) => set.includes(key))) ?? null, except: taken };
 }
 
 /** Whether this runner may get the job, or its next replica. */
-export function mayTake(job: Job, runner: RunnerId): boolean {
-  const { runners, except } = takersOf(job);
+export function mayTake(job: Job, lane: Keeping, runner: RunnerId): boolean {
+  const { runners, except } = takersOf(job, lane);
   return !except.includes(runner) && (runners?.includes(runner) ?? true);
 }
 

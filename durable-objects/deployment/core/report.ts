@@ -1,6 +1,6 @@
 import { LIMITS, refuse, type Derivation, type Phase, type Refusal, type RunnerEvent } from "@plumule/protocol";
 import { acknowledge, type Leased, type LeaseProof, provenLease } from "./lease.ts";
-import { type Job, leadRun, liveRuns, type Moment, type Run, type State } from "./model.ts";
+import { isPlanOpen, type Job, leadRun, liveRuns, type Moment, type Run, type State } from "./model.ts";
 import { isReplicated } from "./replicas.ts";
 import { withRun } from "./run-records.ts";
 import { type Decided, Work } from "./work.ts";
@@ -31,6 +31,10 @@ export function report(
     return refuse("invalid-body", "Queued and assigned are the broker's phases.", {
       errors: [{ pointer: `/events/${wrong}/phase`, detail: "not a phase of a run" }],
     });
+  if (input.events.some((event) => event.type === "phase" && event.phase === "applying")) {
+    const fault = applyingFault(proven.job);
+    if (fault !== null) return fault;
+  }
   const leased = acknowledge(work, proven);
   const applied = apply(work, leased, input);
   if ("refused" in applied) return applied;
@@ -41,6 +45,18 @@ export function report(
   if (applied.run.progressUntold && work.now - applied.run.progressAt >= PROGRESS_MS)
     job = tellProgress(work, job, applied.run);
   return work.done({ number: input.number, batch });
+}
+
+/**
+ * Why a run may not begin to apply, or null. It begins only after its word for it was taken: so a job that is stopped first never does, however
+ * late its runner hears of that, and none does whose plan nobody has approved.
+ */
+function applyingFault(job: Job): Refusal | null {
+  if (job.state === "cancelling")
+    return refuse("wrong-state", `Job ${job.id} is being stopped, and may not begin to apply.`);
+  return isPlanOpen(job)
+    ? refuse("wrong-state", `The plan of job ${job.id} has to be approved before it applies.`)
+    : null;
 }
 
 /** Tells progress that came too soon after the last. Changes nothing when there is none. */
@@ -103,6 +119,9 @@ export function apply(
         break;
       case "plan":
         changes.push({ derivations: event.derivations, edges: event.edges });
+        break;
+      case "state":
+        work.lane = { ...work.lane, stateKeeper: run.runner };
         break;
       case "derivations":
         changes.push({ derivations: event.derivations, edges: [] });

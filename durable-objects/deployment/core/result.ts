@@ -13,7 +13,17 @@ import {
   type TrustBasis,
 } from "@plumule/protocol";
 import { acknowledge, type LeaseProof, provenLease, requeue, retryElsewhere } from "./lease.ts";
-import { attemptsOf, type Job, lossCount, type Moment, type Run, type State, type Vote } from "./model.ts";
+import {
+  attemptsOf,
+  isPlanOpen,
+  type Job,
+  lossCount,
+  type Moment,
+  type Run,
+  type State,
+  timeoutsOf,
+  type Vote,
+} from "./model.ts";
 import { countVotes, endStopped } from "./quorum.ts";
 import { isReplicated, isStopping, refOf } from "./replicas.ts";
 import { apply, type DerivationBatch, tellDerivations } from "./report.ts";
@@ -33,6 +43,8 @@ export type Reported = LeaseProof & {
   statementCount: number;
   log: RunView["log"];
   events: { number: number; events: readonly RunnerEvent[] } | null;
+  /** The SHA-256 of the plan that the statement names. */
+  plan?: string | null;
   /** With a quorum: whose votes count, and every statement that is one, this result's among them. */
   ballot?: Ballot | null;
 };
@@ -100,11 +112,24 @@ function conclude(work: Work, job: Job, run: Run, input: Reported): void {
     const { brief } = job;
     if (brief.quorum === undefined) return;
     countVotes(work, job, { basis, verdict: decideQuorum(basis, refOf(brief), brief.quorum, statements, work.now) });
-  } else if (nothing || outcome === "refused" || isReplicated(job))
+  } else if (input.plan != null && outcome === "skipped" && isPlanOpen(job)) hold(work, job, run, input.plan);
+  else if (nothing || outcome === "refused" || isReplicated(job))
     retryElsewhere(work, job, run, "refused", why ?? reason("refused", "The runner refused the job."));
   else if (outcome === "failed" && job.brief.retry?.onFailure === true)
     requeue(work, job, "reported", why ?? reason("exit-code", "The job failed."));
   else work.move(job, "reported", outcome, { reason: why });
+}
+
+/** The plan is made. Others may have the lane until somebody has approved it. */
+function hold(work: Work, job: Job, { id }: Run, sha256: string): void {
+  work.move(job, "planned", "held", {
+    phase: null,
+    plan: { sha256, run: id, approved: null },
+    progress: null,
+    reason: null,
+    queuedAt: work.now,
+    queueUntil: work.now + timeoutsOf(job.brief).queueMs,
+  });
 }
 
 function saysNothing({ outcome, reason: why }: Pick<Reported, "outcome" | "reason">): boolean {

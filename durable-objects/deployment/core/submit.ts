@@ -115,13 +115,13 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
   );
   const head = offerable(work.jobs, moment.now)?.id === job.id ? job : null;
   const granted =
-    head !== null && input.lease?.job === id && mayTake(head, input.lease.runner)
+    head !== null && input.lease?.job === id && mayTake(head, work.lane, input.lease.runner)
       ? grant(work, head, input.lease)
       : null;
   const offer =
     head === null || granted !== null
       ? null
-      : { pool: poolOf(brief), ticket: poolTicket(lane.deployment, job, work.lane.epoch) };
+      : { pool: poolOf(brief), ticket: poolTicket(work.lane, job, work.lane.epoch) };
   return work.done({
     job: id,
     joined: false,

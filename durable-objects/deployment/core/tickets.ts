@@ -1,7 +1,7 @@
 import type { JobId, Millis, PoolName } from "@plumule/protocol";
 import type { Ticket as PoolTicket } from "../../pool/calls.ts";
 import { lacksLocks } from "./locks.ts";
-import { type Drop, type Job, occupant, poolOf, type State } from "./model.ts";
+import { type Drop, type Job, type Lane, occupant, poolOf, type State } from "./model.ts";
 import { openCount, takersOf } from "./replicas.ts";
 import type { Work } from "./work.ts";
 
@@ -27,11 +27,11 @@ export function offerable(jobs: readonly Job[], now: Millis): Job | null {
 }
 
 /** The ticket that offers a job, as its pool stores it. */
-export function poolTicket(deployment: string, job: Job, number: number): PoolTicket {
+export function poolTicket(lane: Pick<Lane, "deployment" | "stateKeeper">, job: Job, number: number): PoolTicket {
   const { requires = {}, protocol, priority = "normal" } = job.brief;
-  const { runners, except } = takersOf(job);
+  const { runners, except } = takersOf(job, lane);
   return {
-    deployment,
+    deployment: lane.deployment,
     job: job.id,
     number,
     priority,
@@ -84,7 +84,7 @@ export function dispatches({ lane, jobs }: State): Dispatch[] {
           {
             kind: "put",
             pool: poolOf(job.brief),
-            ticket: poolTicket(lane.deployment, job, job.ticket.number),
+            ticket: poolTicket(lane, job, job.ticket.number),
             dueAt: job.ticket.dueAt,
             fresh: job.ticket.tryCount === 0,
           },

@@ -80,7 +80,8 @@ export function fire(state: State, timer: Timer, moment: Moment): Decided<null> 
 
 function queueExpired(work: Work, job: Job): void {
   const waited = `${timeoutsOf(job.brief).queueMs} ms`;
-  const why = reason("queue-timeout", `The job waited for ${waited} without being started.`);
+  const missed = job.state === "held" ? "approved" : "started";
+  const why = reason("queue-timeout", `The job waited for ${waited} without being ${missed}.`);
   if (job.state === "held" || job.state === "queued")
     work.move(withdraw(work, job), "queue expired", "failed", { reason: why });
   else closeQuorum(work, job, reason("queue-timeout", `No further runner came for the quorum within ${waited}.`));

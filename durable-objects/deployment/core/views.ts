@@ -8,12 +8,23 @@ import {
   type JobView,
   type Millis,
   type Output as BuildOutput,
+  type PlanView,
   type RunView,
   type StrangerView,
   type Waiting,
 } from "@plumule/protocol";
 import { lacksLocks, lockWaitOf } from "./locks.ts";
-import { isOccupying, type Job, type Lane, leadRun, type Output, occupant, type Run, type State } from "./model.ts";
+import {
+  isOccupying,
+  type Job,
+  type Lane,
+  leadRun,
+  type Output,
+  occupant,
+  type PlanRecord,
+  type Run,
+  type State,
+} from "./model.ts";
 import { openCount, quorumView } from "./replicas.ts";
 
 /** What is live and what is going on: a teardown outranks work, work outranks what is live. */
@@ -73,7 +84,17 @@ export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
     progress: job.progress,
     ...quorumView(job),
     ...(brief.locks === undefined ? {} : { locks: { names: [...brief.locks], held: job.locks?.heldAt != null } }),
+    ...(job.plan === undefined ? {} : { plan: planView(job.plan) }),
     ...(brief.stranger === undefined ? {} : { stranger: strangerView(brief.stranger) }),
+  };
+}
+
+function planView({ sha256, run, approved }: PlanRecord): PlanView {
+  return {
+    sha256,
+    run,
+    approvedBy: approved?.actor ?? null,
+    approvedAt: formatTimeOrNull(approved?.at ?? null),
   };
 }
 
@@ -154,7 +175,9 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
   return job.waiting ?? { ...waiting, reason: "no-runner", detail: "Being offered to the runners of its pool." };
 }
 
-function whyHeld({ brief: { stranger, source } }: Job): string {
+function whyHeld({ id, plan, brief: { stranger, source } }: Job): string {
+  if (plan !== undefined)
+    return `A person has to approve the plan ${plan.sha256.slice(0, 12)}…: plumule get ${id} shows it.`;
   if (stranger === undefined) return "A person has to approve this job.";
   return `${stranger.why}: a delegate has to approve commit ${source?.commit.slice(0, 7) ?? "none"} with a Radicle key.`;
 }

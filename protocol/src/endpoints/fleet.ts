@@ -194,7 +194,7 @@ export const reportRunEvents = endpoint({
   body: runnerEventsBodySchema,
   bodyLimitBytes: LIMITS.runnerEventsBytes,
   answers: { 200: z.object({ number: z.int() }).meta({ id: "RunnerEventsAnswer" }) },
-  refusals: ["stale-lease"],
+  refusals: ["stale-lease", "wrong-state"],
 });
 export const appendLog = endpoint({
   name: "appendLog",

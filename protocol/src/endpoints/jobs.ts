@@ -7,6 +7,7 @@ import {
   namespaceIdSchema,
   runIdSchema,
   runnerIdSchema,
+  sha256Schema,
 } from "../ids.ts";
 import {
   deploymentSnapshotSchema,
@@ -54,9 +55,13 @@ export const cancelAnswerSchema = z
   .meta({ id: "CancelAnswer" });
 export type CancelAnswer = z.output<typeof cancelAnswerSchema>;
 
-/** A stranger's job needs a signed `approval` (`signApproval`); any other held job the caller's word. */
+/** A stranger's job needs a signed `approval` (`signApproval`), one that has made a plan the SHA-256 of exactly that; any other held job the caller's word. */
 export const approveBodySchema = z
-  .strictObject({ commit: commitSchema.optional(), approval: signedApprovalSchema.optional() })
+  .strictObject({
+    commit: commitSchema.optional(),
+    approval: signedApprovalSchema.optional(),
+    plan: sha256Schema.optional(),
+  })
   .meta({ id: "ApproveBody" });
 export const resolveBodySchema = z
   .strictObject({ outcome: z.enum(["succeeded", "failed", "cancelled"]), reason })
