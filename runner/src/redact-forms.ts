@@ -45,7 +45,7 @@ function isBlank(byte: number): boolean {
 }
 
 /**
- * Every spelling of a secret that is looked for, without white space: the value, each of its lines, and both as JSON, JavaScript, shell, URL,
+ * Every spelling of a secret that is looked for, without white space: the value, each of its lines, each text inside of JSON, and all as JSON, JavaScript, shell, URL,
  * XML and form text, in hex, and in base64 of both alphabets at each of the three alignments. Empty when the value is too short to mask.
  */
 export function formsOf(value: Uint8Array): Uint8Array[] {
@@ -54,9 +54,25 @@ export function formsOf(value: Uint8Array): Uint8Array[] {
   const isText = Buffer.from(text).equals(whole);
   if (!isText) return isLong(whole) ? [whole, ...byteForms(whole).map(latin1)].map(visible) : [];
   const lines = text.split(/[\r\n]+/).map((line) => line.trim());
-  const parts = [...new Set([text, text.trim(), ...lines])].filter((part) => isLong(Buffer.from(part)));
+  const parts = [...new Set([text, text.trim(), ...lines, ...leavesOf(text)])].filter((part) =>
+    isLong(Buffer.from(part)),
+  );
   const spellings = parts.flatMap((part) => [...textForms(part), ...byteForms(Buffer.from(part))]);
   return [...new Set(spellings)].map((spelling) => visible(Buffer.from(spelling)));
+}
+
+/** The texts inside a secret that is a JSON object: an effect takes them out one by one. */
+function leavesOf(text: string): string[] {
+  const leaves: string[] = [];
+  try {
+    JSON.parse(text, (_, part: unknown) => {
+      if (typeof part === "string") leaves.push(part);
+      return part;
+    });
+  } catch {
+    return [];
+  }
+  return leaves;
 }
 
 function textForms(text: string): string[] {

@@ -10,7 +10,7 @@ import { type ClaimModel, type Lease, NOW, type PollModel, type PoolModel } from
 const OFFER: Ability = {
   name: "runner",
   systems: ["x86_64-linux"],
-  features: [],
+  features: ["nix", "effects"],
   labels: [],
   isolation: "process-group",
   version: "1",

@@ -108,8 +108,8 @@ describe("an effect with a plan", () => {
   });
 
   it("applies exactly the approved plan, by whichever runner, and as often as infrastructure fails", () => {
-    let { state, job } = held();
-    state = decided(approve(state, { job, commit: null, plan: PLAN }, at(START + 1, "token:anna"))).state;
+    const { state: before, job } = held();
+    let state = decided(approve(before, { job, commit: null, plan: PLAN }, at(START + 1, "token:anna"))).state;
     expect(jobIn(state, job).plan).toMatchObject({ approved: { actor: "token:anna", at: START + 1 } });
     const spec = { task: { kind: "effect" as const, installable: ".#deploy", plan: "terraform plan" } };
     const taken = claimed(state, job, START + 1, lease(QUEEN));

@@ -1,3 +1,4 @@
+import { CALL_WITH, jobArguments, type JobFacts } from "./arguments.ts";
 import {
   flakeReference,
   parseInstallable,
@@ -43,6 +44,8 @@ export interface EvaluateRequest {
   readonly installables?: readonly Installable[];
   /** As Nix names it, for instance `x86_64-linux`. */
   readonly system: string;
+  /** What an installable that is a function is called with. */
+  readonly job?: JobFacts;
   /** Lets evaluation build derivations and read them. Off unless given: it blocks and hides builds from the plan. */
   readonly allowImportFromDerivation?: boolean;
   /** Most memory of one evaluation. 4 GiB unless given, what Hydra gives: a whole system fits, a bomb does not take the machine along. */
@@ -55,7 +58,6 @@ const EVALUATION_BYTES = 4 * 1024 ** 3;
 const MAX_DETAIL_CHARS = 2000;
 /** Longest line of an evaluation, in which no builder speaks: an error comes with its whole trace in one. */
 const EVALUATION_LINE_CHARS = 16 * 1024 * 1024;
-/** Any set may call itself a derivation and have a `drvPath` of its own, which must not become an option of a command. */
 const DERIVATION_PATH = /^\/\S+\/[0-9a-z]{32}-[^\s/]+\.drv$/;
 
 /**
@@ -109,6 +111,31 @@ async function evaluateOne(
   parsed: ParsedInstallable,
   emit: (output: NixOutput) => void,
 ): Promise<Evaluated> {
+  const argv =
+    parsed.kind === "flake"
+      ? flakeCommand(request, parsed, expandExpression(request.system, request.job))
+      : fileCommand(request, parsed);
+  const evaluated = await runEvaluation(context, request, parsed.label, argv, emit);
+  if ("failure" in evaluated) return evaluated;
+  const targets = readTargets(parsed, evaluated.stdout);
+  const forged = targets.find(({ drv }) => !isDerivationPath(drv));
+  if (forged === undefined) return { targets };
+  return { failure: { code: "evaluation-failed", detail: `${forged.label}: its drvPath names no derivation` } };
+}
+
+/** Whether a text is the path of a derivation: any set may call itself one and have a `drvPath` of its own, which must not become an option of a command. */
+export function isDerivationPath(path: string): boolean {
+  return DERIVATION_PATH.test(path);
+}
+
+/** Runs an evaluation, within its memory. Answers what it printed, or why it failed. */
+export async function runEvaluation(
+  context: NixContext,
+  { evaluationBytes = EVALUATION_BYTES }: Pick<EvaluateRequest, "evaluationBytes">,
+  label: string,
+  argv: readonly string[],
+  emit: (output: NixOutput) => void,
+): Promise<{ stdout: string } | { failure: NixFailure }> {
   const log = new NixLog();
   const splitter = createLineSplitter(EVALUATION_LINE_CHARS);
   const read = (lines: readonly string[]): void => {
@@ -116,35 +143,29 @@ async function evaluateOne(
       for (const output of log.line(line, 0)) if (output.kind === "log") emit(output);
     }
   };
-  const argv = parsed.kind === "flake" ? flakeCommand(request, parsed) : fileCommand(request, parsed);
-  const { evaluationBytes = EVALUATION_BYTES } = request;
   // The evaluator's memory is that of its garbage collector, which reads this.
   const env = { ...context.env, GC_MAXIMUM_HEAP_SIZE: String(evaluationBytes) };
   const done = await capture({ ...context, env }, argv, (chunk) => read(splitter.push(chunk)));
   read(splitter.end());
   if (context.signal?.aborted === true) return { failure: { code: "cancelled", detail: "cancelled while evaluating" } };
-  if (done.exitCode === 0) {
-    const targets = readTargets(parsed, done.stdout);
-    const forged = targets.find(({ drv }) => !DERIVATION_PATH.test(drv));
-    if (forged === undefined) return { targets };
-    return { failure: { code: "evaluation-failed", detail: `${forged.label}: its drvPath names no derivation` } };
-  }
+  if (done.exitCode === 0) return { stdout: done.stdout };
   if (done.stderr.includes("GC Warning: Out of Memory")) {
-    const needs = `${parsed.label}: the evaluation needs more than ${Math.floor(evaluationBytes / 1024 ** 2)} MiB of memory`;
+    const needs = `${label}: the evaluation needs more than ${Math.floor(evaluationBytes / 1024 ** 2)} MiB of memory`;
     return { failure: { code: "evaluation-failed", detail: needs } };
   }
   const errors = log.errors().join("\n") || `${argv[0]} ended with ${done.signal ?? `exit code ${done.exitCode}`}`;
-  const detail = `${parsed.label}: ${errors}`.slice(0, MAX_DETAIL_CHARS);
+  const detail = `${label}: ${errors}`.slice(0, MAX_DETAIL_CHARS);
   return { failure: { code: "evaluation-failed", detail, lines: log.trace() } };
 }
 
-function flakeCommand(
-  request: EvaluateRequest,
+/** The command that evaluates what a function of Nix makes of an attribute of a flake, as JSON. */
+export function flakeCommand(
+  request: Pick<EvaluateRequest, "allowImportFromDerivation">,
   { reference, attribute }: ParsedInstallable & { kind: "flake" },
+  apply: string,
 ): string[] {
   const installable = attribute === "" ? reference : `${reference}#${attribute}`;
   const settings = [...untrusted(request), "--option", "pure-eval", "true", "--no-write-lock-file"];
-  const expand = expandExpression(request.system);
   return [
     "nix",
     ...NEW_COMMANDS,
@@ -154,7 +175,7 @@ function flakeCommand(
     ...settings,
     "--json",
     "--apply",
-    expand,
+    apply,
     installable,
   ];
 }
@@ -163,11 +184,16 @@ function fileCommand(request: EvaluateRequest, { file, attribute }: ParsedInstal
   // Restricted evaluation reads nothing but the store and the search path, hence the checkout has to be in it.
   const restricted = ["--option", "restrict-eval", "true", "-I", `checkout=${request.source.directory}`];
   const settings = [...untrusted(request), ...restricted, "--log-format", "internal-json"];
+  const { configuration = null } = request.job ?? {};
+  if (configuration !== null)
+    settings.push("-I", `configuration=${configuration.path}`, "--arg", "configuration", configuration.path);
   return ["nix-instantiate", ...settings, ...(attribute === "" ? [] : ["-A", attribute]), file];
 }
 
 /** Settings for code of strangers: nothing of theirs may change Nix's own configuration or name other flakes. */
-function untrusted({ allowImportFromDerivation = false }: EvaluateRequest): string[] {
+function untrusted({
+  allowImportFromDerivation = false,
+}: Pick<EvaluateRequest, "allowImportFromDerivation">): string[] {
   const settings = {
     "accept-flake-config": "false",
     "use-registries": "false",
@@ -178,11 +204,12 @@ function untrusted({ allowImportFromDerivation = false }: EvaluateRequest): stri
 }
 
 /**
- * A function for `nix eval --apply` that lists the derivations of a value. It holds no text of the job: attribute paths
- * go to Nix as arguments. Nested sets need `recurseForDerivations`, as everywhere in Nix, or a set such as all of nixpkgs would be walked.
+ * A function for `nix eval --apply` that lists the derivations of a value, or of what a function makes of the job. Attribute paths go to Nix as
+ * arguments, and the job's own texts as strings. Nested sets need `recurseForDerivations`, as everywhere in Nix, or a set such as all of nixpkgs would be walked.
  */
-function expandExpression(system: string): string {
-  return `root: let
+function expandExpression(system: string, job: JobFacts | undefined): string {
+  return `given: let
+  root = (${CALL_WITH}) ${job === undefined ? "{ }" : jobArguments(job)} given;
   isDerivation = value: value.type or null == "derivation";
   walk = path: value:
     if isDerivation value then [ { path = builtins.concatStringsSep "." path; drv = value.drvPath; } ]

@@ -39,10 +39,15 @@ function isInMemory(path: string): boolean {
 export type SecretPaths = { folder: string; hercules: string };
 
 /**
- * Writes the secrets of a run for its user alone. Rejects when the folder cannot be made or belongs to somebody else: its parent is open to
- * everybody.
+ * Writes the secrets of a run for its user alone; `hercules` is what goes into the one file. Rejects when the folder cannot be made or belongs to
+ * somebody else: its parent is open to everybody.
  */
-export async function writeSecretFiles(root: string, run: string, secrets: OpenedSecrets): Promise<SecretPaths> {
+export async function writeSecretFiles(
+  root: string,
+  run: string,
+  secrets: OpenedSecrets,
+  hercules: unknown = herculesSecrets(secrets),
+): Promise<SecretPaths> {
   await mkdir(root, { recursive: true, mode: 0o700 });
   const status = lstatSync(root);
   if (!status.isDirectory() || status.uid !== process.getuid?.() || (status.mode & 0o077) !== 0)
@@ -55,7 +60,7 @@ export async function writeSecretFiles(root: string, run: string, secrets: Opene
   await mkdir(paths.folder, { mode: 0o700 });
   for (const [name, value] of Object.entries(secrets))
     await writeFile(join(paths.folder, name), value, { mode: 0o400, flag: "wx" });
-  await writeFile(paths.hercules, herculesJson(secrets), { mode: 0o400, flag: "wx" });
+  await writeFile(paths.hercules, JSON.stringify(hercules), { mode: 0o400, flag: "wx" });
   return paths;
 }
 
@@ -75,21 +80,18 @@ function runFolder(root: string, run: string): string {
   return join(root, run);
 }
 
-/**
- * What an effect reads at `$HERCULES_CI_SECRETS_JSON` (hercules-ci-agent, Secrets.hs): `{ name: { "data": { … } } }`. A secret that is a
- * JSON object is the data itself; any other text is its field `value`, and what is no text `base64`.
- */
-function herculesJson(secrets: OpenedSecrets): string {
-  const entries = Object.entries(secrets).map(([name, value]) => [name, { data: dataOf(value) }]);
-  return JSON.stringify(Object.fromEntries(entries));
+/** What stands in the file at `$HERCULES_CI_SECRETS_JSON` (hercules-ci-agent, Secrets.hs): `{ name: { "data": { … } } }`. */
+function herculesSecrets(secrets: OpenedSecrets): unknown {
+  return Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, { data: herculesData(value) }]));
 }
 
-function dataOf(value: Uint8Array): unknown {
+/** A secret as Hercules has it: one that is a JSON object is the data itself; any other text is its field `value`, and what is no text `base64`. */
+export function herculesData(value: Uint8Array): Record<string, unknown> {
   const text = parseUtf8(value);
   if (text === null) return { base64: Buffer.from(value).toString("base64") };
   try {
     const data: unknown = JSON.parse(text);
-    if (typeof data === "object" && data !== null && !Array.isArray(data)) return data;
+    if (typeof data === "object" && data !== null && !Array.isArray(data)) return data as Record<string, unknown>;
   } catch {
     // Not JSON: the text itself.
   }

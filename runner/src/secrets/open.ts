@@ -62,6 +62,7 @@ async function factsFor(
 
 /** True for work that the commit describes: nobody else's script, and no environment that could change what its programs do (`BASH_ENV`). */
 function isCommitsOwn({ task, env, source }: Asker["spec"]): boolean {
-  const named = task.kind === "repository" || (task.kind === "effect" && /^\.(?:#|$)/.test(task.installable));
+  const isOwnEffect = task.kind === "effect" && task.script === undefined && task.plan === undefined;
+  const named = task.kind === "repository" || (isOwnEffect && /^\.(?:#|$)/.test(task.installable));
   return source !== undefined && env === undefined && named;
 }

@@ -1,4 +1,6 @@
+import { randomBytes } from "node:crypto";
 import type { Assignment } from "@plumule/protocol";
+import { TASK_TOKEN } from "../effects/secrets.ts";
 import type { FetchOptions } from "../mirror.ts";
 import { createRedactor, type RedactedStream, type Redactor } from "../redact.ts";
 import { gatherFacts } from "./facts.ts";
@@ -13,8 +15,11 @@ export type Opened =
 
 /** The secrets of one run: when they are there, where, and that nothing that the run says shows them. */
 export type RunSecrets = {
-  /** Opens them as files; nothing for a job that has none. Call `close` when the part of the task is over that needs them. */
-  open(): Promise<Opened>;
+  /**
+   * Opens them as files; nothing for a job that has none. Call `close` when the part of the task is over that needs them. `arrange` makes the file
+   * of an effect out of them and the run's own token, which effects have also without secrets; null when one is missing.
+   */
+  open(arrange?: (secrets: OpenedSecrets, token: string) => unknown): Promise<Opened>;
   /** Removes the files. What they held is masked until the end of the run. */
   close(): Promise<void>;
   /** Log bytes, masked, to `append`. */
@@ -23,6 +28,10 @@ export type RunSecrets = {
   endLog(): void;
   /** A value that leaves the run otherwise, masked. */
   mask<T>(value: T): T;
+  /** A whole text, masked, however much longer that makes it. */
+  text(text: string): string;
+  /** What shows that a request for state files comes from this run's effect. */
+  token: string;
   /** Why nothing was opened, for the owner of the machine alone; undefined when there is nothing to say. */
   note(): string | undefined;
   /** How often each secret was masked; undefined for a run without secrets. */
@@ -47,6 +56,7 @@ export function createRunSecrets({
   const { folder } = places;
   const { deployment, spec, run } = assignment;
   const log = createMaskedLog(append);
+  const token = randomBytes(24).toString("base64url");
   let redactor: Redactor | null = null;
   let opened: OpenedSecrets | null = null;
   let note: string | undefined;
@@ -54,37 +64,51 @@ export function createRunSecrets({
   /** Opened once for all steps of a run: its repository need not be asked again. */
   const openOnce = async (): Promise<OpenResult> => {
     if (opened !== null) return { ok: true, secrets: opened };
-    const key = await openIdentity(places.identity);
-    if ("refused" in key) return { ok: false, elsewhere: true, why: key.refused };
-    const facts = (): ReturnType<typeof gatherFacts> => gatherFacts(deployment, spec.source, fetch);
-    const result = await openSecrets(assignment, { identity: key.identity, facts, nowMs: Date.now() });
+    const result: OpenResult = spec.secrets === undefined ? { ok: true, secrets: {} } : await openBoxes();
     if (!result.ok) return result;
     opened = result.secrets;
-    redactor = createRedactor(opened);
+    redactor = createRedactor({ ...opened, [TASK_TOKEN]: Buffer.from(token) });
     log.use(redactor.stream());
     for (const name of redactor.tooShort)
       log.write(Buffer.from(`[plumule] the secret ${name} is too short to be masked in this log\n`));
     return result;
   };
+  const openBoxes = async (): Promise<OpenResult> => {
+    const key = await openIdentity(places.identity);
+    if ("refused" in key) return { ok: false, elsewhere: true, why: key.refused };
+    const facts = (): ReturnType<typeof gatherFacts> => gatherFacts(deployment, spec.source, fetch);
+    return openSecrets(assignment, { identity: key.identity, facts, nowMs: Date.now() });
+  };
   return {
-    async open() {
-      if (spec.secrets === undefined) return { ok: true, env: {} };
+    token,
+    async open(arrange) {
+      if (spec.secrets === undefined && arrange === undefined) return { ok: true, env: {} };
       const result: OpenResult = folder === null ? { ok: false, elsewhere: true, why: NO_MEMORY } : await openOnce();
       if (!result.ok || folder === null) {
         note = result.ok ? undefined : result.why;
         return { ok: false, elsewhere: !result.ok && result.elsewhere, detail: SECRET_REFUSED };
       }
-      const paths = await writeSecretFiles(folder, run, result.secrets);
+      const hercules = arrange?.(result.secrets, token);
+      if (hercules === null) {
+        note = "an effect asks for one that the job does not have";
+        return { ok: false, elsewhere: false, detail: SECRET_REFUSED };
+      }
+      const paths = await writeSecretFiles(folder, run, result.secrets, hercules);
       return { ok: true, env: { PLUMULE_SECRETS: paths.folder, HERCULES_CI_SECRETS_JSON: paths.hercules } };
     },
     async close() {
-      if (folder !== null && spec.secrets !== undefined) await removeSecretFiles(folder, run);
+      if (folder !== null && opened !== null) await removeSecretFiles(folder, run);
     },
     log: (chunk) => log.write(chunk),
     endLog: () => log.end(),
     note: () => (note === undefined ? undefined : `its secrets stay closed: ${note}`),
     mask: (value) => redactor?.json(value) ?? value,
-    counts: () => (redactor === null ? undefined : Object.fromEntries(redactor.counts)),
+    text: (text) => redactor?.text(text) ?? text,
+    // Of the run's own token nobody needs to hear that it was not shown.
+    counts: () =>
+      redactor === null || spec.secrets === undefined
+        ? undefined
+        : Object.fromEntries([...redactor.counts].filter(([name]) => name !== TASK_TOKEN)),
   };
 }
 

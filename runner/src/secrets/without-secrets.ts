@@ -9,6 +9,8 @@ export function withoutSecrets(append: (bytes: Uint8Array) => void): RunSecrets 
     endLog: () => {},
     note: () => undefined,
     mask: (value) => value,
+    text: (text) => text,
+    token: "",
     counts: () => undefined,
   };
 }
