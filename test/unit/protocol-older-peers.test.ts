@@ -121,7 +121,7 @@ describe.each(served)("a peer of %s", (release) => {
     const effect = { task: { kind: "effect", installable: ".#deploy" } } as protocol.SubmitBody;
     expect(protocolOf(effect)).toBeLessThanOrEqual(version);
     for (const field of EFFECT_FIELDS) {
-      const newer = { ...effect, task: { ...effect.task, [field]: "true" } } as protocol.SubmitBody;
+      const newer = { ...effect, task: { ...effect.task, [field]: "true" } };
       expect(protocolOf(newer), HOW).toBeGreaterThan(version);
       expect(readableIn(version, newer)).toEqual(effect);
     }
