@@ -7,7 +7,7 @@ import { check } from "./check.mjs";
 import { root, run } from "./child-process.mjs";
 import { ensurePackages } from "./install.mjs";
 import { Problem } from "./problem.mjs";
-import { bubblewrap, chromium, ensureTools, isOnPath, nix, openssh, openssl } from "./system-packages.mjs";
+import { bubblewrap, chromium, ensureTools, isOnPath, natsServer, nix, openssh, openssl } from "./system-packages.mjs";
 
 const oldestNodeMajor = 20;
 
@@ -22,7 +22,7 @@ const oldestNodeMajor = 20;
 const commands = {
   demo: { required: [nix], optional: [], start: (args) => run("node", ["cli/src/main.ts", "demo", ...args]) },
   start: { required: [], optional: [nix], start: (args) => run("node", ["cli/src/main.ts", "dev", ...args]) },
-  test: { required: [nix], optional: [chromium, bubblewrap, openssh, openssl], start: test },
+  test: { required: [nix], optional: [chromium, bubblewrap, openssh, openssl, natsServer], start: test },
   check: { required: [], optional: [], start: check },
   bench: { required: [], optional: [], start: (args) => run("node", ["bench/main.ts", ...args]) },
   chaos: { required: [], optional: [nix, bubblewrap], start: (args) => run("node", ["test/chaos/main.ts", ...args]) },

@@ -53,6 +53,14 @@ export const openssl = {
   packages: { "apt-get": "openssl", dnf: "openssl", apk: "openssl", pacman: "openssl" },
 };
 
+/** @type {Tool} */
+export const natsServer = {
+  name: "nats-server",
+  commands: [["nats-server"]],
+  use: "what tests workspaces over NATS",
+  packages: { "apt-get": "nats-server", dnf: "nats-server", apk: "nats-server", pacman: "nats-server" },
+};
+
 /** How each package manager installs a package without asking, and how it learns what packages there are. */
 const managers = {
   "apt-get": {

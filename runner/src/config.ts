@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { isolationSchema, namespaceIdSchema } from "@plumule/protocol";
 import * as z from "zod";
-import { healthAddress } from "./health/address.ts";
+import { localAddress } from "./local-address.ts";
 import { cacheUrlFault, takesCacheKey } from "./nix/cache.ts";
 import { memoryFolder, type SecretPlaces } from "./secrets/files.ts";
 
@@ -56,7 +56,7 @@ export const runnerConfigSchema = z
     /** Where the state of the runner can be asked for: `127.0.0.1:PORT` or the path of a unix socket; nowhere unless it is set. */
     health: z
       .string()
-      .refine((text) => healthAddress(text) !== null, HEALTH_FORM)
+      .refine((text) => localAddress(text) !== null, HEALTH_FORM)
       .optional(),
     /** With less free space than this where `state` lies, no work is asked for, bytes. */
     diskFloorBytes: z

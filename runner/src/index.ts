@@ -27,3 +27,10 @@ export {
   type WorkspaceRefusal,
   type WorkspaceSummary,
 } from "./workspace/provider.ts";
+export type { OutputStream } from "./process.ts";
+export { localAddress } from "./local-address.ts";
+export { createPrivateFile, readPrivateFile } from "./private-file.ts";
+export { endOf as commandEnd } from "./workspace-server/answers.ts";
+export { serveWorkspacesHttp, type WorkspaceDoor } from "./workspace-server/http.ts";
+export { serveWorkspacesNats } from "./workspace-server/nats.ts";
+export { createWorkspaceService, type WorkspaceService } from "./workspace-server/requests.ts";

@@ -12,7 +12,7 @@ import { step } from "./core/step.ts";
 import { createDeliverer, type Deliverer } from "./deliver.ts";
 import { examineBriefly } from "./doctor/examine.ts";
 import { RUNNER_EXIT, type RunnerExit, type StartRefusal } from "./exit-codes.ts";
-import { healthAddress } from "./health/address.ts";
+import { localAddress } from "./local-address.ts";
 import { countCalls, type Counters, newCounters } from "./health/counters.ts";
 import { type HealthServer, serveHealth } from "./health/server.ts";
 import { observe } from "./health/observe.ts";
@@ -138,7 +138,7 @@ async function open(
   };
   const made = new Runner(deps);
   started = made;
-  const address = config.health === undefined ? null : healthAddress(config.health);
+  const address = config.health === undefined ? null : localAddress(config.health);
   const health = address === null ? null : await serveHealth(address, () => made.status());
   if (health !== null && "refused" in health) return misconfigured(health.refused);
   say(`runner ${config.name} ${runner}`);

@@ -126,12 +126,22 @@ const walls: Readonly<Record<string, Wall>> = {
     ],
     allowed: [`import "@plumule/protocol";`, `import "./model.ts";`, `import type { Journal } from "../journal.ts";`],
   },
+  "runner/src/workspace-server/nats.ts": {
+    refused: [`import "yaml";`, `import "hono";`, `import "@nats-io/nats-core";`],
+    allowed: [
+      `import "@nats-io/transport-node";`,
+      `import "@plumule/protocol";`,
+      `import "node:fs";`,
+      `import "./http.ts";`,
+    ],
+  },
   "runner/src/anything.ts": {
     refused: [
       `import "cloudflare:workers";`,
       `import "hono";`,
       `import "miniflare";`,
       `import "@plumule/bridge";`,
+      `import "@nats-io/transport-node";`,
       `import "../../protocol/src/ids.ts";`,
     ],
     allowed: [

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Broker } from "../../runner/src/broker.ts";
-import { healthAddress, type HealthAddress } from "../../runner/src/health/address.ts";
+import { localAddress, type LocalAddress } from "../../runner/src/local-address.ts";
 import { countCalls, newCounters } from "../../runner/src/health/counters.ts";
 import { type HealthServer, serveHealth } from "../../runner/src/health/server.ts";
 import {
@@ -102,11 +102,11 @@ it("names its metrics as documented, in Prometheus' form", () => {
 });
 
 it("is asked on this machine alone", () => {
-  expect(healthAddress("127.0.0.1:9090")).toEqual({ host: "127.0.0.1", port: 9090 });
-  expect(healthAddress("[::1]:0")).toEqual({ host: "::1", port: 0 });
-  expect(healthAddress("/run/plumule/health.sock")).toEqual({ path: "/run/plumule/health.sock" });
+  expect(localAddress("127.0.0.1:9090")).toEqual({ host: "127.0.0.1", port: 9090 });
+  expect(localAddress("[::1]:0")).toEqual({ host: "::1", port: 0 });
+  expect(localAddress("/run/plumule/health.sock")).toEqual({ path: "/run/plumule/health.sock" });
   for (const text of ["0.0.0.0:80", "10.0.0.1:80", "9090", "127.0.0.1:99999", "example.org:80", `/${"x".repeat(120)}`])
-    expect(healthAddress(text)).toBeNull();
+    expect(localAddress(text)).toBeNull();
 });
 
 describe("the door of health", () => {
@@ -121,7 +121,7 @@ describe("the door of health", () => {
     server.close();
     await rm(folder, { recursive: true, force: true });
   });
-  const open = async (address: HealthAddress): Promise<void> => {
+  const open = async (address: LocalAddress): Promise<void> => {
     const opened = await serveHealth(address, async () => now);
     if ("refused" in opened) throw new Error(opened.refused);
     server = opened;

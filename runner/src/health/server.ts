@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { chmodSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { HealthAddress } from "./address.ts";
+import { isLocalHost, type LocalAddress } from "../local-address.ts";
 import { faultsOfLife, faultsOfReadiness, metricsText, type RunnerStatus } from "./status.ts";
 
 /** The door by which a runner is asked how it is. */
@@ -12,7 +12,7 @@ export type HealthServer = { port: number | null; close(): void };
  * the runner's user alone. The names of other hosts are refused, so that no page in a browser can be made to read it.
  */
 export async function serveHealth(
-  address: HealthAddress,
+  address: LocalAddress,
   status: () => Promise<RunnerStatus>,
 ): Promise<HealthServer | { refused: string }> {
   const server = createServer((request, response) => {
@@ -51,8 +51,7 @@ async function answer(
   };
   const verdict = (faults: readonly string[]): void =>
     say(faults.length === 0 ? 200 : 503, "text/plain; charset=utf-8", `${faults.join("\n") || "ok"}\n`);
-  if (!isSocket && !/^(127[.\d]*|localhost|\[::1\])(:\d+)?$/.test(headers.host ?? ""))
-    return say(421, "text/plain", "Ask by the address of this machine.\n");
+  if (!isSocket && !isLocalHost(headers.host)) return say(421, "text/plain", "Ask by the address of this machine.\n");
   if (method !== "GET" && method !== "HEAD") return say(405, "text/plain", "Only GET.\n");
   switch (url) {
     case "/livez":

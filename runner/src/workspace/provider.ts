@@ -112,8 +112,8 @@ export interface ExecRequest {
   kill?: AbortSignal;
   /** Whether both streams share one pipe, which keeps their order; true unless given. */
   merged?: boolean;
-  /** Output as it comes. */
-  onOutput?: (chunk: Uint8Array, stream: OutputStream) => void;
+  /** Output as it comes. While a promise that it returned is pending, the command waits with its next output. */
+  onOutput?: (chunk: Uint8Array, stream: OutputStream) => unknown;
 }
 
 /** How a command ended, after everything that it started was dealt with. */
