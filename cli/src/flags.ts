@@ -32,3 +32,13 @@ export function quorumOf(value: string): Quorum {
     );
   return parsed.data;
 }
+
+/** For flags that take a size: a number of bytes, or one with a unit such as `512MiB`, `4G` (1024 each) or `2GB` (1000 each). */
+export function bytesOf(value: string): number {
+  const [, digits = "", unit = "", base = ""] = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(iB|B)?$/i.exec(value.trim()) ?? [];
+  const power = unit === "" ? 0 : "KMGT".indexOf(unit.toUpperCase()) + 1;
+  const bytes = Math.floor(Number(digits) * (unit !== "" && base.toUpperCase() === "B" ? 1000 : 1024) ** power);
+  if (digits === "" || !Number.isSafeInteger(bytes))
+    throw new InvalidArgumentError("A size such as 512MiB or 4GiB is expected.");
+  return bytes;
+}

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import {
   fieldErrors,
+  type JobLimits,
   type Quorum,
   type Requires,
   type Source,
@@ -35,6 +36,10 @@ export type JobFlags = {
   label?: string[];
   isolation?: string;
   pool?: string;
+  maxMemory?: number;
+  maxTasks?: number;
+  maxWorkspace?: number;
+  maxLog?: number;
   hold?: true;
   skipUnchanged?: true;
   quorum?: Quorum;
@@ -83,6 +88,7 @@ export async function jobRequest(
     skipUnchanged,
     requires,
     locks: flags.lock,
+    limits: limitsOf(flags),
     quorum: flags.quorum === undefined ? undefined : { ...flags.quorum, distinct: flags.distinct },
   };
   const parsed = submitBodySchema.safeParse(JSON.parse(JSON.stringify(body)));
@@ -157,6 +163,12 @@ function requiresOf({
 }: JobFlags): Partial<Record<keyof Requires, unknown>> | undefined {
   const requires = { systems: system, features: feature, labels: label, isolation, pool };
   return Object.values(requires).every((value) => value === undefined) ? undefined : requires;
+}
+
+function limitsOf(flags: JobFlags): Partial<JobLimits> | undefined {
+  const { maxMemory, maxTasks, maxWorkspace, maxLog } = flags;
+  const limits = { memoryBytes: maxMemory, taskCount: maxTasks, workspaceBytes: maxWorkspace, logBytes: maxLog };
+  return Object.values(limits).every((limit) => limit === undefined) ? undefined : limits;
 }
 
 function notesOf(source: Source | undefined, flags: JobFlags, { checkout }: Surroundings): string[] {

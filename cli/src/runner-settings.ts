@@ -37,6 +37,11 @@ const VARIABLES = {
   once: "switch",
   health: "text",
   diskFloorBytes: "number",
+  memoryBytes: "number",
+  taskCount: "number",
+  workspaceBytes: "number",
+  logBytes: "number",
+  runMs: "number",
 } as const;
 
 /** Where this user's runner keeps what it has, unless told otherwise. */

@@ -105,6 +105,8 @@ export const reasonSchema = z
     derivation: z.string().max(300).optional(),
     /** The last lines of that derivation's log, or the trace of an evaluation's error. */
     lines: z.array(z.string().max(LIMITS.reasonLineCharacters)).max(LIMITS.reasonLines).optional(),
+    /** The limit that the run reached, by a word: `memory`, `tasks`, `workspace`. */
+    limit: z.string().max(32).optional(),
     /** With a quorum: what its votes came to, where the code alone does not say it. */
     verdict: z.string().max(32).optional(),
   })

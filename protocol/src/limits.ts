@@ -17,6 +17,12 @@ export const LIMITS = {
   logChunkBytes: 256 * 1024,
   /** Bytes of one run's log; the runner keeps head and tail beyond it. */
   logBytes: 64 * 1024 * 1024,
+  /** Least memory that a job may be limited to, bytes: a shell with a few programs. */
+  jobMemoryBytes: 16 * 1024 * 1024,
+  /** Least tasks (processes and threads): the runner's own init and a script with a pipe. */
+  jobTasks: 8,
+  /** Least bytes of a log: its two marker lines, and something around them. */
+  jobLogBytes: 64 * 1024,
   /** Bytes of the log tail that may ride on a result, so that a short job needs no upload of its own. */
   logTailBytes: 128 * 1024,
   /** Bytes answered by one log read. */

@@ -123,6 +123,20 @@ export const timeoutsSchema = z
 /** The four time-outs and the grace of a cancel, ms. */
 export type Timeouts = z.output<typeof timeoutsSchema>;
 
+/**
+ * What a job may take, below what its runner lets any job have: memory of all its processes, processes and threads at a time, what its workspace
+ * holds on disk, and its log, of which head and tail are kept beyond it. How well each is kept depends on the machine (`docs/isolation.md`).
+ */
+export const jobLimitsSchema = z
+  .strictObject({
+    memoryBytes: z.int().min(LIMITS.jobMemoryBytes).optional(),
+    taskCount: z.int().min(LIMITS.jobTasks).max(4_194_304).optional(),
+    workspaceBytes: z.int().min(0).optional(),
+    logBytes: z.int().min(LIMITS.jobLogBytes).max(LIMITS.logBytes).optional(),
+  })
+  .meta({ id: "JobLimits" });
+export type JobLimits = z.output<typeof jobLimitsSchema>;
+
 export const jsonSchema: z.ZodType<unknown> = z.json();
 
 /** A secret's name is the name of its file: it starts with no dot and holds no slash. */
@@ -181,6 +195,7 @@ export const submitBodySchema = z
     priority: prioritySchema.optional(),
     requires: requiresSchema.optional(),
     timeouts: timeoutsSchema.optional(),
+    limits: jobLimitsSchema.optional(),
     retry: z
       .strictObject({ attempts: z.int().min(1).max(LIMITS.attemptsMax).optional(), onFailure: z.boolean().optional() })
       .optional(),

@@ -1,12 +1,13 @@
 import { appendFileSync, mkdirSync } from "node:fs";
-import { type Assignment, LIMITS } from "@plumule/protocol";
+import { type Assignment, ISOLATION_LEVELS, type IsolationLevel, LIMITS } from "@plumule/protocol";
 import type { Admission } from "./admission/admission.ts";
 import type { Broker } from "./broker.ts";
-import type { RunnerConfig, RunnerFolders } from "./config.ts";
+import { ownLimits, type RunnerConfig, type RunnerFolders } from "./config.ts";
 import type { Input, StopOrder, Supervisor } from "./core/model.ts";
 import { followRun } from "./follow-run.ts";
 import { createHeartbeat } from "./heartbeat.ts";
 import { killRun } from "./leftovers.ts";
+import { least } from "./limits/limits.ts";
 import type { Machine } from "./machine.ts";
 import { readLease, type RunFiles, runFiles, writeLease, writeOrder } from "./supervisor/files.ts";
 import type { SupervisorOrder } from "./supervisor/order.ts";
@@ -175,19 +176,31 @@ export class AttendedRun {
 /** What the supervisor gets to know. */
 function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignment): SupervisorOrder {
   const { leaseToken: _, ...withoutToken } = assignment;
-  const { isolation, overlay, nix, variables, path } = machine;
+  const { isolation, limits, overlay, nix, variables, path } = machine;
+  const runMs = Math.min(assignment.limits.runMs, config.runMs ?? Infinity);
   return {
-    assignment: withoutToken,
-    machine: { isolation, overlay, nix, variables, path },
+    assignment: { ...withoutToken, limits: { ...assignment.limits, runMs } },
+    machine: { isolation, limits, overlay, nix, variables, path },
+    unmet: weakerThanAsked(assignment.spec.requires?.isolation, isolation),
     runs: folders.runs,
     workspaces: folders.workspaces,
     warm: folders.warm,
     mirrors: folders.mirrors,
     allowLocal: config.allowLocal,
     secrets: folders.secrets,
-    logLimitBytes: Math.min(assignment.limits.logBytes, config.logBytes ?? Infinity),
+    logLimitBytes: least(assignment.limits.logBytes, config.logBytes, assignment.spec.limits?.logBytes) ?? 0,
+    limits: ownLimits(config),
     derivationCount: LIMITS.derivations,
     edgeCount: LIMITS.derivationEdges,
     outlives: config.outlive,
   };
+}
+
+/**
+ * Why a job must not be run at a level, though the broker sent it here: it matched an offer that this runner made before it was started anew, or
+ * it means harm. Null when it may.
+ */
+function weakerThanAsked(asked: IsolationLevel | undefined, level: IsolationLevel): string | null {
+  if (asked === undefined || ISOLATION_LEVELS.indexOf(level) >= ISOLATION_LEVELS.indexOf(asked)) return null;
+  return `The job asks for isolation ${asked}, and this runner has ${level}.`;
 }

@@ -6,7 +6,7 @@ import type { RunnerConfig, RunnerFolders } from "./config.ts";
 import type { End } from "./core/model.ts";
 import { readBatches } from "./event-feed.ts";
 import { fileDigest } from "./file-digest.ts";
-import { LOG_TAIL_BYTES, openLogFile } from "./log-file.ts";
+import { logLimits, openLogFile } from "./log-file.ts";
 import type { Machine } from "./machine.ts";
 import { nixKeyName, signPath } from "./nix/signature.ts";
 import type { SpoolRecord } from "./records.ts";
@@ -68,7 +68,9 @@ async function sign(
     })),
   );
   const end = { outcome: exit.outcome, exitCode: exit.exitCode, reason: exit.reason, targets };
-  const ran = end.outcome !== "refused";
+  // What the supervisor used, not what this process would: it may have been started anew with another level.
+  const isolation =
+    exit.isolation === undefined ? (end.outcome === "refused" ? null : machine.isolation) : exit.isolation;
   const checkout = join(folders.workspaces, assignment.run, "checkout");
   const flakeLockSha256 =
     exit.flakeLockSha256 === undefined
@@ -77,7 +79,7 @@ async function sign(
   const { log, finishedAt } = exit;
   // By the machine's wall clock, which somebody may have set back meanwhile: a run that ends before it began is a statement that nobody accepts.
   const times = { startedAt: startedAt === null || startedAt > finishedAt ? finishedAt : startedAt, finishedAt };
-  const statements = await signStatements({ assignment, machine, end, log, ...times, flakeLockSha256, ran });
+  const statements = await signStatements({ assignment, machine, end, log, ...times, flakeLockSha256, isolation });
   const unsent = (await readBatches(files.events)).filter(({ number }) => number > reportedNumber);
   const last = unsent.at(-1);
   const rides = last !== undefined && JSON.stringify(last).length <= RIDING_CHARACTERS;
@@ -87,7 +89,7 @@ async function sign(
     exitCode: end.exitCode,
     reason: end.reason,
     finishedAt,
-    isolation: ran ? machine.isolation : null,
+    isolation,
     survivorsKilled: exit.survivors.killedCount,
     ...(exit.redactions === undefined ? {} : { redactions: exit.redactions }),
     log: { bytes: log.bytes, sha256: log.sha256, truncated: log.omittedBytes > 0 },
@@ -120,7 +122,7 @@ async function withoutEnd({ folders }: ConcludeDeps, { run, limits }: Assignment
   const older = join(folders.logs, `${run}.log`);
   await mkdir(files.folder, { recursive: true, mode: 0o700 });
   if (existsSync(older)) renameSync(older, files.log);
-  const log = await openLogFile(files.log, { limitBytes: limits.logBytes, tailBytes: LOG_TAIL_BYTES });
+  const log = await openLogFile(files.log, logLimits(limits.logBytes));
   log.append(new TextEncoder().encode(`[plumule] ${reason.detail}\n`));
   return {
     version: SUPERVISOR_VERSION,

@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { isolationSchema, namespaceIdSchema } from "@plumule/protocol";
+import { isolationSchema, type JobLimits, jobLimitsSchema, namespaceIdSchema } from "@plumule/protocol";
 import * as z from "zod";
 import { localAddress } from "./local-address.ts";
 import { cacheUrlFault, takesCacheKey } from "./nix/cache.ts";
@@ -69,11 +69,10 @@ export const runnerConfigSchema = z
     outlive: z.boolean().default(true),
     /** Lets opened secrets lie on the disk, in the state folder, where the machine has no file system in memory. */
     secretsOnDisk: z.boolean().default(false),
-    /** Bytes of logs on disk per run; head and tail are kept beyond it. The broker's own limit holds too. */
-    logBytes: z
-      .int()
-      .min(64 * 1024)
-      .optional(),
+    /** The most that a run may take, which a job may lower: see `jobLimitsSchema`. Of a log head and tail are kept; the broker's own limit holds too. */
+    ...jobLimitsSchema.shape,
+    /** The longest that a run may take, ms, whatever its job says. */
+    runMs: z.int().min(1_000).optional(),
   })
   .refine(({ nixCache, nixCacheKey }) => nixCacheKey === undefined || takesCacheKey(nixCache ?? ""), {
     path: ["nixCacheKey"],
@@ -82,6 +81,11 @@ export const runnerConfigSchema = z
 export type RunnerConfig = z.output<typeof runnerConfigSchema>;
 /** What a caller writes; the rest has defaults. */
 export type RunnerOptions = z.input<typeof runnerConfigSchema>;
+
+/** What a runner lets any job have, of what it was configured with. */
+export function ownLimits({ memoryBytes, taskCount, workspaceBytes, logBytes }: RunnerConfig): JobLimits {
+  return { memoryBytes, taskCount, workspaceBytes, logBytes };
+}
 
 /** The folders below `state`. */
 export type RunnerFolders = {

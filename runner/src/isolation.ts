@@ -1,16 +1,7 @@
 import { spawnSync } from "node:child_process";
-import {
-  accessSync,
-  closeSync,
-  constants,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmdirSync,
-} from "node:fs";
+import { accessSync, closeSync, constants, openSync } from "node:fs";
 import { join } from "node:path";
+import { makeCgroup, ownCgroup, removeCgroup, removeEmptyCgroups } from "./cgroup.ts";
 import { findExecutable } from "./executable.ts";
 
 /**
@@ -53,12 +44,26 @@ export interface LaunchRefusal {
   unavailable: string;
 }
 
-const CGROUP_PREFIX = "plumule-";
-/** The process that made a cgroup. */
-const CGROUP_OWNER = new RegExp(`^${CGROUP_PREFIX}(\\d+)-`);
+/** How the processes of a run are limited, for {@link planLaunch}. */
+export interface Confinement {
+  /** `cgroup.procs` files into which the first process writes itself before it does anything. */
+  joins: readonly string[];
+  /** Words before its command line, such as `prlimit` with its options. */
+  prefix: readonly string[];
+  /** The cgroup v2 of the run, in which the level `cgroup` makes its own: a process is in one only. */
+  cgroup: string | null;
+}
 
-/** Makes the kernel prefer the job over the runner when memory runs out; a container may forbid it, which is harmless. */
-const YIELD_MEMORY = "(echo 500 >/proc/$$/oom_score_adj) 2>/dev/null || :";
+/** A process that nothing limits. */
+export const UNCONFINED: Confinement = { joins: [], prefix: [], cgroup: null };
+
+/**
+ * Makes the kernel prefer the job over the runner when memory runs out, and the runner over the job when processor time does: with
+ * autogroups (sched(7)) the nice value of a process counts within its session alone. A container may forbid either, which is harmless.
+ */
+const YIELD = `{ echo 500 >/proc/self/oom_score_adj; echo 5 >/proc/self/autogroup; } 2>/dev/null`;
+/** The nice value of jobs: a third of the weight of a process that has none. */
+const NICE = "5";
 
 /**
  * PID 1 of a job's namespace. The job is its child, because default signal actions do not apply to PID 1: as PID 1 a
@@ -68,9 +73,8 @@ const YIELD_MEMORY = "(echo 500 >/proc/$$/oom_score_adj) 2>/dev/null || :";
  * to the launcher and this shell, whose "Terminated" is no line of the job's log.
  */
 const INIT = `trap : HUP INT QUIT TERM USR1 USR2
-${YIELD_MEMORY}
 echo started >&3
-(exec 2>&4 3>&- 4>&-; exec "$@")
+(${YIELD}; exec 2>&4 3>&- 4>&-; exec "$@")
 code=$?
 echo "$code" >&3
 read -r hold <&3
@@ -78,26 +82,53 @@ exit "$code"`;
 
 const ENTER_CGROUP = `echo 0 >"$1/cgroup.procs" || exit 125
 shift
-${YIELD_MEMORY}
+${YIELD}
 exec "$@"`;
 
-const PLAIN = `${YIELD_MEMORY}
+/** Joins the cgroups of the run first, so that everything that the job costs counts there. */
+const JOIN = `while [ "$1" != -- ]; do
+  echo 0 >"$1" || exit 125
+  shift
+done
+shift
+exec "$@"`;
+
+const PLAIN = `${YIELD}
 exec "$@"`;
 
 /**
- * Plans the start of `argv` (its first item an absolute path) at a level. For `cgroup` it makes the folder, named by
+ * Plans the start of `argv` (its first item an absolute path) at a level, within the limits of its run. For `cgroup` it makes the folder, named by
  * `id` (one path component). The tools are looked for in the runner's own PATH.
  */
-export function planLaunch(level: RunnerIsolationLevel, argv: readonly string[], id: string): Launch | LaunchRefusal {
+export function planLaunch(
+  level: RunnerIsolationLevel,
+  argv: readonly string[],
+  id: string,
+  within: Confinement = UNCONFINED,
+): Launch | LaunchRefusal {
   const shell = tool("sh");
   if (shell === null) return { unavailable: "no sh in PATH" };
+  const plan = planLevel(level, argv, { shell, id, within });
+  if ("unavailable" in plan) return plan;
+  const nice = tool("nice");
+  const words = [...within.prefix, ...(nice === null ? [] : [nice, "-n", NICE]), plan.file, ...plan.args];
+  const [file = plan.file, ...args] =
+    within.joins.length === 0 ? words : [shell, "-c", JOIN, "sh", ...within.joins, "--", ...words];
+  return { ...plan, file, args };
+}
+
+function planLevel(
+  level: RunnerIsolationLevel,
+  argv: readonly string[],
+  { shell, id, within }: { shell: string; id: string; within: Confinement },
+): Launch | LaunchRefusal {
   switch (level) {
     case "bwrap":
       return planBwrap(shell, argv);
     case "userns":
       return planUserns(shell, argv);
     case "cgroup":
-      return planCgroup(shell, argv, id);
+      return planCgroup(shell, argv, id, within.cgroup ?? ownCgroup());
     case "process-group":
       return { ...withParentDeath([shell, "-c", PLAIN, "sh", ...argv]), control: false, cgroup: null };
   }
@@ -133,7 +164,7 @@ function tryLevel(level: RunnerIsolationLevel): string | null {
     encoding: "utf8",
   });
   closeSync(nowhere);
-  if (plan.cgroup !== null) rmdirSync(plan.cgroup);
+  if (plan.cgroup !== null) removeCgroup(plan.cgroup);
   if (status === 42) return null;
   return explain(error?.message ?? (stderr.trim() || `exit code ${status}`));
 }
@@ -179,50 +210,22 @@ function planUserns(shell: string, argv: readonly string[]): Launch | LaunchRefu
   return { file: setpriv, args, control: true, cgroup: null };
 }
 
-function planCgroup(shell: string, argv: readonly string[], id: string): Launch | LaunchRefusal {
-  const parent = ownCgroup();
+function planCgroup(shell: string, argv: readonly string[], id: string, parent: string | null): Launch | LaunchRefusal {
   if (parent === null) return { unavailable: "no cgroup v2 hierarchy holds this process" };
-  const cgroup = join(parent, `${CGROUP_PREFIX}${process.pid}-${id}`);
+  let cgroup: string;
   try {
-    mkdirSync(cgroup);
+    cgroup = makeCgroup(parent, id);
   } catch (error) {
-    return { unavailable: `cannot make ${cgroup}: ${(error as NodeJS.ErrnoException).code} (systemd: Delegate=yes)` };
+    const { code } = error as NodeJS.ErrnoException;
+    return { unavailable: `cannot make a cgroup in ${parent}: ${code} (systemd: Delegate=yes)` };
   }
   try {
     accessSync(join(cgroup, "cgroup.kill"), constants.W_OK);
   } catch {
-    rmdirSync(cgroup);
+    removeCgroup(cgroup);
     return { unavailable: "no writable cgroup.kill (Linux 5.14 or later)" };
   }
   return { ...withParentDeath([shell, "-c", ENTER_CGROUP, "sh", cgroup, ...argv]), control: false, cgroup };
-}
-
-/**
- * The kernel refuses to remove a cgroup that holds a process. One that is still empty, because its runner is only about to start the job, is
- * known by that runner, whose process id it bears.
- */
-function removeEmptyCgroups(): void {
-  const parent = ownCgroup();
-  if (parent === null) return;
-  for (const name of readdirSync(parent)) {
-    const owner = CGROUP_OWNER.exec(name)?.[1];
-    if (owner === undefined || existsSync(`/proc/${owner}`)) continue;
-    try {
-      rmdirSync(join(parent, name));
-    } catch {
-      // Busy, or another user's.
-    }
-  }
-}
-
-/** The cgroups that were made for processes whose tracking id begins with this and a dot. */
-export function cgroupsOf(trackingId: string): string[] {
-  const parent = ownCgroup();
-  if (parent === null) return [];
-  const isOurs = (name: string): boolean => name.replace(CGROUP_OWNER, "").startsWith(`${trackingId}.`);
-  return readdirSync(parent)
-    .filter((name) => CGROUP_OWNER.test(name) && isOurs(name))
-    .map((name) => join(parent, name));
 }
 
 /** Lets the first process die with the one that starts it where `setpriv` exists. */
@@ -230,17 +233,6 @@ function withParentDeath(argv: readonly [string, ...string[]]): { file: string; 
   const setpriv = tool("setpriv");
   const [file, ...args] = argv;
   return setpriv === null ? { file, args } : { file: setpriv, args: ["--pdeathsig", "KILL", "--", ...argv] };
-}
-
-/** The folder of this process's cgroup v2, or null where none is mounted. */
-function ownCgroup(): string | null {
-  try {
-    const path = /^0::(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1];
-    const mount = /^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 /m.exec(readFileSync("/proc/self/mountinfo", "utf8"))?.[1];
-    return path === undefined || mount === undefined ? null : join(mount, path);
-  } catch {
-    return null;
-  }
 }
 
 function tool(name: string): string | null {

@@ -1,10 +1,10 @@
-import { rmdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import { cgroupMembers, cgroupsOf, removeCgroup } from "./cgroup.ts";
 import type { Supervisor } from "./core/model.ts";
-import { cgroupsOf } from "./isolation.ts";
 import { isAlive } from "./process-identity.ts";
-import { findTracked } from "./process-tree.ts";
+import { findTracked, runningMembers } from "./process-tree.ts";
 
 /** How long killed processes may take to vanish, ms. */
 const VANISH_MS = 2_000;
@@ -19,21 +19,22 @@ export async function killRun(run: string, supervisor: Supervisor | null): Promi
   for (const deadline = performance.now() + VANISH_MS; ; await pause(LOOK_MS)) {
     const cgroups = cgroupsOf(run);
     for (const cgroup of cgroups) empty(cgroup);
-    const left = findTracked(run);
+    const left = new Set([...findTracked(run), ...cgroups.flatMap(runningMembers)]);
     for (const pid of left) send(pid);
-    const isGone = left.length === 0 && (supervisor === null || !isAlive(supervisor)) && cgroups.length === 0;
-    if (isGone || performance.now() > deadline) return left.length;
+    const isGone = left.size === 0 && (supervisor === null || !isAlive(supervisor)) && cgroups.length === 0;
+    if (isGone || performance.now() > deadline) return left.size;
   }
 }
 
-/** Kills what is in a cgroup, and removes it once it is empty. */
+/** Kills what is in a cgroup, and removes it once it is empty: busy until its processes are reaped, so that the next look finds it again. */
 function empty(cgroup: string): void {
   try {
-    writeFileSync(join(cgroup, "cgroup.kill"), "1");
-    rmdirSync(cgroup);
+    writeFileSync(join(cgroup, "cgroup.kill"), "1", { flag: "r+" });
   } catch {
-    // Busy until its processes are reaped; the next look finds it again.
+    // Version 1 has none.
+    for (const pid of cgroupMembers(cgroup)) send(pid);
   }
+  removeCgroup(cgroup);
 }
 
 function send(pid: number): void {

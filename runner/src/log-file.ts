@@ -36,7 +36,12 @@ export interface LogLimits {
 }
 
 /** The end of the log that is kept when it is too long. */
-export const LOG_TAIL_BYTES = 256 * 1024;
+const LOG_TAIL_BYTES = 256 * 1024;
+/** Head and tail of a log that may have so many bytes. */
+export function logLimits(limitBytes: number): LogLimits {
+  return { limitBytes, tailBytes: Math.min(LOG_TAIL_BYTES, Math.floor(limitBytes / 4)) };
+}
+
 /** Room for the two marker lines. */
 const MARKER_BYTES = 512;
 const READ_BYTES = 256 * 1024;

@@ -2,6 +2,8 @@ import { type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
 import { jobEnvironment } from "./environment.ts";
 import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
 import { cacheKeyFault, type NixCache } from "./nix/cache.ts";
+import { describeMeans, isByCgroup, type MachineLimits } from "./limits/limits.ts";
+import { probeLimits } from "./limits/probe.ts";
 import { privateStore, probeNix } from "./nix/probe.ts";
 import { capture, NEW_COMMANDS, type NixContext } from "./nix/run.ts";
 import { runProcess } from "./process.ts";
@@ -14,6 +16,7 @@ export type MachineFacts = {
   /** Whether overlays can be mounted in the state folder for all processes to see. */
   overlay: boolean;
   nix: NixFacts | null;
+  limits: MachineLimits;
   /** Variables that every job gets, such as those of a private Nix store. */
   variables: Readonly<Record<string, string>>;
   path: string;
@@ -38,6 +41,11 @@ export type Machine = MachineFacts & {
   offer: Offer;
 };
 
+/** Offered by a runner whose kernel counts all processes of a job together against its limits. */
+const MEMORY_LIMIT_FEATURE = "memory-limit";
+const TASK_LIMIT_FEATURE = "task-limit";
+const PROMISES: ReadonlySet<string> = new Set([UNTRUSTED_FEATURE, MEMORY_LIMIT_FEATURE, TASK_LIMIT_FEATURE]);
+
 /** Version of the runner, in its statements. */
 export const RUNNER_VERSION = "0.1.0";
 
@@ -53,6 +61,7 @@ export async function probeMachine(
     return {
       refused: `The isolation level ${isolation} cannot be had here: ${report.unavailable.get(isolation as RunnerIsolationLevel) ?? "this runner does not know it"}.`,
     };
+  const limits = probeLimits();
   const tools = await machineTools(config, isolation);
   if ("refused" in tools) return tools;
   const { path, variables, nix: context } = tools;
@@ -68,8 +77,10 @@ export async function probeMachine(
     ...new Set([
       ...("version" in nix ? ["nix"] : []),
       ...(config.untrusted ? [UNTRUSTED_FEATURE] : []),
-      // The word is a promise of this runner, not a label that somebody may give it.
-      ...config.features.filter((feature) => feature !== UNTRUSTED_FEATURE),
+      ...(isByCgroup(limits.memory) ? [MEMORY_LIMIT_FEATURE] : []),
+      ...(isByCgroup(limits.tasks) ? [TASK_LIMIT_FEATURE] : []),
+      // These words are promises of this runner, not labels that somebody may give it.
+      ...config.features.filter((feature) => !PROMISES.has(feature)),
     ]),
   ];
   const offer: Offer = {
@@ -89,6 +100,7 @@ export async function probeMachine(
       isolation,
       overlay: overlay === "machine",
       nix: "version" in nix ? { ...nix, ...nixPolicy(config) } : null,
+      limits,
       variables,
       path,
       offer,
@@ -97,6 +109,7 @@ export async function probeMachine(
       "version" in nix ? `Nix ${nix.version} for ${nix.system}` : `no Nix (${nix.why}): only shell jobs`,
       `isolation ${isolation}`,
       `${overlay === "machine" ? "an overlay" : "a checkout of its own"} for each run`,
+      ...describeMeans(limits),
       `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
     ],
   };

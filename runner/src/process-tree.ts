@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { cgroupMembers, removeCgroup } from "./cgroup.ts";
 
 /** The environment variable by which processes that left the job's session are found again. */
 export const TRACKING_VARIABLE = "PLUMULE_TRACKING_ID";
@@ -19,6 +20,12 @@ export function nextTrackingId(): string {
   return `${owner}.${startedCount}`;
 }
 
+/** A process by its number and, for people, its name (`comm` of proc(5)), which it may have chosen itself. */
+export interface FoundProcess {
+  pid: number;
+  name: string;
+}
+
 /** Everything that a job started, as far as its isolation level can know. Pids are those that the runner sees. */
 export interface ProcessTree {
   /** The namespace's own init, which stays until it is killed; null without a namespace. */
@@ -29,8 +36,8 @@ export interface ProcessTree {
   group(): number[];
   /** Sends a signal to the job's process group. */
   signal(signal: NodeJS.Signals): void;
-  /** SIGKILL to everything. Answers the job's processes that it found. May be repeated. */
-  kill(): number[];
+  /** SIGKILL to everything. Answers the job's processes that it found, with their names. May be repeated. */
+  kill(): FoundProcess[];
   /** Releases what the tree holds, once it is empty. */
   close(): void;
 }
@@ -52,9 +59,10 @@ export function namespaceTree(launcherPid: number): ProcessTree | null {
     signal: (signal) => send(-init, signal),
     kill: () => {
       const found = remains();
+      const named = withNames(found.filter((pid) => pid !== init));
       // The namespace is asked first: once init is reaped its pid may belong to a stranger.
       if (found.includes(init)) send(init, "SIGKILL");
-      return found.filter((pid) => pid !== init);
+      return named;
     },
     close: () => {},
   };
@@ -66,7 +74,7 @@ export function namespaceTree(launcherPid: number): ProcessTree | null {
  */
 export function groupTree(leader: number, trackingId: string, cgroup: string | null): ProcessTree {
   const remains = (): number[] => {
-    const inCgroup = cgroup === null ? [] : cgroupMembers(cgroup);
+    const inCgroup = cgroup === null ? [] : runningMembers(cgroup);
     return [...new Set([...inCgroup, ...inSession(leader), ...findTracked(trackingId)])];
   };
   return {
@@ -75,13 +83,14 @@ export function groupTree(leader: number, trackingId: string, cgroup: string | n
     group: () => inGroup(leader),
     signal: (signal) => send(-leader, signal),
     kill: () => {
-      const found = remains();
+      const found = withNames(remains());
       if (cgroup !== null) writeFileSync(join(cgroup, "cgroup.kill"), "1");
-      for (const pid of found) send(pid, "SIGKILL");
+      for (const { pid } of found) send(pid, "SIGKILL");
       return found;
     },
     close: () => {
-      if (cgroup !== null && existsSync(cgroup)) removeCgroup(cgroup);
+      // An empty folder that cannot be removed at once costs nothing; the next start of the runner removes it.
+      if (cgroup !== null) removeCgroup(cgroup);
     },
   };
 }
@@ -96,6 +105,11 @@ export function findTracked(trackingId: string): number[] {
     const environment = read(`/proc/${pid}/environ`);
     return pid !== process.pid && environment !== null && needles.some((needle) => `\0${environment}`.includes(needle));
   });
+}
+
+/** Adds what each process is called; one that is gone meanwhile has no name. */
+export function withNames(found: readonly number[]): FoundProcess[] {
+  return found.map((pid) => ({ pid, name: (read(`/proc/${pid}/comm`) ?? "?").trim() }));
 }
 
 interface ProcessEntry {
@@ -123,28 +137,9 @@ function inSession(leader: number): number[] {
   return running(leader, (entry) => entry.group === leader || entry.session === leader);
 }
 
-function cgroupMembers(folder: string): number[] {
-  const own = (read(join(folder, "cgroup.procs")) ?? "").split("\n").filter((line) => line !== "");
-  const alive = own.map(Number).filter((pid) => isRunning(processEntry(pid)));
-  return [...alive, ...subfolders(folder).flatMap(cgroupMembers)];
-}
-
-function removeCgroup(folder: string): void {
-  for (const child of subfolders(folder)) removeCgroup(child);
-  try {
-    rmdirSync(folder);
-  } catch {
-    // EBUSY for the moment in which a killed process is not reaped yet; an empty folder left behind costs nothing.
-  }
-}
-
-function subfolders(folder: string): string[] {
-  try {
-    const entries = readdirSync(folder, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map((entry) => join(folder, entry.name));
-  } catch {
-    return [];
-  }
+/** Live processes in a cgroup. */
+export function runningMembers(cgroup: string): number[] {
+  return cgroupMembers(cgroup).filter((pid) => isRunning(processEntry(pid)));
 }
 
 function pids(): number[] {

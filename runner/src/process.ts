@@ -6,10 +6,10 @@ import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isMainThread } from "node:worker_threads";
 import { findExecutable } from "./executable.ts";
-import { type Launch, planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
+import { type Confinement, type Launch, planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
 import { openPipes, type Pipe } from "./pipe.ts";
 import { type Ending, type StartedProcess, startProcess } from "./process-start.ts";
-import { nextTrackingId, type ProcessTree } from "./process-tree.ts";
+import { nextTrackingId, type ProcessTree, withNames } from "./process-tree.ts";
 
 /** Where a chunk came from; `merged` when both streams share one pipe. */
 export type OutputStream = "merged" | "stdout" | "stderr";
@@ -22,6 +22,8 @@ export interface ProcessRequest {
   /** The whole environment: nothing is inherited. `PWD` and `PLUMULE_TRACKING_ID` are added. */
   env: Readonly<Record<string, string>>;
   level: RunnerIsolationLevel;
+  /** What limits it and everything that it starts. */
+  within?: Confinement;
   /** Bytes for standard input, whole or as they come; without them it is empty. */
   stdin?: Uint8Array | AsyncIterable<Uint8Array>;
   /** A program with arguments that starts the rest of its command line somewhere else, such as in other mounts. It is put before the level's own. */
@@ -63,9 +65,13 @@ export interface ProcessResult {
   survivorsKilledCount: number;
   /** Processes that were still alive after that; anything but 0 needs a person. */
   leftoverCount: number;
+  /** What those of both counts are called, for a person; a process may choose its name. */
+  survivorNames: readonly string[];
   /** What went wrong, for a person, when `reason` is `lost` or `not-started`. */
   detail: string | null;
 }
+
+type Survivors = Pick<ProcessResult, "survivorsKilledCount" | "leftoverCount" | "survivorNames">;
 
 /** How long killed processes may take to vanish before they are reported as left over, ms. */
 const PROVE_EMPTY_MS = 2_000;
@@ -89,7 +95,7 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   if (request.cancel?.aborted) return { ...notStarted("cancelled before it started"), reason: "cancelled" };
 
   const trackingId = request.trackingId ?? nextTrackingId();
-  const planned = planLaunch(request.level, [program, ...rest], trackingId);
+  const planned = planLaunch(request.level, [program, ...rest], trackingId, request.within);
   if ("unavailable" in planned) return notStarted(`isolation level ${request.level}: ${planned.unavailable}`);
   const plan = behind(request.enter ?? [], planned);
   const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1)).catch(String);
@@ -125,12 +131,12 @@ function feed(input: Pipe, bytes: Uint8Array | AsyncIterable<Uint8Array>): () =>
 }
 
 async function supervise(job: StartedProcess, request: ProcessRequest, readers: Socket[]): Promise<ProcessResult> {
-  const killed = new Set<number>();
+  const killed = new Map<number, string>();
   const timers: NodeJS.Timeout[] = [];
   let stopped: { reason: ProcessReason; detail: string | null; graceEndsAt: number } | null = null;
 
   const force = (): void => {
-    for (const pid of job.tree()?.kill() ?? []) killed.add(pid);
+    for (const { pid, name } of job.tree()?.kill() ?? []) killed.set(pid, name);
     // The launcher takes a namespace that is not ready yet with it.
     if (job.tree() === null) job.child.kill("SIGKILL");
   };
@@ -170,11 +176,18 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
   for (const timer of timers) clearTimeout(timer);
   request.cancel?.removeEventListener("abort", cancel);
   request.kill?.removeEventListener("abort", hurry);
-  const leftoverCount = isEmpty ? 0 : await proveEmpty(job, force);
+  const leftover = isEmpty ? [] : await proveEmpty(job, force);
   await drain(drained, readers);
   for (const reader of readers) reader.destroy();
   job.tree()?.close();
-  return conclude(job, ending, stopped, killed.size, leftoverCount);
+  return conclude(job, ending, stopped, {
+    survivorsKilledCount: killed.size,
+    leftoverCount: leftover.length,
+    survivorNames: [
+      ...killed.values(),
+      ...withNames(leftover.filter((pid) => !killed.has(pid))).map(({ name }) => name),
+    ],
+  });
 }
 
 /** Feeds the output to the request; resolves when every writer has closed its end. */
@@ -224,14 +237,14 @@ async function settle(tree: ProcessTree | null): Promise<boolean> {
   }
 }
 
-/** Kills until nothing is left, and counts what refuses to go. */
-async function proveEmpty(job: StartedProcess, force: () => void): Promise<number> {
+/** Kills until nothing is left. Answers what refuses to go. */
+async function proveEmpty(job: StartedProcess, force: () => void): Promise<number[]> {
   const deadline = performance.now() + PROVE_EMPTY_MS;
   force();
   await Promise.race([job.gone, sleep(PROVE_EMPTY_MS, undefined, { ref: false })]);
   for (;;) {
-    const leftoverCount = job.tree()?.remains().length ?? 0;
-    if (leftoverCount === 0 || performance.now() > deadline) return leftoverCount;
+    const left = job.tree()?.remains() ?? [];
+    if (left.length === 0 || performance.now() > deadline) return left;
     await sleep(POLL_MS);
     force();
   }
@@ -241,20 +254,18 @@ function conclude(
   job: StartedProcess,
   ending: Ending,
   stopped: { reason: ProcessReason; detail: string | null } | null,
-  survivorsKilledCount: number,
-  leftoverCount: number,
+  survivors: Survivors,
 ): ProcessResult {
-  const counts = { survivorsKilledCount, leftoverCount };
   if (stopped !== null) {
     // Nobody but this runner ends a sandbox that it is stopping.
     const exitCode = ending.exitCode ?? (job.started() ? 128 + constants.signals.SIGKILL : null);
-    return { reason: stopped.reason, exitCode, signal: signalOf(exitCode), ...counts, detail: stopped.detail };
+    return { reason: stopped.reason, exitCode, signal: signalOf(exitCode), ...survivors, detail: stopped.detail };
   }
   if (ending.lost !== null) {
     const reason = job.started() ? "lost" : "not-started";
-    return { reason, exitCode: null, signal: null, ...counts, detail: ending.lost };
+    return { reason, exitCode: null, signal: null, ...survivors, detail: ending.lost };
   }
-  return { reason: "exit", exitCode: ending.exitCode, signal: signalOf(ending.exitCode), ...counts, detail: null };
+  return { reason: "exit", exitCode: ending.exitCode, signal: signalOf(ending.exitCode), ...survivors, detail: null };
 }
 
 function signalOf(exitCode: number | null): NodeJS.Signals | null {
@@ -263,5 +274,6 @@ function signalOf(exitCode: number | null): NodeJS.Signals | null {
 }
 
 function notStarted(detail: string): ProcessResult {
-  return { reason: "not-started", exitCode: null, signal: null, survivorsKilledCount: 0, leftoverCount: 0, detail };
+  const nobody: Survivors = { survivorsKilledCount: 0, leftoverCount: 0, survivorNames: [] };
+  return { reason: "not-started", exitCode: null, signal: null, ...nobody, detail };
 }

@@ -3,6 +3,7 @@ import {
   draftJobResult,
   draftProvenance,
   type Envelope,
+  type IsolationLevel,
   signEnvelope,
   STATEMENT_PAYLOAD_TYPE,
 } from "@plumule/protocol";
@@ -21,7 +22,8 @@ export type RunFacts = {
   finishedAt: string;
   /** Of the checkout, when the work had ended. */
   flakeLockSha256: string | undefined;
-  ran: boolean;
+  /** The level that the run had; null when nothing was run. */
+  isolation: IsolationLevel | null;
 };
 
 /**
@@ -44,7 +46,7 @@ export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
     runner: {
       did: machine.runner,
       version: machine.version,
-      isolation: facts.ran ? machine.isolation : null,
+      isolation: facts.isolation,
       system: machine.offer.systems[0] ?? "unknown",
       ...(machine.nix === null ? {} : { nix: machine.nix.version }),
       untrusted: assignment.untrusted,
@@ -61,7 +63,7 @@ export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
 }
 
 async function signProvenance(
-  { assignment, machine, log, startedAt, finishedAt }: RunFacts,
+  { assignment, machine, log, startedAt, finishedAt, isolation }: RunFacts,
   target: BuiltTarget,
   flakeLockSha256: string | undefined,
 ): Promise<Envelope> {
@@ -84,7 +86,7 @@ async function signProvenance(
     runner: {
       did: machine.runner,
       version: machine.version,
-      isolation: machine.isolation,
+      isolation: isolation ?? machine.isolation,
       nix: machine.nix?.version ?? "unknown",
       untrusted: assignment.untrusted,
     },

@@ -2,13 +2,15 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { type Assignment, runIdOf } from "@plumule/protocol";
+import { type Assignment, type JobLimits, runIdOf, type SubmitBody } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type ExitRecord } from "../../runner/src/supervisor/records.ts";
 import { readExit } from "../../runner/src/conclude.ts";
 import { readBatches } from "../../runner/src/event-feed.ts";
 import { probeIsolation, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../../runner/src/isolation.ts";
 import { killRun } from "../../runner/src/leftovers.ts";
+import { isByCgroup, type MachineLimits } from "../../runner/src/limits/limits.ts";
+import { probeLimits } from "../../runner/src/limits/probe.ts";
 import { memoryFolder } from "../../runner/src/secrets/files.ts";
 import { bootId, identityOf, isAlive, monotonicMs } from "../../runner/src/process-identity.ts";
 import { findTracked } from "../../runner/src/process-tree.ts";
@@ -17,7 +19,9 @@ import { readLease, type RunFiles, runFiles, writeLease, writeOrder } from "../.
 import type { SupervisorOrder } from "../../runner/src/supervisor/order.ts";
 import { openSupervisors, type Supervisors, type WaitingSupervisor } from "../../runner/src/supervisors.ts";
 
+const MIB = 1024 * 1024;
 const report = probeIsolation();
+const machineLimits = probeLimits();
 let folder: string;
 let supervisors: Supervisors;
 let runCount = 0;
@@ -38,18 +42,31 @@ afterEach(async () => {
 
 function order(
   script: string,
-  options: { level?: RunnerIsolationLevel; outlives?: boolean; limits?: Partial<Assignment["limits"]> } = {},
+  options: {
+    level?: RunnerIsolationLevel;
+    outlives?: boolean;
+    limits?: Partial<Assignment["limits"]>;
+    spec?: Partial<SubmitBody>;
+    own?: JobLimits;
+    machineLimits?: MachineLimits;
+  } = {},
 ): SupervisorOrder {
   const limits = { logBytes: 1024 * 1024, runMs: 60_000, silenceMs: 60_000, graceMs: 2_000, ...options.limits };
   return {
-    assignment: { run, spec: { task: { kind: "shell", script } }, limits } as SupervisorOrder["assignment"],
+    assignment: {
+      run,
+      spec: { task: { kind: "shell", script }, ...options.spec },
+      limits,
+    } as SupervisorOrder["assignment"],
     machine: {
       isolation: options.level ?? report.level,
+      limits: options.machineLimits ?? machineLimits,
       overlay: false,
       nix: null,
       variables: {},
       path: process.env["PATH"] ?? "",
     },
+    unmet: null,
     runs: join(folder, "runs"),
     workspaces: join(folder, "workspaces"),
     warm: join(folder, "warm"),
@@ -57,6 +74,7 @@ function order(
     allowLocal: false,
     secrets: { identity: join(folder, "age.key"), folder: memoryFolder(folder) },
     logLimitBytes: limits.logBytes,
+    limits: options.own ?? {},
     derivationCount: 10,
     edgeCount: 10,
     outlives: options.outlives ?? true,
@@ -152,6 +170,65 @@ describe("a supervisor", () => {
     await says("bye");
     writeOrder(files.control, { reason: { code: "cancelled", detail: "y" }, graceMs: 0, leaseLost: false });
     expect(await endOf(one)).toMatchObject({ outcome: "cancelled", reason: { code: "cancelled", detail: "x" } });
+  });
+
+  it("says out of memory when its job reached its limit, and in which words", async () => {
+    const spec = { limits: { memoryBytes: 96 * MIB } };
+    const end = await endOf(await begin(30_000, "head -c 300M /dev/zero | tail -c 300M | cat >/dev/null", { spec }));
+    const byCgroup = isByCgroup(machineLimits.memory);
+    expect(log()).toContain("[plumule] limits: memory 96 MiB (limited by ");
+    expect(end).toMatchObject({ outcome: "failed", reason: { code: byCgroup ? "out-of-memory" : "exit-code" } });
+    if (byCgroup) expect(log()).toContain("Out of memory: the job reached its limit of 96 MiB, and the kernel killed");
+  });
+
+  it("stops its run when the workspace holds too much, and says how much", async () => {
+    const script = "head -c 3M /dev/zero >large; echo written; trap '' TERM; while :; do sleep 0.1; done";
+    const end = await endOf(await begin(30_000, script, { own: { workspaceBytes: MIB } }));
+    expect(end).toMatchObject({
+      outcome: "failed",
+      exitCode: 137,
+      reason: {
+        code: "exit-code",
+        limit: "workspace",
+        detail: expect.stringContaining("more than its limit of 1 MiB"),
+      },
+    });
+    expect(log()).toContain("[plumule] limits: ");
+  });
+
+  it("fails a run that ended before anybody saw its full workspace", async () => {
+    const end = await endOf(await begin(30_000, "head -c 3M /dev/zero >large", { own: { workspaceBytes: MIB } }));
+    expect(end).toMatchObject({ outcome: "failed", exitCode: 0, reason: { limit: "workspace" } });
+    expect(log()).toMatch(/The workspace held 3(\.\d)? MiB, more than its limit of 1 MiB\.\n$/);
+  });
+
+  it("names in the log what it had to kill, and counts it", async () => {
+    const end = await endOf(await begin(30_000, "sleep 300 & sleep 301 & (setsid sleep 302 &); exec true"));
+    expect(end).toMatchObject({ outcome: "succeeded", survivors: { killedCount: 3, leftoverCount: 0 } });
+    expect(log()).toBe("[plumule] killed 3 processes that were left: sleep ×3\n");
+  });
+
+  it("keeps head and tail of a log that is small", async () => {
+    const limits = { logBytes: 64 * 1024 };
+    const end = await endOf(await begin(30_000, "seq 100000", { limits }));
+    expect(end?.log.bytes).toBeLessThanOrEqual(64 * 1024);
+    expect(log()).toMatch(/^1\n2\n[^]*the log is longer than 65536 bytes[^]*bytes were left out here\n[^]*\n100000\n$/);
+  });
+
+  it("writes which isolation its processes really had, and none when there was no process", async () => {
+    expect(await endOf(await begin(30_000, "true"))).toMatchObject({ isolation: report.level });
+  });
+
+  it("gives a job back that asks for more than this runner has", async () => {
+    const one = await supervisors.take();
+    writeLease(files.control, monotonicMs() + 30_000);
+    one.begin({ ...order("echo ran"), unmet: "The job asks for isolation container, and this runner has bwrap." });
+    expect(await endOf(one)).toMatchObject({
+      outcome: "refused",
+      isolation: null,
+      reason: { code: "refused", detail: "The job asks for isolation container, and this runner has bwrap." },
+    });
+    expect(log()).toBe("");
   });
 
   it("ends with its runner when it may not outlive it", async () => {

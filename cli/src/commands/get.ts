@@ -4,6 +4,7 @@ import {
   getJob,
   getRun,
   type JobDetail,
+  type JobLimits,
   type JobView,
   type QuorumView,
   type Requires,
@@ -81,6 +82,7 @@ export function jobLines({ job, spec, runs, verdict, equivocations = [] }: JobDe
     ["commit", source === null ? null : `${source.commit}${source.ref === undefined ? "" : `  ${inLine(source.ref)}`}`],
     ["repository", source === null ? null : inLine(source.repository)],
     ["needs", needsText(spec.requires)],
+    ["at most", limitsText(spec.limits)],
     ["quorum", quorumText(job.quorum)],
     [
       "locks",
@@ -210,6 +212,17 @@ export function needsText(requires: Requires | null | undefined): string | null 
     pool === undefined ? "" : `pool ${pool}`,
   ].filter((part) => part !== "");
   return parts.length === 0 ? null : inLine(parts.join("; "));
+}
+
+/** What a job may take in a few words, or null. */
+function limitsText({ memoryBytes, taskCount, workspaceBytes, logBytes }: JobLimits = {}): string | null {
+  const parts = [
+    memoryBytes === undefined ? "" : `memory ${sizeOf(memoryBytes)}`,
+    taskCount === undefined ? "" : `${taskCount} tasks`,
+    workspaceBytes === undefined ? "" : `workspace ${sizeOf(workspaceBytes)}`,
+    logBytes === undefined ? "" : `log ${sizeOf(logBytes)}`,
+  ].filter((part) => part !== "");
+  return parts.length === 0 ? null : parts.join("; ");
 }
 
 function tookText({ startedAt, finishedAt }: JobView, now: number): string | null {

@@ -2,7 +2,7 @@ import { ISOLATION_LEVELS } from "@plumule/protocol";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type Failure, isFailure } from "../failure.ts";
-import { collect, wholeNumber } from "../flags.ts";
+import { bytesOf, collect, wholeNumber } from "../flags.ts";
 import { type FoundSettings, runnerSettings } from "../runner-settings.ts";
 
 /** The flags with which a runner is started, and asked what it would do. */
@@ -28,6 +28,11 @@ export type RunnerFlags = {
   nixCacheRequired?: true;
   health?: string;
   diskFloorBytes?: number;
+  memoryBytes?: number;
+  taskCount?: number;
+  workspaceBytes?: number;
+  logBytes?: number;
+  runMs?: number;
   once?: true;
 };
 
@@ -59,7 +64,13 @@ export function withRunnerFlags(command: Command): Command {
     .option("--nix-cache-required", "give a job back when its outputs cannot be pushed")
     .option("--health <address>", "serve /livez, /readyz, /metrics and /status.json at 127.0.0.1:PORT or a unix socket")
     .option("--disk-floor-bytes <bytes>", "ask for no work with less free space (default: 512 MiB)", wholeNumber(0))
-    .option("--once", "leave after one run");
+    .option("--once", "leave after one run")
+    .optionsGroup("The most that a job may take (sizes such as 512MiB or 4GiB):")
+    .option("--memory-bytes <size>", "memory of all its processes (default: what the machine can spare)", bytesOf)
+    .option("--task-count <number>", "processes and threads at a time (default: 8192)", wholeNumber(1))
+    .option("--workspace-bytes <size>", "what its workspace holds on disk", bytesOf)
+    .option("--log-bytes <size>", "its log; beyond it head and tail are kept", bytesOf)
+    .option("--run-ms <ms>", "time, whatever the job says", wholeNumber(1));
 }
 
 /** The settings of the runner that these flags mean, with broker and namespace from wherever they are known. */

@@ -16,7 +16,7 @@ import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
-import { collect, collectPairs, quorumOf, wholeNumber } from "../flags.ts";
+import { bytesOf, collect, collectPairs, quorumOf, wholeNumber } from "../flags.ts";
 import { isLocalUrl, type JobFlags, type JobRequest, jobRequest } from "../job-request.ts";
 import { paintState, paint, printDone, shortId, type Terminal } from "../print.ts";
 import { resolveJob } from "../resolve.ts";
@@ -83,6 +83,11 @@ function addRunnerAndSubmitFlags(command: Command): Command {
     .option("--label <label>", "a label that it must have; may be repeated", collect)
     .addOption(new Option("--isolation <level>", "how well it must keep the job apart").choices([...ISOLATION_LEVELS]))
     .option("--pool <name>", "pool of the runner")
+    .optionsGroup("At most (below what the runner allows):")
+    .option("--max-memory <size>", "memory of all its processes, such as 512MiB", bytesOf)
+    .option("--max-tasks <number>", "processes and threads at a time", wholeNumber(1))
+    .option("--max-workspace <size>", "what its workspace holds on disk", bytesOf)
+    .option("--max-log <size>", "its log; beyond it head and tail are kept", bytesOf)
     .optionsGroup("By how many runners:")
     .option(
       "--quorum <agree/replicas>",

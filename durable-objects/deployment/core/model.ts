@@ -77,7 +77,7 @@ export type Outputs = ReadonlyMap<number, Output>;
  * runner must speak to be given the body, unless any will do; `runners` are those that can open the job's secrets, unless it has none.
  * `stranger` is there for the job of one, who is trusted with nothing, approved or not.
  */
-export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets"> & {
+export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets" | "limits"> & {
   kind: Task["kind"];
   protocol?: number;
   runners?: readonly RunnerId[];

@@ -1,4 +1,4 @@
-import type { Assignment } from "@plumule/protocol";
+import type { Assignment, JobLimits } from "@plumule/protocol";
 import type { MachineFacts } from "../machine.ts";
 import type { SecretPlaces } from "../secrets/files.ts";
 
@@ -9,6 +9,8 @@ import type { SecretPlaces } from "../secrets/files.ts";
 export type SupervisorOrder = {
   assignment: Omit<Assignment, "leaseToken">;
   machine: MachineFacts;
+  /** What the job asks for and this runner does not have, for a person; null when there is nothing. */
+  unmet: string | null;
   /** Folders of all runs, workspaces, warm checkouts and mirrors. */
   runs: string;
   workspaces: string;
@@ -18,6 +20,8 @@ export type SupervisorOrder = {
   /** Where the age identity lies, which this process reads itself when the job has secrets, and where it may put what it opens. */
   secrets: SecretPlaces;
   logLimitBytes: number;
+  /** What the runner lets any job have. */
+  limits: JobLimits;
   /** Derivations, and edges between them, that one batch of events may name. */
   derivationCount: number;
   edgeCount: number;

@@ -1,4 +1,11 @@
-import { outcomeSchema, outputSchema, reasonSchema, runnerEventsBodySchema, timeSchema } from "@plumule/protocol";
+import {
+  isolationSchema,
+  outcomeSchema,
+  outputSchema,
+  reasonSchema,
+  runnerEventsBodySchema,
+  timeSchema,
+} from "@plumule/protocol";
 import * as z from "zod";
 import { SUPERVISOR_VERSION } from "./files.ts";
 
@@ -19,6 +26,8 @@ export const exitRecordSchema = z.object({
   targets: z.array(z.object({ attribute: z.string(), drv: z.string(), outputs: z.array(outputSchema) })),
   log: z.object({ bytes: z.int(), sha256: z.string(), omittedBytes: z.int() }),
   finishedAt: timeSchema,
+  /** How the job's processes were held together, null when none was started; missing in records of older versions. */
+  isolation: isolationSchema.nullable().optional(),
   /** How often each secret was masked; missing for a run that opened none. */
   redactions: z.record(z.string(), z.int()).optional(),
   /** What the runner's owner should know, and nobody else. */

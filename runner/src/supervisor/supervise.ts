@@ -3,15 +3,17 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { jobEnvironment } from "../environment.ts";
 import { fileDigest } from "../file-digest.ts";
-import { LOG_TAIL_BYTES, openLogFile } from "../log-file.ts";
+import { logLimits, openLogFile } from "../log-file.ts";
 import type { FetchOptions } from "../mirror.ts";
 import { createReporter, type Reporter } from "../reporter.ts";
 import type { RunSecrets } from "../secrets/run-secrets.ts";
 import { withoutSecrets } from "../secrets/without-secrets.ts";
+import type { Survivors } from "../survivors.ts";
 import { loadTask, runSteps } from "../tasks/steps.ts";
 import { ended, orderOf, stopEnd, type TaskContext, type TaskEnd } from "../tasks/task.ts";
 import { createWorkspace, type Workspace } from "../workspace.ts";
 import { createLineWriter, replaceFile, runFiles, SUPERVISOR_VERSION } from "./files.ts";
+import { limitRun } from "./limit-run.ts";
 import type { SupervisorOrder } from "./order.ts";
 import type { ExitRecord } from "./records.ts";
 import { openStopSwitch, type StopSwitch } from "./stop-switch.ts";
@@ -37,7 +39,7 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
   terminated.addEventListener("abort", () => stopped("The process that does this run's work was told to end.", null));
   left?.addEventListener("abort", () => stopped("The runner has gone.", 0));
   if (left?.aborted === true) stopped("The runner has gone.", 0);
-  const log = await openLogFile(files.log, { limitBytes: order.logLimitBytes, tailBytes: LOG_TAIL_BYTES });
+  const log = await openLogFile(files.log, logLimits(order.logLimitBytes));
   const secrets = await secretsOf(order, stop, (bytes) => log.append(bytes));
   const writeEvents = createLineWriter(files.events);
   const reporter = createReporter(
@@ -46,15 +48,18 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
     order,
   );
   const survivors = { killedCount: 0, leftoverCount: 0 };
+  const ran: TaskContext["ran"] = { isolation: null };
   const text = new TextEncoder();
   const say = (chunk: Uint8Array | string): void => {
     secrets.log(typeof chunk === "string" ? text.encode(chunk) : chunk);
     stop.touch();
   };
-  const end = await work(order, { reporter, stop, survivors, secrets, log: say }).catch((error: unknown): TaskEnd => {
-    const detail = `The runner failed: ${String(error)}`.slice(0, DETAIL_CHARACTERS);
-    return ended("refused", null, { code: "setup-failed", detail });
-  });
+  const end = await work(order, { reporter, stop, survivors, ran, secrets, log: say }).catch(
+    (error: unknown): TaskEnd => {
+      const detail = `The runner failed: ${String(error)}`.slice(0, DETAIL_CHARACTERS);
+      return ended("refused", null, { code: "setup-failed", detail });
+    },
+  );
   stop.clear();
   await secrets.close();
   if (survivors.leftoverCount > 0)
@@ -69,6 +74,7 @@ export async function superviseRun(order: SupervisorOrder, { left, terminated }:
     finishedAt: new Date().toISOString(),
     flakeLockSha256: (await fileDigest(join(order.workspaces, order.assignment.run, "checkout/flake.lock"))) ?? null,
     survivors,
+    ...ran,
     redactions: secrets.counts(),
     note: secrets.note() ?? end.note,
   };
@@ -104,7 +110,8 @@ async function whenDiskTakes<T>(write: () => T): Promise<T> {
 type RunParts = {
   reporter: Reporter;
   stop: StopSwitch;
-  survivors: { killedCount: number; leftoverCount: number };
+  survivors: Survivors;
+  ran: TaskContext["ran"];
   secrets: RunSecrets;
   log: (chunk: Uint8Array | string) => void;
 };
@@ -113,9 +120,13 @@ function fetchOptions({ mirrors, allowLocal }: SupervisorOrder, stop: StopSwitch
   return { mirrors, policy: { allowLocal }, timeoutMs: FETCH_MS, cancel: stop.signal };
 }
 
-async function work(order: SupervisorOrder, { reporter, stop, survivors, secrets, log }: RunParts): Promise<TaskEnd> {
+async function work(
+  order: SupervisorOrder,
+  { reporter, stop, survivors, ran, secrets, log }: RunParts,
+): Promise<TaskEnd> {
   const { assignment, machine } = order;
   const { spec } = assignment;
+  if (order.unmet !== null) return ended("refused", null, { code: "refused", detail: order.unmet });
   reporter.phase("setup");
   const loaded = loadTask(spec.task);
   loaded.catch(() => {});
@@ -140,6 +151,8 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, secrets
   const configuration = await writeConfiguration(made.workspace, spec.configuration);
   const env = environmentOf(order, made.workspace, configuration);
   if (!env.ok) return ended("failed", null, { code: "task-invalid", detail: `env.${env.name}: ${env.detail}` });
+  const limited = limitRun(order, { workspace: made.workspace.folder, stop, log, survivors });
+  if ("refused" in limited) return ended("refused", null, { code: "setup-failed", detail: limited.refused });
   const context: TaskContext = {
     machine,
     workspace: made.workspace,
@@ -152,11 +165,13 @@ async function work(order: SupervisorOrder, { reporter, stop, survivors, secrets
     stop: stop.signal,
     kill: stop.kill,
     survivors,
+    ran,
+    within: limited.within,
     silenceMs: assignment.limits.silenceMs,
     ...(spec.skipUnchanged === true ? { lastSuccess: assignment.lastSuccess ?? null } : {}),
   };
   await loaded;
-  return runSteps(context, spec.task);
+  return limited.around(() => runSteps(context, spec.task));
 }
 
 /** The file of the job's configuration, beside its checkout; its bytes are those whose digest the runner signs. Undefined when it has none. */

@@ -1,9 +1,11 @@
 import type { Assignment, Output, Outcome, Reason } from "@plumule/protocol";
 import type { StopOrder } from "../core/model.ts";
 import type { MachineFacts } from "../machine.ts";
+import type { Confinement, RunnerIsolationLevel } from "../isolation.ts";
 import { type ProcessResult, runProcess } from "../process.ts";
 import type { Reporter } from "../reporter.ts";
 import type { RunSecrets } from "../secrets/run-secrets.ts";
+import { reportKilled, type Survivors } from "../survivors.ts";
 import type { Workspace } from "../workspace.ts";
 
 /** What a task works with. */
@@ -24,7 +26,11 @@ export type TaskContext = {
   stop: AbortSignal;
   kill: AbortSignal;
   /** Counts what had to be killed, over all processes of the run. */
-  survivors: { killedCount: number; leftoverCount: number };
+  survivors: Survivors;
+  /** How the task's processes are held together, once one was started. */
+  ran: { isolation: RunnerIsolationLevel | null };
+  /** What limits all of them. */
+  within: Confinement;
   silenceMs: number;
   /** The success that the job is to be compared with before anything is built; null when there is none, missing when it asks for no comparison. */
   lastSuccess?: Assignment["lastSuccess"] | null;
@@ -56,6 +62,8 @@ export function stopEnd(order: StopOrder, exitCode: number | null): TaskEnd {
   switch (order.reason.code) {
     case "run-timeout":
     case "silence-timeout":
+    // A limit of the run, which the job reached.
+    case "exit-code":
       return ended("failed", exitCode, order.reason);
     case "runner-stopped":
     case "runner-lost":
@@ -88,6 +96,7 @@ export async function runTaskProcess(
     cwd: options.cwd ?? context.workspace.checkout,
     env: options.env ?? context.env,
     level: context.machine.isolation,
+    within: context.within,
     merged: options.merged,
     onOutput: options.onOutput,
     cancel: options.cancel ?? context.stop,
@@ -96,7 +105,8 @@ export async function runTaskProcess(
     graceMs: NEVER_MS,
     ...(options.firstSignal === undefined ? {} : { firstSignal: options.firstSignal }),
   });
-  context.survivors.killedCount += result.survivorsKilledCount;
-  context.survivors.leftoverCount += result.leftoverCount;
+  if (result.exitCode !== null || result.reason === "lost") context.ran.isolation = context.machine.isolation;
+  const { survivorsKilledCount: killedCount, leftoverCount, survivorNames: names } = result;
+  reportKilled({ killedCount, leftoverCount, names }, context.survivors, context.log);
   return result;
 }

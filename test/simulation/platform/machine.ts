@@ -28,6 +28,7 @@ export async function probeMachine(
       version: RUNNER_VERSION,
       isolation,
       overlay: false,
+      limits: { memory: { by: "none", why: "simulated" }, tasks: { by: "none", why: "simulated" } },
       nix: null,
       variables: {},
       path: "/bin",
