@@ -1,6 +1,7 @@
 import { type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
 import { jobEnvironment } from "./environment.ts";
 import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
+import { hasEvalJobs } from "./nix/eval-jobs.ts";
 import { cacheKeyFault, type NixCache } from "./nix/cache.ts";
 import { describeMeans, isByCgroup, type MachineLimits } from "./limits/limits.ts";
 import { probeLimits } from "./limits/probe.ts";
@@ -27,6 +28,8 @@ export type NixFacts = {
   version: string;
   system: string;
   sandbox: boolean;
+  /** `nix-eval-jobs` works here. */
+  evalJobs?: boolean;
   /** Lets evaluations build; missing means no. */
   importFromDerivation?: boolean;
   /** Missing: what is built stays here. */
@@ -106,7 +109,9 @@ export async function probeMachine(
       offer,
     },
     findings: [
-      "version" in nix ? `Nix ${nix.version} for ${nix.system}` : `no Nix (${nix.why}): only shell jobs`,
+      "version" in nix
+        ? `Nix ${nix.version} for ${nix.system}${nix.evalJobs === true ? ", with nix-eval-jobs" : ""}`
+        : `no Nix (${nix.why}): only shell jobs`,
       `isolation ${isolation}`,
       `${overlay === "machine" ? "an overlay" : "a checkout of its own"} for each run`,
       ...describeMeans(limits),
@@ -150,7 +155,8 @@ async function findNix(context: NixContext): Promise<NixFacts | { why: string }>
   const probe = await probeNix(context);
   if (!probe.present) return { why: probe.why };
   if (!probe.flakes) return { why: `Nix ${probe.version} has no flakes` };
-  return { version: probe.version, system: probe.system, sandbox: await hasSandbox(context) };
+  const [sandbox, evalJobs] = await Promise.all([hasSandbox(context), hasEvalJobs(context)]);
+  return { version: probe.version, system: probe.system, sandbox, ...(evalJobs ? { evalJobs } : {}) };
 }
 
 /** Whether builds are sandboxed, as Nix's own configuration says; stands in provenance statements. */

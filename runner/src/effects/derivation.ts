@@ -1,9 +1,10 @@
 import { dirname } from "node:path";
 import * as z from "zod";
 import { CALL_WITH, jobArguments, type JobFacts, nixString } from "../nix/arguments.ts";
-import { flakeCommand, isDerivationPath, type NixFailure, runEvaluation } from "../nix/evaluate.ts";
+import { flakeCommand, type NixFailure, runEvaluation } from "../nix/evaluate.ts";
 import { parseInstallable, type NixSource } from "../nix/installables.ts";
 import type { NixOutput } from "../nix/parser.ts";
+import { isDerivationPath } from "../nix/plan.ts";
 import { capture, captureOk, NEW_COMMANDS, type NixContext } from "../nix/run.ts";
 
 /** An effect as its derivation says it: what is run, with what environment, and the derivations that have to be built before. */

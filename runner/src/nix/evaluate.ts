@@ -1,4 +1,5 @@
 import { CALL_WITH, jobArguments, type JobFacts } from "./arguments.ts";
+import { type EvalJob, evalJobsAttribute, evaluateJobs, failureOfJobs } from "./eval-jobs.ts";
 import {
   flakeReference,
   parseInstallable,
@@ -8,7 +9,9 @@ import {
 } from "./installables.ts";
 import { createLineSplitter } from "./lines.ts";
 import { NixLog, type NixOutput } from "./parser.ts";
+import { isDerivationPath } from "./plan.ts";
 import { NEW_COMMANDS, capture, type NixContext } from "./run.ts";
+import { EVALUATION_BYTES, evaluationEnvironment, type EvaluationTrust, untrustedSettings } from "./settings.ts";
 
 /** A derivation that was asked for. */
 export interface NixTarget {
@@ -38,7 +41,7 @@ export interface NixFailure {
 }
 
 /** What to evaluate, and how far the code is trusted. */
-export interface EvaluateRequest {
+export interface EvaluateRequest extends EvaluationTrust {
   readonly source: NixSource;
   /** Without installables: the checks of `system` and the default package of the checkout's flake. */
   readonly installables?: readonly Installable[];
@@ -46,19 +49,15 @@ export interface EvaluateRequest {
   readonly system: string;
   /** What an installable that is a function is called with. */
   readonly job?: JobFacts;
-  /** Lets evaluation build derivations and read them. Off unless given: it blocks and hides builds from the plan. */
-  readonly allowImportFromDerivation?: boolean;
-  /** Most memory of one evaluation. 4 GiB unless given, what Hydra gives: a whole system fits, a bomb does not take the machine along. */
-  readonly evaluationBytes?: number;
+  /** Whether `nix-eval-jobs` is there, for sets of derivations. */
+  readonly evalJobs?: boolean;
 }
 
 type Evaluated = { readonly targets: readonly NixTarget[] } | { readonly failure: NixFailure };
 
-const EVALUATION_BYTES = 4 * 1024 ** 3;
 const MAX_DETAIL_CHARS = 2000;
 /** Longest line of an evaluation, in which no builder speaks: an error comes with its whole trace in one. */
 const EVALUATION_LINE_CHARS = 16 * 1024 * 1024;
-const DERIVATION_PATH = /^\/\S+\/[0-9a-z]{32}-[^\s/]+\.drv$/;
 
 /**
  * Evaluates installables to derivations. A set of derivations is expanded; a set with an attribute named like `system`
@@ -111,27 +110,52 @@ async function evaluateOne(
   parsed: ParsedInstallable,
   emit: (output: NixOutput) => void,
 ): Promise<Evaluated> {
+  const jobs = await evaluateSet(context, request, parsed, emit);
+  if (context.signal?.aborted === true) return cancelled();
+  if (jobs !== null) {
+    const failure = failureOfJobs(parsed.label, jobs);
+    return failure === null ? checked(targetsOf(parsed, jobs)) : { failure };
+  }
   const argv =
     parsed.kind === "flake"
       ? flakeCommand(request, parsed, expandExpression(request.system, request.job))
       : fileCommand(request, parsed);
   const evaluated = await runEvaluation(context, request, parsed.label, argv, emit);
   if ("failure" in evaluated) return evaluated;
-  const targets = readTargets(parsed, evaluated.stdout);
+  return checked(readTargets(parsed, evaluated.stdout));
+}
+
+/** A set of derivations by `nix-eval-jobs`; null for what it does not evaluate, which is then Nix's own to do or to refuse. */
+async function evaluateSet(
+  context: NixContext,
+  request: EvaluateRequest,
+  parsed: ParsedInstallable,
+  emit: (output: NixOutput) => void,
+): Promise<readonly EvalJob[] | null> {
+  if (parsed.kind === "file" || request.evalJobs !== true) return null;
+  const set = evalJobsAttribute(parsed.attribute, request.system);
+  return set === null ? null : evaluateJobs(context, { ...request, installable: `${parsed.reference}#${set}` }, emit);
+}
+
+function targetsOf({ label }: ParsedInstallable, jobs: readonly EvalJob[]): NixTarget[] {
+  return jobs.flatMap((job) => ("drv" in job ? [{ drv: job.drv, label: [label, ...job.path].join(".") }] : []));
+}
+
+/** Any set may call itself a derivation and have a `drvPath` of its own, which must not become an option of a command. */
+function checked(targets: readonly NixTarget[]): Evaluated {
   const forged = targets.find(({ drv }) => !isDerivationPath(drv));
   if (forged === undefined) return { targets };
   return { failure: { code: "evaluation-failed", detail: `${forged.label}: its drvPath names no derivation` } };
 }
 
-/** Whether a text is the path of a derivation: any set may call itself one and have a `drvPath` of its own, which must not become an option of a command. */
-export function isDerivationPath(path: string): boolean {
-  return DERIVATION_PATH.test(path);
+function cancelled(): { failure: NixFailure } {
+  return { failure: { code: "cancelled", detail: "cancelled while evaluating" } };
 }
 
 /** Runs an evaluation, within its memory. Answers what it printed, or why it failed. */
 export async function runEvaluation(
   context: NixContext,
-  { evaluationBytes = EVALUATION_BYTES }: Pick<EvaluateRequest, "evaluationBytes">,
+  trust: EvaluationTrust,
   label: string,
   argv: readonly string[],
   emit: (output: NixOutput) => void,
@@ -143,13 +167,13 @@ export async function runEvaluation(
       for (const output of log.line(line, 0)) if (output.kind === "log") emit(output);
     }
   };
-  // The evaluator's memory is that of its garbage collector, which reads this.
-  const env = { ...context.env, GC_MAXIMUM_HEAP_SIZE: String(evaluationBytes) };
-  const done = await capture({ ...context, env }, argv, (chunk) => read(splitter.push(chunk)));
+  const env = evaluationEnvironment(context.env, trust);
+  const done = await capture({ ...context, env }, argv, { onStderr: (chunk) => read(splitter.push(chunk)) });
   read(splitter.end());
-  if (context.signal?.aborted === true) return { failure: { code: "cancelled", detail: "cancelled while evaluating" } };
+  if (context.signal?.aborted === true) return cancelled();
   if (done.exitCode === 0) return { stdout: done.stdout };
   if (done.stderr.includes("GC Warning: Out of Memory")) {
+    const { evaluationBytes = EVALUATION_BYTES } = trust;
     const needs = `${label}: the evaluation needs more than ${Math.floor(evaluationBytes / 1024 ** 2)} MiB of memory`;
     return { failure: { code: "evaluation-failed", detail: needs } };
   }
@@ -160,12 +184,19 @@ export async function runEvaluation(
 
 /** The command that evaluates what a function of Nix makes of an attribute of a flake, as JSON. */
 export function flakeCommand(
-  request: Pick<EvaluateRequest, "allowImportFromDerivation">,
+  trust: EvaluationTrust,
   { reference, attribute }: ParsedInstallable & { kind: "flake" },
   apply: string,
 ): string[] {
   const installable = attribute === "" ? reference : `${reference}#${attribute}`;
-  const settings = [...untrusted(request), "--option", "pure-eval", "true", "--no-write-lock-file"];
+  const settings = [
+    "--show-trace",
+    ...untrustedSettings(trust),
+    "--option",
+    "pure-eval",
+    "true",
+    "--no-write-lock-file",
+  ];
   return [
     "nix",
     ...NEW_COMMANDS,
@@ -183,24 +214,11 @@ export function flakeCommand(
 function fileCommand(request: EvaluateRequest, { file, attribute }: ParsedInstallable & { kind: "file" }): string[] {
   // Restricted evaluation reads nothing but the store and the search path, hence the checkout has to be in it.
   const restricted = ["--option", "restrict-eval", "true", "-I", `checkout=${request.source.directory}`];
-  const settings = [...untrusted(request), ...restricted, "--log-format", "internal-json"];
+  const settings = ["--show-trace", ...untrustedSettings(request), ...restricted, "--log-format", "internal-json"];
   const { configuration = null } = request.job ?? {};
   if (configuration !== null)
     settings.push("-I", `configuration=${configuration.path}`, "--arg", "configuration", configuration.path);
   return ["nix-instantiate", ...settings, ...(attribute === "" ? [] : ["-A", attribute]), file];
-}
-
-/** Settings for code of strangers: nothing of theirs may change Nix's own configuration or name other flakes. */
-function untrusted({
-  allowImportFromDerivation = false,
-}: Pick<EvaluateRequest, "allowImportFromDerivation">): string[] {
-  const settings = {
-    "accept-flake-config": "false",
-    "use-registries": "false",
-    "flake-registry": "",
-    "allow-import-from-derivation": String(allowImportFromDerivation),
-  };
-  return ["--show-trace", ...Object.entries(settings).flatMap(([name, value]) => ["--option", name, value])];
 }
 
 /**

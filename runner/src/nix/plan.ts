@@ -37,6 +37,11 @@ export interface Plan {
   readonly edges: readonly (readonly [user: string, dependency: string])[];
 }
 
+/** True for a full store path of a `.drv` file. */
+export function isDerivationPath(text: string): boolean {
+  return /^\/\S+\/[0-9a-z]{32}-[^\s/]+\.drv$/.test(text);
+}
+
 /** The name in a store path of a derivation: `/nix/store/<hash>-hello.drv` is `hello`. */
 export function derivationName(drv: string): string {
   const base = drv.slice(drv.lastIndexOf("/") + 1).replace(/\.drv$/, "");

@@ -41,13 +41,13 @@ export const CAPTURE_LIMIT_BYTES = 256 * 1024 * 1024;
 export const NEW_COMMANDS: readonly string[] = ["--extra-experimental-features", "nix-command flakes"];
 
 /**
- * Runs a command and keeps what it printed. `onStderr` sees the chunks as they come. A stream beyond
+ * Runs a command and keeps what it printed; `listen` sees the chunks as they come. A stream beyond
  * {@link CAPTURE_LIMIT_BYTES} is an error, because cut JSON or a cut list of paths would be read as another answer.
  */
 export async function capture(
   context: NixContext,
   argv: readonly string[],
-  onStderr: (chunk: Uint8Array) => void = () => {},
+  listen: Partial<Pick<NixRunOptions, "onStdout" | "onStderr">> = {},
 ): Promise<Captured> {
   const stdout = collect(argv);
   const stderr = collect(argv);
@@ -55,10 +55,13 @@ export async function capture(
     cwd: context.cwd,
     env: quietEnvironment(context.env),
     ...(context.signal === undefined ? {} : { signal: context.signal }),
-    onStdout: stdout.add,
+    onStdout: (chunk) => {
+      stdout.add(chunk);
+      listen.onStdout?.(chunk);
+    },
     onStderr: (chunk) => {
       stderr.add(chunk);
-      onStderr(chunk);
+      listen.onStderr?.(chunk);
     },
   });
   return { ...exit, stdout: stdout.text(), stderr: stderr.text() };

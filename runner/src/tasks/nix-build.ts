@@ -26,6 +26,7 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
       system: nix.system,
       ...(installables === null ? {} : { installables }),
       silenceMs: context.silenceMs,
+      evalJobs: nix.evalJobs === true,
       allowImportFromDerivation: nix.importFromDerivation === true && !context.untrusted,
       ...comparison(context),
       rootsDirectory: context.workspace.temporary,

@@ -1,7 +1,7 @@
 import type { Task } from "@plumule/protocol";
 import { NEW_COMMANDS } from "../nix/run.ts";
-import { flakeReference } from "../nix/installables.ts";
-import { parseInstallable, type NixSource } from "../nix/installables.ts";
+import { flakeReference, parseInstallable, type NixSource } from "../nix/installables.ts";
+import { untrustedSettings } from "../nix/settings.ts";
 import type { ProcessResult } from "../process.ts";
 import { ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
 
@@ -44,7 +44,8 @@ function shellCommand(context: TaskContext, task: ShellTask): { argv: string[] }
     if (parsed.kind !== "flake") return { refused: `${installable}: only flake references can be used here` };
     references.push(parsed.attribute === "" ? parsed.reference : `${parsed.reference}#${parsed.attribute}`);
   }
-  const nix = ["nix", ...NEW_COMMANDS, "--option", "accept-flake-config", "false", "--option", "flake-registry", ""];
+  const allowImportFromDerivation = context.machine.nix.importFromDerivation === true && !context.untrusted;
+  const nix = ["nix", ...NEW_COMMANDS, ...untrustedSettings({ allowImportFromDerivation })];
   if (task.packages !== undefined) return { argv: [...nix, "shell", ...references, "-c", ...script] };
   return { argv: [...nix, "develop", references[0] ?? flakeReference(source), "-c", ...script] };
 }

@@ -33,7 +33,7 @@ async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   }
   context.log(`[plumule] ${read.found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
   const [only] = read.steps;
-  const isOneBuild = read.steps.length === 1 && only?.task.kind !== "shell";
+  const isOneBuild = read.steps.length === 1 && (only?.task.kind === "nix-build" || only?.task.kind === "flake");
   if (context.lastSuccess !== undefined && !isOneBuild)
     context.log("[plumule] not compared with the last success: only a task that is one build can be\n");
   const { lastSuccess: _, ...alone } = context;
