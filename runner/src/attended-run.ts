@@ -2,7 +2,7 @@ import { appendFileSync, mkdirSync } from "node:fs";
 import { type Assignment, ISOLATION_LEVELS, type IsolationLevel, LIMITS } from "@plumule/protocol";
 import type { Admission } from "./admission/admission.ts";
 import type { Broker } from "./broker.ts";
-import { ownLimits, type RunnerConfig, type RunnerFolders } from "./config.ts";
+import { ownLimits, radiclePolicy, type RunnerConfig, type RunnerFolders } from "./config.ts";
 import type { Input, StopOrder, Supervisor } from "./core/model.ts";
 import { followRun } from "./follow-run.ts";
 import { createHeartbeat } from "./heartbeat.ts";
@@ -187,6 +187,7 @@ function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignmen
     warm: folders.warm,
     mirrors: folders.mirrors,
     allowLocal: config.allowLocal,
+    radicle: radiclePolicy(config),
     secrets: folders.secrets,
     logLimitBytes: least(assignment.limits.logBytes, config.logBytes, assignment.spec.limits?.logBytes) ?? 0,
     limits: ownLimits(config),

@@ -1,9 +1,10 @@
-import { hostname } from "node:os";
+import { homedir, hostname } from "node:os";
 import { join } from "node:path";
 import { isolationSchema, type JobLimits, jobLimitsSchema, namespaceIdSchema } from "@plumule/protocol";
 import * as z from "zod";
 import { localAddress } from "./local-address.ts";
 import { cacheUrlFault, takesCacheKey } from "./nix/cache.ts";
+import type { RadiclePolicy } from "./radicle.ts";
 import { memoryFolder, type SecretPlaces } from "./secrets/files.ts";
 
 /** What `health` has to look like. */
@@ -36,6 +37,21 @@ export const runnerConfigSchema = z
     isolation: isolationSchema.optional(),
     /** Lets jobs name repositories by `file:` URLs: for development, where broker and runner are one machine. */
     allowLocal: z.boolean().default(false),
+    /** The home of a Radicle node, from whose storage `rad:` repositories are fetched where it has one. */
+    radHome: z
+      .string()
+      .startsWith("/")
+      .default(() => process.env["RAD_HOME"] ?? join(homedir(), ".radicle")),
+    /** Origins of seeds from which public `rad:` repositories are fetched over HTTPS. */
+    seeds: z
+      .array(z.url({ protocol: /^https$/ }).transform((url) => url.replace(/\/+$/, "")))
+      .max(8)
+      .default([]),
+    /** Private repositories of the node that jobs may name: `rad:z…`. */
+    privateRepositories: z
+      .array(z.string().regex(/^rad:z[1-9A-HJ-NP-Za-km-z]{20,64}$/, "a repository id, rad:z…"))
+      .max(64)
+      .default([]),
     /** Takes approved jobs of strangers. They run as this user, so that they can read what it can: for machines that hold nothing else. */
     untrusted: z.boolean().default(false),
     /** A folder for a Nix store of the runner's own, instead of the system's. */
@@ -106,6 +122,11 @@ export type RunnerFolders = {
   /** What runs have taken of memory and time. */
   history: string;
 };
+
+/** How a runner has `rad:` repositories. */
+export function radiclePolicy({ radHome, seeds, privateRepositories }: RunnerConfig): RadiclePolicy {
+  return { home: radHome, seeds, privateRepositories };
+}
 
 /** Where a runner keeps what. */
 export function runnerFolders(config: RunnerConfig): RunnerFolders {

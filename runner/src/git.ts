@@ -1,10 +1,15 @@
+import { execFile } from "node:child_process";
 import { homedir } from "node:os";
+import { promisify } from "node:util";
 import { type ProcessRequest, type ProcessResult, runProcess } from "./process.ts";
+import type { RadiclePolicy } from "./radicle.ts";
 
 /** Which repositories the owner of this machine lets jobs name. */
 export interface UrlPolicy {
   /** Also `file:` URLs and absolute paths: for a box whose jobs come from its own user. */
   allowLocal: boolean;
+  /** How `rad:` URLs are had; without it only by git-remote-rad. */
+  radicle?: RadiclePolicy;
 }
 
 /** A URL that may be given to git. */
@@ -147,6 +152,27 @@ function credentialEnvironment({ url, credential }: FetchUrl): Record<string, st
     PLUMULE_GIT_USERNAME: credential.username,
     PLUMULE_GIT_PASSWORD: credential.password,
   };
+}
+
+/** Longest answer of `readGit`, bytes. */
+const READ_BYTES = 32 * 1024 * 1024;
+
+/** The bytes that a git command says about a repository of this machine, which it only reads; null when it fails. */
+export async function readGit(folder: string, args: readonly string[]): Promise<Buffer | null> {
+  const options = {
+    encoding: "buffer",
+    env: gitEnvironment(undefined),
+    maxBuffer: READ_BYTES,
+    timeout: 60_000,
+  } as const;
+  return promisify(execFile)(
+    "git",
+    ["--git-dir", folder, ...CONFIG, "-c", `safe.directory=${folder}`, ...args],
+    options,
+  ).then(
+    ({ stdout }) => stdout,
+    () => null,
+  );
 }
 
 function gitEnvironment(from: FetchUrl | undefined): Record<string, string> {

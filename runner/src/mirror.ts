@@ -4,6 +4,7 @@ import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { commitSchema, refSchema } from "@plumule/protocol";
 import { admitUrl, type Credential, type FetchUrl, type GitResult, runGit, type UrlPolicy } from "./git.ts";
+import { radiclePlaces, radicleRefs } from "./radicle.ts";
 
 /** A commit and the places that may have it, the repository's own URL first. */
 export interface CommitSource {
@@ -66,14 +67,31 @@ export async function mirrorCommit(
       url === source.repository && source.credential ? { ...admitted, credential: source.credential } : admitted,
     );
   }
+  // Also of a commit that is here already: what the runner may fetch can have changed since.
+  const places: FetchUrl[] = [];
+  for (const url of urls) {
+    const found = await placesFor(url, source.commit, options.policy);
+    if ("refused" in found) return failure("refused-url", found.refused);
+    if ("unsigned" in found) return failure("no-such-commit", found.unsigned);
+    places.push(...found.places);
+  }
   const format = source.commit.length === 64 ? "sha256" : "sha1";
   const mirror = mirrorOf(source, options);
   return inQueue(mirror, async () => {
     const created = await createMirror(mirror, format);
     if (!created.ok) return failure("git-failed", created.detail);
     if (await isPinned(mirror, source.commit)) return { ok: true, mirror, fetched: false };
-    return fetchFrom(mirror, urls, source, options);
+    if (places.length === 0)
+      return failure(
+        "unreachable",
+        `${source.repository}: no node of this machine has the commit, and no seed is known`,
+      );
+    return fetchFrom(mirror, places, source, options);
   });
+}
+
+async function placesFor(url: FetchUrl, commit: string, { radicle }: UrlPolicy): ReturnType<typeof radiclePlaces> {
+  return url.protocol === "rad" && radicle !== undefined ? radiclePlaces(url, commit, radicle) : { places: [url] };
 }
 
 /** A repository that was asked itself, and the names of its branches that lead to a commit. `holds`: any of its branches or tags does. */
@@ -87,10 +105,11 @@ export async function placesOf(source: CommitSource, options: FetchOptions): Pro
   const mirror = mirrorOf(source, options);
   const found: CommitPlace[] = [];
   for (const repository of [source.repository, ...(source.urls ?? [])]) {
-    const from = admitUrl(repository, options.policy);
-    if ("refused" in from) continue;
+    const asked = await refsFor(repository, options.policy);
+    if (asked === null) continue;
+    const { from, prefix } = asked;
     const root = `refs/asked/${createHash("sha256").update(repository).digest("hex")}`;
-    const patterns = ["heads", "tags"].map((kind) => `+refs/${kind}/*:${root}/${kind}/*`);
+    const patterns = ["heads", "tags"].map((kind) => `+${prefix}refs/${kind}/*:${root}/${kind}/*`);
     await inQueue(mirror, async () => {
       if (!(await fetch(mirror, from, patterns, options, ["--prune"])).ok) return;
       const args = ["for-each-ref", "--format=%(refname)", `--contains=${source.commit}`, root];
@@ -103,6 +122,14 @@ export async function placesOf(source: CommitSource, options: FetchOptions): Pro
     });
   }
   return found;
+}
+
+async function refsFor(repository: string, policy: UrlPolicy): ReturnType<typeof radicleRefs> {
+  const from = admitUrl(repository, policy);
+  if ("refused" in from) return null;
+  return from.protocol === "rad" && policy.radicle !== undefined
+    ? radicleRefs(from, policy.radicle)
+    : { from, prefix: "" };
 }
 
 /** The text of a mirrored commit, or null. */

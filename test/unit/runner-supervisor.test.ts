@@ -72,6 +72,7 @@ function order(
     warm: join(folder, "warm"),
     mirrors: join(folder, "mirrors"),
     allowLocal: false,
+    radicle: { home: "/nonexistent", seeds: [], privateRepositories: [] },
     secrets: { identity: join(folder, "age.key"), folder: memoryFolder(folder) },
     logLimitBytes: limits.logBytes,
     limits: options.own ?? {},

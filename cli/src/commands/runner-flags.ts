@@ -19,6 +19,9 @@ export type RunnerFlags = {
   label?: string[];
   isolation?: string;
   allowLocal?: true;
+  radHome?: string;
+  seed?: string[];
+  private?: string[];
   untrusted?: true;
   secretsOnDisk?: true;
   nixStore?: string;
@@ -55,6 +58,9 @@ export function withRunnerFlags(command: Command): Command {
       ]),
     )
     .option("--allow-local", "let jobs name repositories of this machine by file: URLs")
+    .option("--rad-home <folder>", "home of the Radicle node whose storage rad: is fetched from (default: ~/.radicle)")
+    .option("--seed <url>", "seed from which public rad: repositories are fetched; may be repeated", collect)
+    .option("--private <rid>", "a private repository of the node that jobs may name, rad:z…; may be repeated", collect)
     .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
     .option("--secrets-on-disk", "let secrets of jobs lie on the disk where this machine has no file system in memory")
     .option("--nix-store <folder>", "a Nix store of the runner's own")
@@ -76,10 +82,20 @@ export function withRunnerFlags(command: Command): Command {
 /** The settings of the runner that these flags mean, with broker and namespace from wherever they are known. */
 export async function settingsOfFlags(
   { env, cwd, globals, connect }: Context,
-  { config, agent, system, feature, label, ...flags }: RunnerFlags,
+  { config, agent, system, feature, label, seed, private: privateRepositories, ...flags }: RunnerFlags,
 ): Promise<FoundSettings | Failure> {
   const { url, namespace } = globals;
-  const named = { ...flags, url, namespace, agentKey: agent, systems: system, features: feature, labels: label };
+  const named = {
+    ...flags,
+    url,
+    namespace,
+    agentKey: agent,
+    systems: system,
+    features: feature,
+    labels: label,
+    seeds: seed,
+    privateRepositories,
+  };
   const found = await runnerSettings(named, { file: config, env, cwd });
   if (isFailure(found)) return found;
   const { settings, origins } = found;

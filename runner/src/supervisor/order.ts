@@ -1,5 +1,6 @@
 import type { Assignment, JobLimits } from "@plumule/protocol";
 import type { MachineFacts } from "../machine.ts";
+import type { RadiclePolicy } from "../radicle.ts";
 import type { SecretPlaces } from "../secrets/files.ts";
 
 /**
@@ -17,6 +18,7 @@ export type SupervisorOrder = {
   warm: string;
   mirrors: string;
   allowLocal: boolean;
+  radicle: RadiclePolicy;
   /** Where the age identity lies, which this process reads itself when the job has secrets, and where it may put what it opens. */
   secrets: SecretPlaces;
   logLimitBytes: number;

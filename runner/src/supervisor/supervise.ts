@@ -116,8 +116,8 @@ type RunParts = {
   log: (chunk: Uint8Array | string) => void;
 };
 
-function fetchOptions({ mirrors, allowLocal }: SupervisorOrder, stop: StopSwitch): FetchOptions {
-  return { mirrors, policy: { allowLocal }, timeoutMs: FETCH_MS, cancel: stop.signal };
+function fetchOptions({ mirrors, allowLocal, radicle }: SupervisorOrder, stop: StopSwitch): FetchOptions {
+  return { mirrors, policy: { allowLocal, radicle }, timeoutMs: FETCH_MS, cancel: stop.signal };
 }
 
 async function work(
