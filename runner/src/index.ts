@@ -11,6 +11,7 @@ export { type RunnerEnvironment, type RunningRunner, startRunner } from "./runne
 export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
 export { lockState, type StateLock } from "./state-lock.ts";
 export { parseWorkspaceConfig, readWorkspaceConfig, type WorkspaceConfig } from "./workspace/config.ts";
+export { openWorkspaceProvider, type ProviderOptions } from "./workspace/open.ts";
 export {
   type Change,
   type ChangeSet,

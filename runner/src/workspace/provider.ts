@@ -54,8 +54,13 @@ export interface OpenWorkspace {
   readonly createdAt: string;
   /** Runs a command to its end, and the end of everything that it started. Several may run at the same time. */
   exec(request: ExecRequest): Promise<ExecEnd | WorkspaceRefusal>;
-  /** Brings new commits of each repository's reference. Changes that a command made to tracked files are lost, what git does not track stays. */
-  fetch(options?: WorkspaceCallOptions): Promise<{ repositories: RepositoryState[] } | WorkspaceRefusal>;
+  /**
+   * Brings new commits of each repository's reference. Changes that a command made to tracked files are lost, what git does not track stays.
+   * `config` brings the credentials of repositories that need some, when the workspace was opened and not set up: they are kept nowhere.
+   */
+  fetch(
+    options?: WorkspaceCallOptions & { config?: WorkspaceConfig },
+  ): Promise<{ repositories: RepositoryState[] } | WorkspaceRefusal>;
   /** Puts everything back to how it was when the setup phase had ended: tracked, untracked and ignored files, and `.git`. */
   reset(options?: WorkspaceCallOptions): Promise<{ reset: true } | WorkspaceRefusal>;
   /** What differs from how it was after the setup phase, or since the last reset or fetch. */

@@ -5,6 +5,7 @@ import { setImmediate as letOthersGo } from "node:timers/promises";
 import { type GitResult, runGit } from "../git.ts";
 import type { FetchFailure } from "../mirror.ts";
 import { makeWritable, removeFolder } from "../remove-folder.ts";
+import type { Change } from "./provider.ts";
 
 /** A commit of a repository, complete in a mirror, and the folder of a tree where it goes. */
 export interface TreePart {
@@ -95,25 +96,34 @@ export async function restoreTree(
   return null;
 }
 
-/** Paths that the commits of a tree track, relative to its root. */
-export async function trackedPaths(place: TreePlace, parts: readonly TreePart[]): Promise<Set<string>> {
-  const found = new Set<string>();
+/** What differs of the tracked files of a tree, as their content tells. The index that is asked, and put right, is the provider's own. */
+export async function trackedChanges(place: TreePlace, parts: readonly TreePart[]): Promise<Change[]> {
+  const found: Change[] = [];
   for (const [index, part] of parts.entries()) {
     const prefix = part.path === "." ? "" : `${part.path}/`;
-    for (const path of await listPaths(place, index, part, ["--cached"])) found.add(prefix + path);
+    // Without this a file that was only touched would count; the exit code tells that there is one.
+    await partGit(place, index, part, {}, "update-index", "-q", "--really-refresh");
+    const args = ["diff-index", "--raw", "-z", "--no-renames", "HEAD", "--"];
+    const listed = await partGit(place, index, part, { outputBytes: LIST_BYTES }, ...args);
+    if (!listed.ok) throw new Error(listed.detail);
+    const words = listed.stdout.split("\0");
+    for (let at = 0; at + 1 < words.length; at += 2) {
+      const [old = "", now = "", , , status] = (words[at] ?? "").slice(1).split(" ");
+      const isGone = status === "D";
+      found.push({
+        path: `${prefix}${words[at + 1]}`,
+        change: isGone ? "deleted" : "modified",
+        kind: kindOfMode(isGone ? old : now),
+      });
+    }
   }
   return found;
 }
 
-/** Paths of a tree that its commits do not track, relative to its root; whole folders end with a slash. `.git` is not among them. */
-export async function untrackedPaths(place: TreePlace, parts: readonly TreePart[]): Promise<string[]> {
-  const found: string[] = [];
-  for (const [index, part] of parts.entries()) {
-    const prefix = part.path === "." ? "" : `${part.path}/`;
-    const paths = await listPaths(place, index, part, ["--others", "--directory"]);
-    found.push(...paths.filter((path) => path !== ".git/" && path !== ".git").map((path) => prefix + path));
-  }
-  return [...found, ...(await strays(place.tree, parts))];
+/** gitformat-index(5): the kinds of entries that a tree has. */
+function kindOfMode(mode: string): Change["kind"] {
+  if (mode === "120000") return "symlink";
+  return mode.startsWith("100") ? "file" : "other";
 }
 
 /** Runs git for a part of a tree, with the provider's own git folder. */
@@ -209,12 +219,6 @@ async function strays(tree: string, parts: readonly TreePart[], folder = ""): Pr
     else found.push(path);
   }
   return found;
-}
-
-async function listPaths(place: TreePlace, index: number, part: TreePart, args: string[]): Promise<string[]> {
-  const listed = await partGit(place, index, part, { outputBytes: LIST_BYTES }, "ls-files", "-z", ...args);
-  if (!listed.ok) throw new Error(listed.detail);
-  return listed.stdout.split("\0").filter((path) => path !== "");
 }
 
 async function isFolder(path: string): Promise<boolean> {
