@@ -121,6 +121,12 @@ describe("row 29: a flake of a stranger", () => {
     expect(existsSync(proof)).toBe(false);
   });
 
+  test("that builds while it is evaluated does so where the runner's owner allows it", async () => {
+    const flake = `{ ${outputs(shell("built-${toString (import IFD)}", "echo fine > $out").replace("IFD", shell("ifd", "echo 1 > $out")))} }`;
+    expect(await attack(flake)).toMatchObject({ code: "evaluation-failed" });
+    expect(await attack(flake, { allowImportFromDerivation: true })).toMatchObject({ outcome: "succeeded" });
+  });
+
   test("that needs more memory than an evaluation has fails, and takes nothing else along", async () => {
     const bomb = "builtins.length (builtins.foldl' (all: _: all ++ all) [ 1 2 3 4 ] (builtins.genList (n: n) 28))";
     const done = await attack(`{ ${outputs(bomb)} }`, { evaluationBytes: 256 * 1024 ** 2 });

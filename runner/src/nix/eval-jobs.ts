@@ -13,8 +13,8 @@ export type EvalJob = { readonly path: readonly string[] } & ({ readonly drv: st
 
 /** Sets of a flake that have one set of derivations per system. */
 const SETS_BY_SYSTEM: readonly string[] = ["checks", "packages", "devShells"];
-/** Each worker evaluates what the attributes share once more, so that many cost more than they bring. */
-const MAX_WORKERS = 4;
+/** Least memory of a worker, bytes: with less, what the attributes share is evaluated over and over. Together they get that of one evaluation. */
+const WORKER_BYTES = 2 * 1024 ** 3;
 /** Longest line: an error comes with its whole trace. */
 const LINE_CHARS = 16 * 1024 * 1024;
 
@@ -62,8 +62,8 @@ export async function evaluateJobs(
   emit: (output: NixOutput) => void,
 ): Promise<readonly EvalJob[] | null> {
   const { evaluationBytes = EVALUATION_BYTES, installable } = request;
-  const workersCount = Math.min(availableParallelism(), MAX_WORKERS);
-  const memoryMiB = Math.max(256, Math.floor(evaluationBytes / 1024 ** 2 / workersCount));
+  const workersCount = Math.max(1, Math.min(availableParallelism(), Math.floor(evaluationBytes / WORKER_BYTES)));
+  const share = { ...request, evaluationBytes: Math.floor(evaluationBytes / workersCount) };
   const argv = [
     "nix-eval-jobs",
     ...NEW_COMMANDS,
@@ -74,7 +74,8 @@ export async function evaluateJobs(
     "--workers",
     String(workersCount),
     "--max-memory-size",
-    String(memoryMiB),
+    // Beyond this a worker begins anew, well before it would run out of memory.
+    String(Math.floor((share.evaluationBytes / 1024 ** 2) * 0.75)),
     "--flake",
     installable,
   ];
@@ -93,7 +94,7 @@ export async function evaluateJobs(
         emit({ kind: "derivation", derivation: { drv: job.drv, name: derivationName(job.drv), state: "planned" } });
     }
   };
-  const env = evaluationEnvironment(context.env, request);
+  const env = evaluationEnvironment(context.env, share);
   const done = await capture({ ...context, env }, argv, {
     onStderr: (chunk) => hear(said.push(chunk)),
     onStdout: (chunk) => take(found.push(chunk)),
