@@ -1,5 +1,6 @@
 import { type Event, isFinalJobState, type JobId } from "@plumule/protocol";
 import type { Job, Lane } from "#durable-objects/deployment/core/model.ts";
+import { noteHolders } from "./lock-book.ts";
 import type { HostedObject } from "./platform/objects.ts";
 import type { World } from "./platform/world.ts";
 
@@ -46,7 +47,7 @@ export function isTold({ type }: Event): boolean {
 
 /**
  * Looks at what an object stores after each of its commits: what can be said of a stream alone (I3), and of a deployment the leases (I1), epochs
- * (I5), ends (I6, I10) and timers (I16).
+ * (I5), ends (I6, I10), timers (I16) and locks (I24).
  */
 export function watchCommits(world: World, host: HostedObject): void {
   if (host.className === "Pool") return;
@@ -126,24 +127,29 @@ class LaneCheck {
     const lane = JSON.parse(row.record) as Lane;
     if (lane.epoch < this.#epoch) this.#violate("I5", `the epoch went back from ${this.#epoch} to ${lane.epoch}`);
     this.#epoch = lane.epoch;
-    const live = rowsOf<{ record: string }>(this.#host, "SELECT record FROM jobs WHERE final = 0").map(
-      ({ record }) => JSON.parse(record) as Job,
-    );
+    const live = this.#jobs("final = 0");
     this.#standing.published = lane.published;
     this.#standing.removed = lane.removedAt !== null;
     const open = [
       ...live.map(({ id, state }) => `${id} is ${state}`),
       ...lane.drops.map(({ job }) => `the ticket of ${job}`),
+      ...lane.releases.map(({ job }) => `the locks of ${job}`),
     ];
     this.#standing.open = open.length === 0 ? null : open.join(", ");
+    noteHolders(this.#world, this.#host.name, this.#jobs(`record LIKE '%"heldAt":%'`));
     const holders = live.filter(({ state }) => OCCUPYING.has(state));
     const leased = holders.flatMap(({ runs }) => runs.filter(({ finishedAt }) => finishedAt === null));
     this.#standing.leased = new Set(leased.map(({ id }) => id));
     if (holders.length > 1) this.#violate("I1", `${holders.map(({ id, state }) => `${id} is ${state}`).join(", ")}`);
     if (holders.some(({ runs }) => (runs.at(-1)?.epoch ?? 0) > lane.epoch))
       this.#violate("I5", "a lease is ahead of the lane");
-    if (live.length > 0 && !this.#host.willWake && !this.#host.hasLostAlarm)
+    if (live.length + lane.releases.length > 0 && !this.#host.willWake && !this.#host.hasLostAlarm)
       this.#violate("I16", `no alarm is set, and ${open.join(", ")}`);
+  }
+
+  #jobs(where: string): Job[] {
+    const rows = rowsOf<{ record: string }>(this.#host, `SELECT record FROM jobs WHERE ${where}`);
+    return rows.map(({ record }) => JSON.parse(record) as Job);
   }
 
   /** Final states are reached once and kept; only a person moves a job on, from `unknown`. */

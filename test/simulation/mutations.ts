@@ -195,4 +195,15 @@ export const MUTATIONS: readonly Mutation[] = [
       },
     ],
   },
+  {
+    name: "a lock that is free in one of a job's lines is free in all",
+    caughtBy: ["I24"],
+    changes: [
+      {
+        file: "durable-objects/namespace/core/locks.ts",
+        from: "one.locks.every((name) => !taken.has(name))",
+        to: "one.locks.some((name) => !taken.has(name))",
+      },
+    ],
+  },
 ];

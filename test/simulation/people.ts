@@ -17,6 +17,7 @@ import {
   submitJob,
 } from "@plumule/protocol";
 import type { Book } from "./book.ts";
+import { drawLocks } from "./lock-book.ts";
 import type { Plan } from "./plan.ts";
 import type { Random } from "./platform/random.ts";
 import { type Answered, ask, type Client, rest, type Stage, type Tenant } from "./stage.ts";
@@ -68,7 +69,8 @@ export class Person {
     const deployment = this.#life.pick(this.#tenant.deployments);
     const params = { ns: this.#tenant.ns, deployment };
     const headers = { "idempotency-key": this.#key() };
-    const body = drawJob(this.#life, this.#tenant);
+    const { world, lockShare } = this.#stage;
+    const body = { ...drawJob(this.#life, this.#tenant), ...drawLocks(world.locks, lockShare) };
     const answer = await this.#insist(() => ask(this.#client, submitJob, { params, body, headers }));
     if (answer === null || !answer.ok) return;
     this.#note(answer.answer.body, deployment);

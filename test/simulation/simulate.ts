@@ -2,6 +2,7 @@ import type { startRunner } from "../../runner/src/runner.ts";
 import { Book } from "./book.ts";
 import { checkEnd, checkStops, restless } from "./quiescence.ts";
 import { watchCommits } from "./invariants.ts";
+import { drawLocks } from "./lock-book.ts";
 import { RunnerMachine } from "./machines.ts";
 import { drawPlan, Person } from "./people.ts";
 import { enterWorld } from "./platform/globals.ts";
@@ -99,7 +100,8 @@ class Play {
       env: hosts.env,
       seen: (client, text) => this.#seen(client, text),
     });
-    this.#stage = { world, network, hosts, edge, tenants: [], pace: world.life.chance(0.3) ? 5 : 1 };
+    const lockShare = world.locks.chance(0.4) ? world.locks.next() : 0;
+    this.#stage = { world, network, hosts, edge, tenants: [], lockShare, pace: world.life.chance(0.3) ? 5 : 1 };
   }
 
   async run(): Promise<void> {
@@ -132,6 +134,7 @@ class Play {
         marker,
         deployments: [`${marker}-0`, ...rest] as [string, ...string[]],
         script,
+        ...drawLocks(this.#world.locks, this.#stage.lockShare),
       };
       this.#stage.tenants = [...this.#stage.tenants, await this.#finish(openTenant(edge, of))];
     }

@@ -40,6 +40,8 @@ export type Stage = {
   network: Network;
   edge: Edge;
   tenants: readonly Tenant[];
+  /** How many of the jobs name locks, from 0 to 1. */
+  lockShare: number;
   /** How much slower than usual people are: some worlds last long, so that leases and sessions end in them. */
   pace: number;
 };
@@ -86,7 +88,7 @@ export function rest(client: Client, ms: number): Promise<void> {
 /** Opens a tenant: namespace, token, and a rule that turns pushes into jobs. */
 export async function openTenant(
   edge: Edge,
-  of: { ns: string; marker: string; deployments: Tenant["deployments"]; script: string },
+  of: { ns: string; marker: string; deployments: Tenant["deployments"]; script: string; locks?: string[] },
 ): Promise<Tenant> {
   const admin = newClient(edge, "admin", { tenant: null, bearer: ADMIN_TOKEN });
   const { ns, marker, deployments } = of;
@@ -104,6 +106,7 @@ export async function openTenant(
       },
     ],
     hooks: [{ id: "forge", secret: hookSecret }],
+    ...(of.locks === undefined ? {} : { locks: { pushed: of.locks } }),
   };
   needed(await ask(admin, putTriggers, { params: { ns }, body: triggers, headers: { "if-match": '"v0"' } }));
   return { ns, marker, token, hookSecret, deployments, voterCount: 0 };

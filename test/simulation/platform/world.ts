@@ -38,6 +38,8 @@ export class World {
   readonly timing: Random;
   /** What people, jobs and senders do. */
   readonly life: Random;
+  /** Which jobs name which locks: the other worlds unfold as if there were none. */
+  readonly locks: Random;
   readonly bug: PlatformBug;
   readonly seed: number;
   /** The first violation; the world ends with it. */
@@ -58,6 +60,7 @@ export class World {
     this.entropy = createRandom(seed, "entropy");
     this.timing = createRandom(seed, "timing");
     this.life = createRandom(seed, "life");
+    this.locks = createRandom(seed, "locks");
   }
 
   /** Notes what happened. All notes together are the history of the world: equal for equal seeds (I21). */
