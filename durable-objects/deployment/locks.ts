@@ -3,7 +3,7 @@ import type { LockAnswer, LocksCall } from "../namespace/calls.ts";
 import { within } from "../shared/within.ts";
 import type { DeploymentCalls } from "./calls.ts";
 import { noteLocks, noteSaid, noteSaying } from "./core/lock-news.ts";
-import { type LockWord, lockWord } from "./core/locks.ts";
+import { isWanted, type LockWord, lockWord } from "./core/locks.ts";
 import { BROKER, type Ledger } from "./ledger.ts";
 import type { Store } from "./store.ts";
 
@@ -74,8 +74,7 @@ export function createLocks({ ledger, store, settle, waitUntil }: LocksDeps): Lo
     },
     told({ job, number, held }) {
       const state = ledger.state();
-      const request = (state.jobs.find(({ id }) => id === job) ?? store.job(job))?.locks;
-      if (request?.number !== number) return false;
+      if (!isWanted(state.jobs.find(({ id }) => id === job) ?? store.job(job), number)) return false;
       const moment = ledger.moment(BROKER);
       if (held) ledger.commit(noteLocks(state, { job, number, wait: null }, moment), moment);
       return true;

@@ -11,7 +11,7 @@ import { deploymentObject } from "../shared/names.ts";
 import { bounded } from "./bounded.ts";
 import type { LockAnswer, LocksCall, Page } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
-import { type LockRequest, settleLocks } from "./core/locks.ts";
+import { checkOld, type LockRequest, settleLocks } from "./core/locks.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import type { Courier } from "./outbox.ts";
 import { findJob } from "./store/jobs.ts";
@@ -78,6 +78,13 @@ export function lockCourier({ sql, env, namespace }: NamespaceContext): Courier 
     },
     park: () => undefined,
   };
+}
+
+/** Has deployments asked about requests of which nothing was heard for long. Part of the transaction of a sweep; says whether there are requests at all. */
+export function checkLocks(sql: SqlStorage, now: number): boolean {
+  const requests = readLockRequests(sql);
+  save(sql, requests, checkOld(requests, now), now);
+  return requests.length > 0;
 }
 
 /** Part of a transaction. */

@@ -1,6 +1,7 @@
 import { LIMITS, type Millis } from "@plumule/protocol";
 import type { EventLog } from "../shared/event-log.ts";
 import { transact } from "../shared/transact.ts";
+import { checkLocks } from "./locks.ts";
 import { sweep } from "./store/sweep.ts";
 import { planSweep, SWEEP_MS, sweepAt } from "./store/wake.ts";
 
@@ -23,7 +24,8 @@ export function createSweeper(storage: DurableObjectStorage, log: EventLog): Swe
         transact(storage, () => {
           const { more, later } = sweep(storage.sql, now);
           log.prune(LIMITS.eventsKept);
-          planSweep(storage.sql, more ? now + STEP_PAUSE_MS : later ? now + SWEEP_MS : null);
+          const locked = checkLocks(storage.sql, now);
+          planSweep(storage.sql, more ? now + STEP_PAUSE_MS : later || locked ? now + SWEEP_MS : null);
         });
       } catch {
         // Retention is not worth an alarm that fails again and again, and with it the hand-overs.

@@ -14,6 +14,21 @@ import {
 /** 64 bits that stand for a state: among ten million states two differ with equal bits once in three hundred thousand searches. */
 export type Digest = { high: number; low: number };
 
+/** The first `length` numbers mixed down (cyrb53, with all of its bits). */
+export function mix(numbers: ArrayLike<number>, length: number): Digest {
+  let [one, two] = [0xdeadbeef ^ length, 0x41c6ce57];
+  for (let index = 0; index < length; index += 1) {
+    const number = numbers[index] ?? 0;
+    one = Math.imul(one ^ number, 2654435761);
+    one = (one << 13) | (one >>> 19);
+    two = Math.imul(two ^ number, 1597334677);
+    two = (two << 17) | (two >>> 15);
+  }
+  one = Math.imul(one ^ (one >>> 16), 2246822507) ^ Math.imul(two ^ (two >>> 13), 3266489909);
+  two = Math.imul(two ^ (two >>> 16), 2246822507) ^ Math.imul(one ^ (one >>> 13), 3266489909);
+  return { high: two >>> 0, low: one >>> 0 };
+}
+
 /** Numbers for texts of which there are few. */
 const CODES = new Map<string, number>();
 
@@ -74,19 +89,8 @@ class Encoder {
     this.#some(world.late.map((late) => this.#late(late)));
   }
 
-  /** The numbers mixed down (cyrb53, with all of its bits). */
   digest(): Digest {
-    let [one, two] = [0xdeadbeef ^ this.#length, 0x41c6ce57];
-    for (let index = 0; index < this.#length; index += 1) {
-      const number = this.#numbers[index] ?? 0;
-      one = Math.imul(one ^ number, 2654435761);
-      one = (one << 13) | (one >>> 19);
-      two = Math.imul(two ^ number, 1597334677);
-      two = (two << 17) | (two >>> 15);
-    }
-    one = Math.imul(one ^ (one >>> 16), 2246822507) ^ Math.imul(two ^ (two >>> 13), 3266489909);
-    two = Math.imul(two ^ (two >>> 16), 2246822507) ^ Math.imul(one ^ (one >>> 13), 3266489909);
-    return { high: two >>> 0, low: one >>> 0 };
+    return mix(this.#numbers, this.#length);
   }
 
   #push(...numbers: readonly number[]): void {

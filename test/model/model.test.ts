@@ -13,7 +13,8 @@ import { MUTATIONS } from "./mutations.ts";
 import { submissionOf } from "./people-steps.ts";
 import { describeFailure, describeFound, testOf } from "./report.ts";
 import { defaultScopes, type Scope, scopeNamed } from "./scopes.ts";
-import { type Found, replay, search } from "./search.ts";
+import type { Found } from "./explore.ts";
+import { replay, search } from "./search.ts";
 import { emptyWorld, moment } from "./world.ts";
 
 /** States that a seeded bug may hide behind. */

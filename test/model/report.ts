@@ -1,8 +1,8 @@
 import type { Scope } from "./scopes.ts";
-import { type Failure, type Found, NO_WAY_OUT } from "./search.ts";
+import { type Failure, type Found, NO_WAY_OUT } from "./explore.ts";
 
 /** One line: how much of a scope was seen. */
-export function describeFound({ name }: Scope, found: Found): string {
+export function describeFound({ name }: { name: string }, found: Found): string {
   const { stateCount, edgeCount, depth, seconds, isComplete } = found;
   const counts = `${stateCount} states, ${edgeCount} edges, depth ${depth}, ${seconds.toFixed(1)} s`;
   return `${name}: ${counts}${isComplete ? "" : ", not explored in full"}`;

@@ -3,7 +3,7 @@ import type { PoolStep } from "./pool.ts";
 import { jobIndex, type Lease, type World } from "./world.ts";
 
 /** One thing that may happen next: what it is, for a trace, and the state after it. */
-export type Step = { label: string; take: () => World };
+export type Step<W = World> = { label: string; take: () => W };
 
 /** A runner for a trace. */
 export const named = (runner: string): string => runner.replace("-", " ");

@@ -14,6 +14,16 @@ export function rowsOf<R extends Row>(host: HostedObject, query: string): R[] {
   return host.storage.sql.exec(query).toArray() as R[];
 }
 
+function jobsOf(host: HostedObject, where: string): Job[] {
+  const rows = rowsOf<{ record: string }>(host, `SELECT record FROM jobs WHERE ${where}`);
+  return rows.map(({ record }) => JSON.parse(record) as Job);
+}
+
+/** The jobs of a deployment that hold locks, as far as it knows. */
+export function holdersOf(host: HostedObject): Job[] {
+  return jobsOf(host, `record LIKE '%"heldAt":%'`).filter(({ locks }) => locks?.heldAt != null);
+}
+
 /** True when the object has made its tables. */
 export function hasTable(host: HostedObject, name: string): boolean {
   return rowsOf(host, `SELECT 1 AS there FROM sqlite_master WHERE name = '${name}'`).length > 0;
@@ -127,16 +137,18 @@ class LaneCheck {
     const lane = JSON.parse(row.record) as Lane;
     if (lane.epoch < this.#epoch) this.#violate("I5", `the epoch went back from ${this.#epoch} to ${lane.epoch}`);
     this.#epoch = lane.epoch;
-    const live = this.#jobs("final = 0");
+    const live = jobsOf(this.#host, "final = 0");
     this.#standing.published = lane.published;
     this.#standing.removed = lane.removedAt !== null;
+    const locked = holdersOf(this.#host);
+    noteHolders(this.#world, this.#host.name, locked);
     const open = [
       ...live.map(({ id, state }) => `${id} is ${state}`),
       ...lane.drops.map(({ job }) => `the ticket of ${job}`),
       ...lane.releases.map(({ job }) => `the locks of ${job}`),
+      ...locked.map(({ id }) => `${id} keeps its locks`),
     ];
     this.#standing.open = open.length === 0 ? null : open.join(", ");
-    noteHolders(this.#world, this.#host.name, this.#jobs(`record LIKE '%"heldAt":%'`));
     const holders = live.filter(({ state }) => OCCUPYING.has(state));
     const leased = holders.flatMap(({ runs }) => runs.filter(({ finishedAt }) => finishedAt === null));
     this.#standing.leased = new Set(leased.map(({ id }) => id));
@@ -145,11 +157,6 @@ class LaneCheck {
       this.#violate("I5", "a lease is ahead of the lane");
     if (live.length + lane.releases.length > 0 && !this.#host.willWake && !this.#host.hasLostAlarm)
       this.#violate("I16", `no alarm is set, and ${open.join(", ")}`);
-  }
-
-  #jobs(where: string): Job[] {
-    const rows = rowsOf<{ record: string }>(this.#host, `SELECT record FROM jobs WHERE ${where}`);
-    return rows.map(({ record }) => JSON.parse(record) as Job);
   }
 
   /** Final states are reached once and kept; only a person moves a job on, from `unknown`. */

@@ -21,8 +21,7 @@ export function noteHolders(world: World, owner: string, jobs: readonly Job[]): 
   holders.set(world, book);
   for (const [key, holder] of book) if (holder.owner === owner) book.delete(key);
   for (const { id, brief, locks } of jobs) {
-    if (locks?.heldAt == null) continue;
-    for (const name of brief.locks ?? []) {
+    for (const name of locks === undefined ? [] : (brief.locks ?? [])) {
       const key = `${owner.split("/")[0]} ${name}`;
       const other = book.get(key);
       if (other !== undefined)

@@ -17,10 +17,11 @@ import {
   submitJob,
 } from "@plumule/protocol";
 import type { Book } from "./book.ts";
+import { holdersOf, standingOf } from "./invariants.ts";
 import { drawLocks } from "./lock-book.ts";
 import type { Plan } from "./plan.ts";
 import type { Random } from "./platform/random.ts";
-import { type Answered, ask, type Client, rest, type Stage, type Tenant } from "./stage.ts";
+import { type Answered, ask, type Client, newClient, rest, type Stage, type Tenant } from "./stage.ts";
 
 /** Tries of one request before a person gives up. */
 const TRIES = 6;
@@ -162,6 +163,18 @@ export class Person {
   #key(): string {
     return `key-${this.#client.context.owner.name}-${this.#life.between(0, 2 ** 31)}`;
   }
+}
+
+/** Somebody who looks how effects have ended that nobody saw, and says so: until then they keep their locks. */
+export function resolveUnseen({ edge, hosts, tenants }: Stage): void {
+  for (const tenant of tenants)
+    for (const host of hosts.all.values()) {
+      if (host.className !== "Deployment" || !host.name.startsWith(`${tenant.ns}/`) || standingOf(host) === null)
+        continue;
+      const client = newClient(edge, `resolver-${tenant.marker}`, { tenant, bearer: tenant.token });
+      for (const { id } of holdersOf(host).filter(({ state }) => state === "unknown"))
+        void ask(client, resolveJob, { params: { ns: tenant.ns, job: id }, body: { outcome: "failed" } });
+    }
 }
 
 /** Whether a problem is the broker's decision: a fault may pass, and the page of a proxy comes with 200. */

@@ -4,7 +4,7 @@ import { checkEnd, checkStops, restless } from "./quiescence.ts";
 import { watchCommits } from "./invariants.ts";
 import { drawLocks } from "./lock-book.ts";
 import { RunnerMachine } from "./machines.ts";
-import { drawPlan, Person } from "./people.ts";
+import { drawPlan, Person, resolveUnseen } from "./people.ts";
 import { enterWorld } from "./platform/globals.ts";
 import { Edge, type EdgeApp } from "./platform/edge.ts";
 import type { Fault } from "./platform/faults.ts";
@@ -246,6 +246,7 @@ class Play {
     for (const endMs = clock.elapsedMs + REST_MS; clock.elapsedMs < endMs && this.#world.violation === null;) {
       for (const host of this.#stage.hosts.all.values()) if (host.hasLostAlarm) host.wake();
       for (const machine of this.#machines) machine.comeBack(5_000);
+      resolveUnseen(this.#stage);
       await this.#pass(LOOK_MS);
       checkStops(this.#stage, this.#book);
       reason = restless(this.#stage, this.#watchers, this.#machines);

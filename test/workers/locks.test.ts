@@ -196,6 +196,20 @@ describe("whatever is evicted in between", () => {
     expect(await locksOf(one)).toMatchObject([{ holder: { deployment: "shop" }, waitingCount: 0 }]);
   });
 
+  it("takes back within two hours what nobody wants, also when nobody else does", async () => {
+    const { one } = await twoHouses();
+    const namespace = namespaceObject(env, one.namespace);
+    const ended = await submit(one);
+    const wanted = { job: ended.job.id, number: 0, locks: ["host:king"] };
+    await namespace.settleLocks({ deployment: "web", released: [], wanted });
+    expect(await locksOf(one)).toHaveLength(1);
+    for (let count = 0; count < 2; count += 1) {
+      advance(3_600_001);
+      await runDurableObjectAlarm(namespace);
+    }
+    expect(await locksOf(one)).toEqual([]);
+  });
+
   it("has a timer as long as something is to be asked or given back", async () => {
     const { one, two } = await twoHouses();
     const first = await submit(one, KING);

@@ -49,6 +49,11 @@ export function withReleases(lane: Lane, jobs: readonly Job[], now: Millis): Lan
   return added.length === 0 ? lane : { ...lane, releases: [...lane.releases, ...added].slice(-LIMITS.lockReleases) };
 }
 
+/** Whether a job, live or not, still wants what it has asked for under this number; what it does not it never will again. */
+export function isWanted(job: Job | null, number: number): boolean {
+  return job?.locks?.number === number;
+}
+
 /** What the namespace has to be told of locks. `dueAt`: when the alarm sees to it. A `fresh` word was not said yet, and is said at once. */
 export type LockWord = {
   released: readonly Released[];

@@ -22,6 +22,9 @@ type Named = Pick<LockRequest, "deployment" | "job" | "number">;
 /** How long a request that others wait for is believed to be wanted still, ms, and how many of those in the way of one are asked at a time. */
 const CHECK_MS = 30_000;
 const CHECK_COUNT = 16;
+/** The same for a request that nobody waits for. */
+const OLD_MS = 3600_000;
+const OLD_COUNT = 100;
 
 /** What a deployment's word came to: the requests after it, those whose deployments are to be told how they stand, and its own answer. */
 export type Settled = { requests: readonly LockRequest[]; tell: readonly LockRequest[]; answer: LockAnswer | null };
@@ -82,6 +85,18 @@ function check(requests: readonly LockRequest[], own: LockRequest, now: Millis):
       .slice(0, CHECK_COUNT),
   );
   return requests.map((one) => (due.has(one) ? { ...one, checkedAt: now } : one));
+}
+
+/**
+ * Has those asked of whom nothing was heard for long, some at a time: nobody may wait for what a deployment has forgotten, and it would be held for ever.
+ */
+export function checkOld(requests: readonly LockRequest[], now: Millis): Settled {
+  const old = new Set(requests.filter(({ checkedAt }) => checkedAt + OLD_MS <= now).slice(0, OLD_COUNT));
+  return withAnswer(
+    requests.map((one) => (old.has(one) ? { ...one, checkedAt: now } : one)),
+    requests,
+    null,
+  );
 }
 
 /** Who came before a request and names one of its locks. */
