@@ -108,6 +108,7 @@ in
           RestartSec = 5;
           RestartPreventExitStatus = "2 3 5 76";
           Delegate = true;
+          DelegateSubgroup = "runner";
           OOMPolicy = "continue";
         }
         // lib.optionalAttrs (instance.registrationFile != null) {

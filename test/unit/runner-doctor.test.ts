@@ -11,6 +11,7 @@ import {
   judgeClock,
   judgeDisk,
   judgeIsolation,
+  judgeLimits,
   judgeKeyFile,
   judgeNix,
   judgeProtocol,
@@ -92,6 +93,20 @@ describe("the doctor", () => {
       Array(4).fill("good"),
     );
     expect(judgeIsolation(report(["process-group"]), "cgroup")[2]).toMatchObject({ standing: "bad" });
+  });
+
+  it("says how well a job can be limited, and what to do where only a cgroup could", () => {
+    const by = { by: "cgroup-v2", folder: "/x" } as const;
+    expect(standings(judgeLimits({ memory: by, tasks: by }))).toEqual(["memory limit: good", "task limit: good"]);
+    const checks = judgeLimits({ memory: { by: "rlimit" }, tasks: { by: "none", why: "root is exempt" } });
+    expect(checks).toMatchObject([
+      { standing: "care", found: "memory of a job: limited by prlimit, each process by itself" },
+      {
+        standing: "care",
+        found: "tasks of a job: not limited (root is exempt)",
+        fix: expect.stringContaining("Delegate=yes"),
+      },
+    ]);
   });
 
   it("looks at Nix, its daemon, whom it trusts, and its sandbox", () => {

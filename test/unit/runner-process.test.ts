@@ -1,9 +1,11 @@
 import { type ChildProcessByStdio, spawn, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmdirSync, rmSync } from "node:fs";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
+import { Worker } from "node:worker_threads";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, describe, expect, test } from "vitest";
 import {
@@ -170,6 +172,7 @@ for (const level of RUNNER_ISOLATION_LEVELS) {
         const result = await run(level, FAMILY, { graceMs: 300, trackingId, ...cancelWhenReady() });
         expect(result).toMatchObject({ reason: "cancelled", leftoverCount: 0 });
         expect(result.survivorsKilledCount).toBeGreaterThanOrEqual(2);
+        expect(result.survivorNames).toContain("sleep");
         expect(findTracked(trackingId)).toEqual([]);
       });
 
@@ -319,6 +322,38 @@ test.skipIf(spawnSync("setpriv", ["--reuid", "65534", "true"]).status !== 0)(
     expect(available.length + unavailable.length).toBe(4);
   },
 );
+
+test("a process is refused from another thread, whose end would be the job's", async () => {
+  const source = `
+    import { parentPort } from "node:worker_threads";
+    import { runProcess } from ${JSON.stringify(new URL("../../runner/src/process.ts", import.meta.url).href)};
+    const request = { argv: ["true"], cwd: "/", env: process.env, level: "process-group", merged: true, graceMs: 0, onOutput() {} };
+    parentPort.postMessage(await runProcess(request).then(() => "ran", String));`;
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(source)}`));
+  const [answer] = (await once(worker, "message")) as [string];
+  await worker.terminate();
+  expect(answer).toContain("belongs on the main thread");
+});
+
+test("a system that blocks user namespaces is named, because the words of the kernel do not name it", () => {
+  const tools = mkdtempSync(join(folder, "tools-"));
+  const words = {
+    bwrap: "bwrap: setting up uid map: Permission denied",
+    setpriv: "unshare: write failed /proc/self/uid_map",
+  };
+  for (const [name, text] of Object.entries(words))
+    writeFileSync(join(tools, name), `#!/bin/sh\necho '${text}' >&2\nexit 1\n`, { mode: 0o755 });
+  process.env["PATH"] = `${tools}:${PATH}`;
+  try {
+    const { unavailable } = probeIsolation();
+    expect(unavailable.get("bwrap")).toMatch(
+      /uid map: Permission denied: .*AppArmor profile.*apparmor_restrict_unprivileged_userns=0/,
+    );
+    expect(unavailable.get("userns")).toMatch(/uid_map: .*AppArmor/);
+  } finally {
+    process.env["PATH"] = PATH;
+  }
+});
 
 test("a machine without room for a pipe is a reason, not an exception", async () => {
   const before = process.env["TMPDIR"];

@@ -29,7 +29,13 @@ describe("the unit of systemd", () => {
 
   it("stops the runner alone, and never what its runs are", () => {
     expect(lines).toEqual(
-      expect.arrayContaining(["Type=notify", "KillMode=process", "KillSignal=SIGHUP", "Delegate=yes"]),
+      expect.arrayContaining([
+        "Type=notify",
+        "KillMode=process",
+        "KillSignal=SIGHUP",
+        "Delegate=yes",
+        "DelegateSubgroup=runner",
+      ]),
     );
   });
 
@@ -52,7 +58,10 @@ describe("the unit of systemd", () => {
     writeFileSync(file, systemdUnit({ ...plan, command: [process.execPath] }));
     const verified = spawnSync("systemd-analyze", ["verify", file], { encoding: "utf8" });
     // Without systemd there is nobody to ask.
-    if (verified.error === undefined) expect([verified.status, verified.stderr]).toEqual([0, ""]);
+    if (verified.error !== undefined) return;
+    // What systemd before 254 does not know it passes over.
+    const faults = verified.stderr.split("\n").filter((line) => line !== "" && !line.includes("'DelegateSubgroup'"));
+    expect([verified.status, faults]).toEqual([0, []]);
   });
 });
 

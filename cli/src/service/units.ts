@@ -31,6 +31,7 @@ Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus=2 3 5 76
 Delegate=yes
+DelegateSubgroup=runner
 OOMPolicy=continue
 
 [Install]

@@ -15,6 +15,7 @@ import { connectBroker } from "../broker.ts";
 import { type RunnerConfig, type RunnerFolders, runnerFolders } from "../config.ts";
 import { findExecutable } from "../executable.ts";
 import { probeIsolation } from "../isolation.ts";
+import { probeLimits } from "../limits/probe.ts";
 import { loadKey } from "../key.ts";
 import { machineTools, nixSettings } from "../machine.ts";
 import { cacheKeyFault } from "../nix/cache.ts";
@@ -30,6 +31,7 @@ import {
   judgeDisk,
   judgeIsolation,
   judgeKeyFile,
+  judgeLimits,
   judgeNix,
   judgeProtocol,
   judgeSecrets,
@@ -49,7 +51,11 @@ export async function examine(config: RunnerConfig, fetch: ClientDeps["fetch"]):
     examineRegistration(config, fetch),
     examineNix(config, report.level).then(judgeNix),
   ]);
-  return [...parts.flat(), ...judgeIsolation(report, config.isolation as typeof report.level | undefined)];
+  return [
+    ...parts.flat(),
+    ...judgeIsolation(report, config.isolation as typeof report.level | undefined),
+    ...judgeLimits(probeLimits()),
+  ];
 }
 
 /** What changes between two starts, and costs no process to look at. */

@@ -1,5 +1,7 @@
 import { TRUST_LIMITS } from "@plumule/protocol";
+import { RUNNER_SUBGROUP } from "../cgroup.ts";
 import { type IsolationReport, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../isolation.ts";
+import { describeMeans, isByCgroup, type MachineLimits } from "../limits/limits.ts";
 
 /**
  * What was looked at, how it stands, what was found, and what to do about it. `care`: the runner works, but not as well as it could; `bad`: it
@@ -90,6 +92,16 @@ export function judgeIsolation(report: IsolationReport, wanted: RunnerIsolationL
   return levels.map((check, index) =>
     check.standing === "care" && index > used ? { ...check, standing: "good", fix: null } : check,
   );
+}
+
+/** How well a job's memory and tasks can be limited here. */
+export function judgeLimits(limits: MachineLimits): Check[] {
+  const fix = `Give the runner a cgroup of its own to divide: \`Delegate=yes\` and \`DelegateSubgroup=${RUNNER_SUBGROUP}\` in its unit (systemd 254 or later).`;
+  return describeMeans(limits).map((found, index) => {
+    const [name, means] =
+      index === 0 ? (["memory limit", limits.memory] as const) : (["task limit", limits.tasks] as const);
+    return isByCgroup(means) ? good(name, found) : care(name, found, fix);
+  });
 }
 
 const ISOLATION_FIX: Readonly<Record<RunnerIsolationLevel, string>> = {
