@@ -29,7 +29,7 @@ export function createCourier({ queue, say, ...deps }: CourierDeps): Courier {
     for (const queued of await queue.list()) {
       if (signal?.aborted === true) return false;
       if (keptCount >= KEPT_COUNT) return false;
-      const result = await deliver(queued, { ...deps, budgetMs: keptCount === 0 ? deps.budgetMs : 0 });
+      const result = await deliver(queued, { ...deps, patient: true, budgetMs: keptCount === 0 ? deps.budgetMs : 0 });
       if (result.end === "kept") isEmpty = false;
       else await queue.settle(queued.id);
       // Once per round: a broker that is away is away for all of them.

@@ -20,6 +20,8 @@ export type DeliverDeps = {
   pause: (ms: number) => Promise<void>;
   /** How long to go on trying, ms: somebody waits for the push to return. What is not delivered by then stays in the queue. */
   budgetMs: number;
+  /** Keep, too, what a person can still mend at the broker: a key that is not believed yet, a hook or namespace that is not there yet. */
+  patient?: boolean;
 };
 
 /** What became of a delivery. `kept` stays in the queue; all others are over. */
@@ -46,12 +48,15 @@ export async function deliver(queued: QueuedDelivery, deps: DeliverDeps): Promis
   const leftMs = (): number => startedAt + deps.budgetMs - deps.now().getTime();
   if (startedAt - Date.parse(queued.createdAt) > EXPIRY_MS)
     return { end: "expired", detail: `it has waited since ${queued.createdAt}, longer than the broker remembers ids` };
+  const mayMend = (status: number): boolean => deps.patient === true && (status === 401 || status === 404);
   let answered: DeliveryView | null = null;
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
     const answer = await sendOnce(queued, deps, Math.min(ATTEMPT_MS, Math.max(leftMs(), 1_000)));
     if (answer.ok) answered = answer.answer.body;
-    else if (answered === null && !mayPass(answer.status, answer.problem))
-      return refusal(answer.problem, answer.status);
+    else if (answered === null && !mayPass(answer.status, answer.problem)) {
+      const over = refusal(answer.problem, answer.status);
+      return mayMend(answer.status) ? { end: "kept", detail: over.detail } : over;
+    }
     if (answered !== null && answered.state !== "accepted") return { end: "delivered", delivery: answered };
     const jitteredMs = pauseMs * (0.5 + Math.random() / 2);
     if (jitteredMs >= leftMs()) {
@@ -97,7 +102,7 @@ function mayPass(status: number, { code }: Problem): boolean {
   );
 }
 
-function refusal(problem: Problem, status: number): DeliveryEnd {
+function refusal(problem: Problem, status: number): Extract<DeliveryEnd, { end: "refused" }> {
   const detail = `${problem.detail} ${problem.next}`.trim();
   return { end: "refused", detail: status === 410 ? `this hook is switched off at the broker: ${detail}` : detail };
 }

@@ -1,9 +1,11 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { once } from "node:events";
-import { mkdirSync, writeFileSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { mkdirSync } from "node:fs";
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { didKeyOf, repositoryIdOf } from "@plumule/protocol";
 
 /** Somebody with a Radicle key. */
@@ -180,7 +182,50 @@ export class ControlSocket {
   }
 }
 
-/** Writes a key file as `rad auth` with an empty passphrase does. */
-export function writeKey(path: string, { privateKey }: Person): void {
-  writeFileSync(path, privateKey.export({ type: "pkcs8", format: "pem" }), { mode: 0o600 });
+/** A seed that serves the public part of a storage as radicle-httpd does: `/<id>.git` by git-http-backend. */
+export async function serveSeed(radHome: string): Promise<{ url: string; stop: () => Promise<void> }> {
+  const server = createHttpServer((request, response) => void answer(radHome, request, response)).listen(
+    0,
+    "127.0.0.1",
+  );
+  await once(server, "listening");
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    stop: async () => {
+      server.close();
+      server.closeAllConnections();
+      await once(server, "close");
+    },
+  };
+}
+
+async function answer(radHome: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const url = new URL(request.url ?? "/", "http://seed");
+  const child = spawn("git", ["-c", "uploadpack.allowAnySHA1InWant", "http-backend"], {
+    env: {
+      PATH: process.env["PATH"],
+      GIT_CONFIG_NOSYSTEM: "1",
+      GIT_PROJECT_ROOT: join(radHome, "storage"),
+      GIT_HTTP_EXPORT_ALL: "",
+      REQUEST_METHOD: request.method,
+      PATH_INFO: url.pathname.replace(".git/", "/"),
+      QUERY_STRING: url.search.slice(1),
+      CONTENT_TYPE: request.headers["content-type"] ?? "",
+      ...(request.headers["content-encoding"] === undefined
+        ? {}
+        : { HTTP_CONTENT_ENCODING: request.headers["content-encoding"] }),
+    },
+    stdio: ["pipe", "pipe", "ignore"],
+  });
+  child.stdin.on("error", () => {});
+  request.pipe(child.stdin);
+  const output = await buffer(child.stdout);
+  const end = output.indexOf("\r\n\r\n");
+  const headers = output
+    .toString("latin1", 0, end)
+    .split("\r\n")
+    .map((line) => line.split(": ") as [string, string]);
+  const status = headers.find(([name]) => name === "Status")?.[1] ?? "200";
+  response.writeHead(Number.parseInt(status, 10), Object.fromEntries(headers.filter(([name]) => name !== "Status")));
+  response.end(output.subarray(end + 4));
 }

@@ -13,7 +13,7 @@ import {
 } from "@plumule/bridge";
 import { type Push, signerFromSeed, verifyWebhook } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ControlSocket, newPerson, StorageRepository } from "../support/radicle.ts";
+import { ControlSocket, newPerson, serveSeed, StorageRepository } from "../support/radicle.ts";
 
 const signer = await signerFromSeed(new Uint8Array(32).fill(9));
 const alice = newPerson();
@@ -225,6 +225,31 @@ describe("a bridge beside a node", { timeout: 60_000 }, () => {
 });
 
 describe("a bridge without a node", { timeout: 60_000 }, () => {
+  it("has from a seed what a node would have, and tells what moves there", async () => {
+    const seed = await serveSeed(home);
+    try {
+      const settings = { seed: seed.url, repositories: [`rad:${repository.id}`], radHome: "/nonexistent", once: true };
+      expect(await (await start(settings)).done).toBe(true);
+      push("one");
+      push("two");
+      const head = repository.commit("fix", [tip]);
+      const bob = newPerson();
+      // He comes after the bridge: what he signed before would be history.
+      repository.seconds = Math.ceil(Date.now() / 1_000);
+      const opened = repository.patchOperation([{ type: "revision", oid: head, base: tip }], [], [head, tip]);
+      repository.push(bob, {
+        [`refs/heads/patches/${opened}`]: head,
+        [`refs/cobs/xyz.radicle.patch/${opened}`]: opened,
+      });
+      expect(await (await start(settings)).done).toBe(true);
+      expect(messages().toSorted()).toEqual(["fix", "one", "two"]);
+      const patch = [...taken.values()].find(({ type }) => type === "patch");
+      expect(patch).toMatchObject({ author: bob.did, base: tip, delegates: [alice.did] });
+    } finally {
+      await seed.stop();
+    }
+  });
+
   it("says why it cannot look at a repository, and leaves the others alone", async () => {
     const missing = "z3gqcJUoA1n9HaHKufZs5FCSGazv5";
     const bridge = await start({ seed: "http://127.0.0.1:9", repositories: [`rad:${missing}`], once: true });
