@@ -242,7 +242,7 @@ describe("a bridge without a node", { timeout: 60_000 }, () => {
         [`refs/cobs/xyz.radicle.patch/${opened}`]: opened,
       });
       expect(await (await start(settings)).done).toBe(true);
-      expect(messages().toSorted()).toEqual(["fix", "one", "two"]);
+      expect(new Set(messages())).toEqual(new Set(["fix", "one", "two"]));
       const patch = [...taken.values()].find(({ type }) => type === "patch");
       expect(patch).toMatchObject({ author: bob.did, base: tip, delegates: [alice.did] });
     } finally {
