@@ -8,6 +8,8 @@ import type {
   Envelope,
   Derivation,
   EventsPage,
+  ExecBody,
+  ExecSession,
   HeartbeatAnswer,
   HeartbeatBody,
   JobDetail,
@@ -86,6 +88,8 @@ export type DeploymentCalls = {
   derivations(job: JobId): Promise<{ nodes: Derivation[]; edges: [string, string][] } | Refusal>;
   statements(job: JobId): Promise<WireEnvelope[] | Refusal>;
   readLog(call: { run: RunId; offset: number; limit: number }): Promise<LogSlice | Refusal>;
+  /** Lets somebody into the workspace of a run, where the owner of its runner allows it. Both ends then come to `fetch`. */
+  openExec(call: { actor: Actor; requestId: string; run: RunId; body: ExecBody }): Promise<ExecSession | Refusal>;
   /** Waits at most `waitMs` for events after `since`; without `since` from the start of what is kept. */
   history(call: { since: string | null; limit: number; waitMs: number }): Promise<EventsPage | Refusal>;
   /** From the Pool, for a ticket that it matched. Null: the ticket is stale, drop it. */

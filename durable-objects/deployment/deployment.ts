@@ -10,6 +10,7 @@ import {
   type DeploymentView,
   type Derivation,
   type EventsPage,
+  type ExecSession,
   type HeartbeatAnswer,
   type JobDetail,
   type JobId,
@@ -199,14 +200,22 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     const { ledger } = this.#opened.parts;
     const moment = ledger.moment(actor);
     ledger.commit(dismiss(ledger.state(), runner, moment), moment);
+    this.#opened.parts.execs.end({ runner });
+  }
+
+  async openExec(call: CallOf<"openExec">): Promise<ExecSession | Refusal> {
+    return this.#ask(({ parts }) => parts.execs.open(call));
   }
 
   async endWatchers({ actor }: CallOf<"endWatchers">): Promise<void> {
     this.#opened?.parts.watchers.end(actor);
+    this.#opened?.parts.execs.end({ actor });
   }
 
   override async fetch(request: Request): Promise<Response> {
     const opened = this.#existing();
+    if (new URL(request.url).pathname.endsWith("/exec"))
+      return isRefusal(opened) ? turnAway(CLOSE_CODES.notFound, opened.detail) : opened.parts.execs.join(request);
     const refusal = isRefusal(opened) ? opened : opened.parts.answers.refusal();
     if (isRefusal(opened) || refusal !== null)
       return refuseHandshake(request) ?? turnAway(CLOSE_CODES.notFound, refusal?.detail ?? "");

@@ -8,6 +8,7 @@ import { createWatchers, type Watchers } from "../shared/watchers.ts";
 import { Answers } from "./answers.ts";
 import { type Ballots, createBallots } from "./ballots.ts";
 import { createDispatcher, type Dispatcher } from "./dispatcher.ts";
+import { createExecs, type Execs } from "./execs.ts";
 import { createFences } from "./fences.ts";
 import { createHeldHeartbeats, type HeldHeartbeats } from "./held-heartbeats.ts";
 import { createLedger, isPublished, type Ledger } from "./ledger.ts";
@@ -32,6 +33,7 @@ export type Parts = {
   history: History;
   watchers: Watchers;
   held: HeldHeartbeats;
+  execs: Execs;
   pools: Pools;
   dispatcher: Dispatcher;
   locks: Locks;
@@ -93,6 +95,14 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
   const answers = new Answers({ store, bytes, log, state: () => ledger.state() });
   const history = createHistory(log);
   const held = createHeldHeartbeats();
+  const execs = createExecs({
+    deployment,
+    answers,
+    now,
+    callIn: (pool, call) => poolObject(env, namespace, pool).callIn(call),
+    note: (note) => namespaceCalls.noteExec(note),
+    waitUntil,
+  });
   const watchers = createWatchers({
     ctx,
     log,
@@ -116,6 +126,7 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     history,
     watchers,
     held,
+    execs,
     pools,
     dispatcher,
     publisher,

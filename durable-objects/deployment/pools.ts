@@ -70,9 +70,14 @@ export function createPools(poolNamed: (pool: PoolName) => PoolCalls): Pools {
 
 /** A new lease: 32 random bytes as the token, of which the object keeps the digest. */
 export async function mintLease(runner: RunnerId, requestKey: string): Promise<LeaseOffer> {
-  const bytes = toBase64(crypto.getRandomValues(new Uint8Array(32)));
-  const leaseToken = bytes.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const leaseToken = mintToken();
   return { runner, requestKey, leaseToken, leaseSha256: await digestToken(leaseToken) };
+}
+
+/** 32 random bytes, as a URL may hold them. */
+export function mintToken(): string {
+  const bytes = toBase64(crypto.getRandomValues(new Uint8Array(32)));
+  return bytes.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 /** SHA-256 (hex) of a lease token. */

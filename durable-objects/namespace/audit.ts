@@ -14,7 +14,7 @@ import {
 } from "@plumule/protocol";
 import { DIRECTORY, namespaceObject } from "../shared/names.ts";
 import { bounded } from "./bounded.ts";
-import type { Page } from "./calls.ts";
+import type { ExecNote, Page } from "./calls.ts";
 import type { Alarm, NamespaceContext } from "./context.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import {
@@ -25,6 +25,7 @@ import {
   readAuditHeads,
   readAuditRows,
 } from "./store/audit.ts";
+import { noteWatching } from "./store/watching.ts";
 
 /**
  * What is to be remembered of a decision. `before` and `after` are what was changed, of which digests are kept; left out where there was or is
@@ -109,6 +110,20 @@ export type Audit = {
   /** Has the newest row signed by the broker and tells so in the feed, when that is due. Never throws: what fails is due again. */
   signIfDue(now: Millis): Promise<void>;
 };
+
+/**
+ * Notes who was let into the workspace of a run, or has left it. Whoever was let in is remembered, so that the session ends with the right to it.
+ */
+export function noteExec(
+  context: NamespaceContext,
+  { action, actor, run, deployment, requestId, detail }: ExecNote,
+): void {
+  const now = Date.now();
+  context.commit(actor, now, (_, note) => {
+    if (action === "exec.opened") noteWatching(context.sql, actor, deployment, now + LIMITS.admissionMs);
+    note({ action, target: `runs/${run}`, requestId, detail });
+  });
+}
 
 /** Makes the audit log. */
 export function createAudit(context: NamespaceContext, alarm: Pick<Alarm, "postponeSigning">): Audit {

@@ -81,6 +81,16 @@ export type LocksCall = {
 /** How what is wanted stands. `wait` null: the job holds all of its locks. `number` is that of the request which is meant. */
 export type LockAnswer = { number: number; wait: LockWait | null };
 
+/** Who was let into the workspace of a run, or has left it, for the audit log. */
+export type ExecNote = {
+  action: "exec.opened" | "exec.closed";
+  actor: string;
+  deployment: DeploymentId;
+  run: RunId;
+  requestId: string;
+  detail: string;
+};
+
 /** What the edge and the other objects may ask of a Namespace. Refusals are values. */
 export type NamespaceCalls = {
   // Installation (the directory object) and existence
@@ -166,6 +176,8 @@ export type NamespaceCalls = {
     proof: WireEnvelope;
     audience: string;
   }): Promise<{ token: string; pool: PoolName; expiresAt: string } | Refusal>;
+  /** From a Deployment. Rejects for a namespace that was not opened. */
+  noteExec(call: ExecNote): Promise<void>;
   /** The fleet, joined with what the pools see now. */
   listRunners(call: { cursor: string | null; limit: number }): Promise<Page<RunnerView> | Refusal>;
   drainRunner(call: {

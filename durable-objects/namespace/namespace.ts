@@ -14,6 +14,7 @@ import { hasTables, migrate } from "../shared/migrate.ts";
 import { namespaceObject } from "../shared/names.ts";
 import { transact } from "../shared/transact.ts";
 import { unauthenticated } from "./access.ts";
+import { noteExec } from "./audit.ts";
 import { type BrokerKey, createBrokerKey } from "./broker-key.ts";
 import type { NamespaceCalls } from "./calls.ts";
 import { addNamespace, listNamespaces } from "./directory.ts";
@@ -183,6 +184,11 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
 
   async listRunners(call: Call<"listRunners">): Answer<"listRunners"> {
     return this.#parts?.fleet.listRunners(call) ?? notOpen();
+  }
+
+  async noteExec(call: Call<"noteExec">): Promise<void> {
+    if (this.#parts === null) throw new Error("the namespace was not opened");
+    noteExec(this.#parts.context, call);
   }
 
   async drainRunner(call: Call<"drainRunner">): Answer<"drainRunner"> {

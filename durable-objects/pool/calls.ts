@@ -2,6 +2,7 @@ import type {
   Assignment,
   DeploymentId,
   DRAIN_ENDS,
+  ExecCall,
   JobId,
   Millis,
   Offer,
@@ -59,12 +60,17 @@ export type Presence = {
   drained: boolean;
 };
 
+/** What a poll is answered with: work, an order, a call into a session, or nothing. */
+export type PollAnswer = Assignment | RunnerOrder | ExecCall | Refusal | null;
+
 /**
  * What the edge and the other objects may ask of a Pool. It grants nothing: a lease comes from the Deployment alone.
  */
 export type PoolCalls = {
   /** A runner's long poll, held at most 25 s. The same `requestKey` gets the same assignment. An order comes before any work. Null: nothing came. Refuses `unavailable` when too many polls are parked. */
-  poll(call: { runner: RunnerId; body: PollBody }): Promise<Assignment | RunnerOrder | Refusal | null>;
+  poll(call: { runner: RunnerId; body: PollBody }): Promise<PollAnswer>;
+  /** Tells a runner, by a poll that is parked or the next one, that somebody waits for it. Refuses for one that is away or lets nobody in. */
+  callIn(call: { runner: RunnerId; call: ExecCall }): Promise<Refusal | null>;
   /** Fast path: sets a fitting parked poll aside, unless something older or more urgent waits. Null: use a ticket. */
   reserve(call: { ticket: Ticket }): Promise<Reservation | null>;
   /** Fast path: fills the reserved poll. False: the reservation is gone, the acknowledge deadline will send the job back. */

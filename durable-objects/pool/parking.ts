@@ -1,8 +1,8 @@
-import type { Assignment } from "@plumule/protocol";
+import type { Assignment, ExecCall } from "@plumule/protocol";
 import type { Poll } from "./core/fleet.ts";
 
 type Waiter = {
-  answer: (assignment: Assignment | null) => void;
+  answer: (answer: Assignment | ExecCall | null) => void;
   hold: ReturnType<typeof setTimeout>;
   repeat: ReturnType<typeof setInterval> | null;
 };
@@ -12,7 +12,7 @@ export class Parking {
   readonly #waiters = new Map<Poll, Waiter>();
 
   /** Holds a request, and calls `ended` after `waitMs`. One that waits for the same poll is answered with null: its client has sent it again. */
-  hold(poll: Poll, waitMs: number, ended: () => void): Promise<Assignment | null> {
+  hold(poll: Poll, waitMs: number, ended: () => void): Promise<Assignment | ExecCall | null> {
     this.answer(poll, null);
     return new Promise((answer) => {
       this.#waiters.set(poll, { answer, hold: setTimeout(ended, waitMs), repeat: null });
@@ -20,13 +20,13 @@ export class Parking {
   }
 
   /** Answers the request of a poll, if it still waits. */
-  answer(poll: Poll, assignment: Assignment | null): void {
+  answer(poll: Poll, answer: Assignment | ExecCall | null): void {
     const waiter = this.#waiters.get(poll);
     if (waiter === undefined) return;
     this.#waiters.delete(poll);
     clearTimeout(waiter.hold);
     if (waiter.repeat !== null) clearInterval(waiter.repeat);
-    waiter.answer(assignment);
+    waiter.answer(answer);
   }
 
   /** Does something again and again as long as the poll waits. */

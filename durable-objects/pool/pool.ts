@@ -3,13 +3,13 @@ import { formatTime, LIMITS, refuse, UNNAMED_PROTOCOL } from "@plumule/protocol"
 import type {
   Assignment,
   DeploymentId,
+  ExecCall,
   JobId,
   Millis,
   PollBody,
   QueueView,
   Refusal,
   RunnerId,
-  RunnerOrder,
   Waiting,
 } from "@plumule/protocol";
 import type { ClaimCall } from "../deployment/calls.ts";
@@ -18,7 +18,7 @@ import { isStorageAhead } from "../shared/ahead.ts";
 import { migrate } from "../shared/migrate.ts";
 import { deploymentObject } from "../shared/names.ts";
 import { within } from "../shared/within.ts";
-import type { Ability, DrainOrder, PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
+import type { Ability, DrainOrder, PollAnswer, PoolCalls, Presence, Reservation, Ticket } from "./calls.ts";
 import { Backlog } from "./core/backlog.ts";
 import type { Entry } from "./core/backlog.ts";
 import { Deliveries } from "./core/deliveries.ts";
@@ -28,6 +28,8 @@ import { signatureOf } from "./core/fit.ts";
 import { Fleet } from "./core/fleet.ts";
 import type { Poll, Runner } from "./core/fleet.ts";
 import { toldOf } from "./core/news.ts";
+import { orderFor } from "./core/orders.ts";
+import { ExecCalls, refuseCall } from "./exec-calls.ts";
 import { MIGRATIONS } from "./migrations.ts";
 import { Parking } from "./parking.ts";
 import { readRunners, readTickets, removeRunner, removeTicket, saveRunner, saveTicket, saveTold } from "./store.ts";
@@ -63,6 +65,7 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
   readonly #backlog = new Backlog();
   readonly #fleet = new Fleet();
   readonly #parking = new Parking();
+  readonly #calls = new ExecCalls();
   readonly #deliveries = new Deliveries();
   readonly #reservations = new Map<string, { poll: Poll; expiry: ReturnType<typeof setTimeout> }>();
   readonly #drained = new Set<RunnerId>();
@@ -91,19 +94,15 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     this.#load(Date.now());
   }
 
-  async poll({
-    runner: id,
-    body,
-  }: {
-    runner: RunnerId;
-    body: PollBody;
-  }): Promise<Assignment | RunnerOrder | Refusal | null> {
+  async poll({ runner: id, body }: { runner: RunnerId; body: PollBody }): Promise<PollAnswer> {
     const now = Date.now();
     const delivered = this.#deliveries.get(id, body.requestKey, now);
     if (delivered !== null) return delivered;
     const runner = this.#see(id, { ...body.offer, protocol: body.protocol }, body.busy, now);
     const order = orderFor(this.#orders.get(id), body.seenOrder, now);
     if (order !== null) return order;
+    const call = this.#calls.take(id, now);
+    if (call !== null) return call;
     if (this.#fleet.parkedCount >= LIMITS.parkedPolls && !runner.polls.has(body.requestKey))
       return refuse("unavailable", `pool ${this.#pool} holds its limit of ${LIMITS.parkedPolls} polls`);
     const { poll, ended } = this.#fleet.park(runner, body.requestKey);
@@ -181,15 +180,8 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
 
   async presence(): Promise<Presence[]> {
     return Array.from(this.#fleet.runners(), ({ id, offer: { protocol, ...offer }, busy, seenAt, polls, drained }) => {
-      return {
-        runner: id,
-        offer,
-        protocol: protocol ?? UNNAMED_PROTOCOL,
-        busy,
-        seenAt,
-        parked: polls.size > 0,
-        drained,
-      };
+      const parked = polls.size > 0;
+      return { runner: id, offer, protocol: protocol ?? UNNAMED_PROTOCOL, busy, seenAt, parked, drained };
     });
   }
 
@@ -215,6 +207,18 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
       else this.#endHold(poll);
     }
     this.#teller.soon();
+  }
+
+  async callIn({ runner: id, call }: { runner: RunnerId; call: ExecCall }): Promise<Refusal | null> {
+    const now = Date.now();
+    this.#fleet.expire(now);
+    const runner = this.#fleet.get(id);
+    const refusal = refuseCall(runner);
+    if (runner === undefined || refusal !== null) return refusal;
+    this.#calls.add(id, call, now);
+    const parked = [...runner.polls.values()].find(({ state }) => state === "free");
+    if (parked !== undefined) this.#answer(parked, this.#calls.take(id, now));
+    return null;
   }
 
   async forget({ runner: id }: { runner: RunnerId }): Promise<void> {
@@ -267,9 +271,9 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     if (poll.state === "free") this.#answer(poll, null);
   }
 
-  #answer(poll: Poll, assignment: Assignment | null): void {
+  #answer(poll: Poll, answer: Assignment | ExecCall | null): void {
     this.#fleet.leave(poll);
-    this.#parking.answer(poll, assignment);
+    this.#parking.answer(poll, answer);
     this.#arm();
   }
 
@@ -385,14 +389,4 @@ export class Pool extends DurableObject<Env> implements PoolCalls {
     this.#alarmAt = this.#fleet.nextExpiryAt();
     if (this.#alarmAt !== null) this.ctx.waitUntil(this.ctx.storage.setAlarm(this.#alarmAt));
   }
-}
-
-/** What a runner that has heard of order `seen` is still to be told; one that names none cannot read an order. */
-function orderFor(order: DrainOrder | undefined, seen: number | undefined, now: Millis): RunnerOrder | null {
-  if (order === undefined || seen === undefined || order.number <= seen) return null;
-  const { number, drain } = order;
-  // A runner that was never told to stop need not be told to go on.
-  if (drain === null) return seen === 0 ? null : { number, drain };
-  const { note, deadlineAt, end } = drain;
-  return { number, drain: { note, end, deadlineMs: deadlineAt === null ? null : Math.max(0, deadlineAt - now) } };
 }

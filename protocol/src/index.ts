@@ -10,6 +10,7 @@ export * from "./submit.ts";
 export * from "./job.ts";
 export * from "./run.ts";
 export * from "./match.ts";
+export * from "./exec.ts";
 export * from "./events.ts";
 export * from "./stream.ts";
 export * from "./access.ts";

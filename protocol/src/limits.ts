@@ -228,6 +228,20 @@ export const LIMITS = {
   workspaceChanges: 200_000,
   /** Bytes of one file that is read from or written to a workspace through its provider, which holds it in memory. */
   workspaceFileBytes: 64 * 1024 * 1024,
+  /** Arguments of a command in the workspace of a run, and characters of each. */
+  execArguments: 64,
+  execArgumentCharacters: 4 * 1024,
+  /** Bytes that one frame of such a session carries: small beside a window, large beside a key press. */
+  execFrameBytes: 32 * 1024,
+  /** Bytes that one side may have sent before the other confirms that it has them: what a broker may hold of a session, twice over. */
+  execWindowBytes: 256 * 1024,
+  /** How long a session waits for both its ends, ms: a runner that is full comes to its pool every few seconds. */
+  execJoinMs: 20_000,
+  /** A session in which nothing is said ends after this, and every one after that, ms. */
+  execIdleMs: 15 * 60_000,
+  execTotalMs: 4 * 3600_000,
+  /** Sessions of one deployment: one for each run that is at work or kept, within reason. */
+  execSessions: 16,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,
 } as const;

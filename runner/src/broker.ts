@@ -8,6 +8,7 @@ import {
   createSession,
   type Endpoint,
   type Envelope,
+  type ExecCall,
   type HeartbeatAnswer,
   type HeartbeatBody,
   heartbeatRun,
@@ -72,6 +73,7 @@ export function connectBroker({
   signer,
   fetch,
   obey,
+  called,
 }: {
   baseUrl: string;
   namespace: string;
@@ -80,6 +82,8 @@ export function connectBroker({
   fetch: ClientDeps["fetch"];
   /** Told of each order of the broker, once. Without it the broker gives none. */
   obey?: (order: RunnerOrder) => void;
+  /** Told when somebody waits for it in a session. */
+  called?: (call: ExecCall) => void;
 }): Broker {
   let seenOrder = 0;
   const send: Send = async (bearer, endpoint, input, holdMs = 0) => {
@@ -120,8 +124,12 @@ export function connectBroker({
       if (!answer.ok && answer.status === 401) session.forget();
       if (!answer.ok) return failed(answer, answer.status === 401 || mayPass(answer));
       if (answer.answer.status !== 202) return { ok: true, value: answer.answer.body };
-      seenOrder = answer.answer.body.number;
-      obey?.(answer.answer.body);
+      const word = answer.answer.body;
+      if ("exec" in word) called?.(word);
+      else {
+        seenOrder = word.number;
+        obey?.(word);
+      }
       return { ok: true, value: null };
     },
     ...leaseCalls(send),

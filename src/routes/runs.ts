@@ -1,9 +1,12 @@
 import {
   appendLog,
+  EXEC_SUBPROTOCOL,
   getLog,
   heartbeatRun,
   isRefusal,
+  joinExec,
   LIMITS,
+  openExec,
   pollWork,
   postResult,
   PROTOCOL_VERSION_FLOOR,
@@ -14,6 +17,7 @@ import {
 import { deploymentObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { type App, type AppContext, implement } from "../implement.ts";
 import { placeOfRun } from "../locate.ts";
+import { offeredSubprotocols, upgraded } from "./streams.ts";
 
 const NO_LEASE = refuse("unauthenticated", "This needs the lease token of the run as bearer.");
 
@@ -32,7 +36,7 @@ export function runRoutes(app: App): void {
         next: "Begin a new session; its answer names the pool.",
       });
     const answer = await poolObject(env, params.ns, principal.pool).poll({ runner: principal.runner, body });
-    if (answer !== null && "drain" in answer) return { status: 202, body: answer };
+    if (answer !== null && ("drain" in answer || "exec" in answer)) return { status: 202, body: answer };
     return answer === null ? { status: 204, body: null } : ok(answer);
   });
   implement(app, heartbeatRun, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
@@ -50,6 +54,17 @@ export function runRoutes(app: App): void {
   implement(app, postResult, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
     leaseToken === null ? NO_LEASE : ok(await deploymentObject(env, ns, deployment).result({ run, leaseToken, body })),
   );
+  implement(app, openExec, async ({ params: { ns, run }, body, principal, requestId, env }) => {
+    const place = await placeOfRun(env, ns, run, principal);
+    if (isRefusal(place)) return place;
+    const answer = await place.object.openExec({ actor: principal.actor, requestId, run, body });
+    return isRefusal(answer) ? answer : { status: 201, body: answer };
+  });
+  implement(app, joinExec, async ({ params: { ns, deployment }, request, env }) => {
+    const refused = refuseUpgrade(request);
+    if (refused !== null) return refused;
+    return upgraded(await deploymentObject(env, ns, deployment).fetch(request));
+  });
   implement(app, getLog, async ({ params, query, principal, env, c }) => {
     const range = rangeOf(c, query);
     if (isRefusal(range)) return range;
@@ -75,6 +90,16 @@ export function runRoutes(app: App): void {
       status: range.partial && slice.bytes.byteLength > 0 ? 206 : 200,
       headers,
     });
+  });
+}
+
+/** Either end shows what it was given for the session as a second subprotocol, as a browser would: no URL holds it. */
+function refuseUpgrade(request: Request): Refusal | null {
+  const offered = offeredSubprotocols(request);
+  const isSocket = request.headers.get("upgrade")?.toLowerCase() === "websocket";
+  if (isSocket && offered.includes(EXEC_SUBPROTOCOL)) return null;
+  return refuse("upgrade-required", `This is a WebSocket with the subprotocol ${EXEC_SUBPROTOCOL}.`, {
+    headers: { upgrade: "websocket", "sec-websocket-protocol": EXEC_SUBPROTOCOL },
   });
 }
 

@@ -157,11 +157,12 @@ async function admitWatcher(
   );
 }
 
-function offeredSubprotocols(request: Request): string[] {
+/** The subprotocols that a socket offers to speak, and what it shows among them. */
+export function offeredSubprotocols(request: Request): string[] {
   return (request.headers.get("sec-websocket-protocol") ?? "").split(",").map((one) => one.trim());
 }
 
 /** An object's answer to an upgrade. The headers of a refusal are immutable until it is made anew, and the edge adds its own. */
-function upgraded(answer: Response): Response {
+export function upgraded(answer: Response): Response {
   return answer.status === 101 ? answer : new Response(answer.body, answer);
 }

@@ -104,7 +104,7 @@ export class Runner {
     const offer: Offer = { ...plain, isolation: "process-group" };
     const body = { requestKey, protocol, pool: "default", offer, busy: 0, waitMs };
     const answer = ok(await this.#house.pool.poll({ runner: this.id, body }));
-    if (answer !== null && "drain" in answer) throw new Error("an order, which nobody asked for");
+    if (answer !== null && !("leaseToken" in answer)) throw new Error("an order, which nobody asked for");
     return answer;
   }
 

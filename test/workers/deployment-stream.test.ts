@@ -58,7 +58,7 @@ async function startRun(namespace: string, deployment: Stub): Promise<Assignment
   const offer = { ...plain, isolation: "process-group" as const };
   const body = { requestKey: crypto.randomUUID(), protocol: 1, pool: "default", offer, busy: 0 };
   const assignment = await poolObject(env, namespace, "default").poll({ runner: RUNNER, body });
-  if (assignment === null || isRefusal(assignment) || "drain" in assignment) throw new Error("no assignment");
+  if (assignment === null || !("leaseToken" in assignment)) throw new Error("no assignment");
   const { run, leaseToken, epoch } = assignment;
   const beat = await deployment.heartbeat({ run, leaseToken, body: { epoch } });
   if (isRefusal(beat)) throw new Error(beat.detail);

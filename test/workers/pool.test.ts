@@ -1,9 +1,9 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { isRefusal, LIMITS, makeJobId, runIdOf } from "@plumule/protocol";
-import type { Assignment, JobId, Offer, PollBody, Refusal, RunnerOrder, SubmitBody, Waiting } from "@plumule/protocol";
+import type { Assignment, JobId, Offer, PollBody, Refusal, SubmitBody, Waiting } from "@plumule/protocol";
 import { expect, it, vi } from "vitest";
-import type { PoolCalls, Ticket } from "../../durable-objects/pool/calls.ts";
+import type { PollAnswer, PoolCalls, Ticket } from "../../durable-objects/pool/calls.ts";
 import { deploymentObject, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
 
 type Stub = ReturnType<typeof poolObject>;
@@ -91,8 +91,8 @@ const queued = (pool: Stub): Promise<number> => pool.listQueue({ limit: 1 }).the
 const untilQueued = (pool: Stub, count: number): Promise<void> =>
   vi.waitFor(async () => expect(await queued(pool)).toBe(count), { timeout: 5_000 });
 
-function taken(answer: Assignment | RunnerOrder | Refusal | null): Assignment {
-  if (answer !== null && "drain" in answer) throw new Error("an order instead of a job");
+function taken(answer: PollAnswer): Assignment {
+  if (answer !== null && ("drain" in answer || "exec" in answer)) throw new Error("an order instead of a job");
   if (answer === null || isRefusal(answer)) throw new Error(`no assignment: ${JSON.stringify(answer)}`);
   return answer;
 }

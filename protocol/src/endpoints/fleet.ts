@@ -7,6 +7,7 @@ import {
   runnerIdSchema,
   timeSchema,
 } from "../ids.ts";
+import { execBodySchema, execCallSchema, execSessionSchema } from "../exec.ts";
 import { LIMITS } from "../limits.ts";
 import { lockViewSchema } from "../locks.ts";
 import { pageOf, registrationTokenSchema } from "../namespace.ts";
@@ -165,11 +166,11 @@ export const pollWork = endpoint({
   method: "post",
   path: "/v1/:ns/poll",
   summary:
-    "Long-poll for work: 200 with an assignment, 202 with an order to a runner that said which it has seen, 204 after the hold",
+    "Long-poll for work: 200 with an assignment, 202 with an order to a runner that said which it has seen or a call into a session, 204 after the hold",
   access: "runner",
   params: ns,
   body: pollBodySchema,
-  answers: { 200: assignmentSchema, 202: runnerOrderSchema, 204: null },
+  answers: { 200: assignmentSchema, 202: z.union([runnerOrderSchema, execCallSchema]), 204: null },
   refusals: ["forbidden", "unavailable"],
 });
 
@@ -183,6 +184,29 @@ export const heartbeatRun = endpoint({
   body: heartbeatBodySchema,
   answers: { 200: heartbeatAnswerSchema },
   refusals: ["stale-lease"],
+});
+export const openExec = endpoint({
+  name: "openExec",
+  method: "post",
+  path: "/v1/:ns/runs/:run/exec",
+  summary: "Open a session in the workspace of a run, where the owner of its runner allows it",
+  access: "operate",
+  params: ns.extend({ run: runIdSchema }),
+  body: execBodySchema,
+  bodyLimitBytes: LIMITS.submitBytes,
+  answers: { 201: execSessionSchema },
+  refusals: ["wrong-state", "busy", "gone"],
+});
+export const joinExec = endpoint({
+  name: "joinExec",
+  method: "get",
+  path: "/v1/:ns/deployments/:deployment/runs/:run/exec",
+  summary: "WebSocket of either end of a session, subprotocol plumule.exec.v1 beside exec.<token>",
+  access: "signed",
+  params: run,
+  answerMedium: "stream",
+  answers: { 101: null },
+  refusals: ["upgrade-required"],
 });
 export const reportRunEvents = endpoint({
   name: "reportRunEvents",
