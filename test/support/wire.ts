@@ -21,12 +21,21 @@ export function wireSchemas(of: Protocol = protocol): Record<string, z.ZodType> 
  * each frame of a stream, statements and the push that bridges send.
  */
 export function messageSchemas(of: Protocol = protocol): Record<string, z.ZodType> {
-  const { clientFrameSchema, serverFrameSchema } = of;
+  const { clientFrameSchema, serverFrameSchema, execPersonFrameSchema, execRunnerFrameSchema } = of;
   const bodies = Object.entries(wireSchemas(of)).filter(([name]) => /\.(body|\d+)$/.test(name));
   return Object.fromEntries([
     ...bodies.map(([name, schema]) => [schema.meta()?.id ?? name, schema]),
     ...clientFrameSchema.options.map(({ shape }) => [`client.${shape.op.value}`, clientFrameSchema]),
     ...serverFrameSchema.options.map(({ shape }) => [`server.${shape.op.value}`, serverFrameSchema]),
+    // Version 1 has no sessions.
+    ...(execPersonFrameSchema?.options ?? []).map(({ shape }) => [
+      `exec.person.${shape.op.value}`,
+      execPersonFrameSchema,
+    ]),
+    ...(execRunnerFrameSchema?.options ?? []).map(({ shape }) => [
+      `exec.runner.${shape.op.value}`,
+      execRunnerFrameSchema,
+    ]),
     ["statement.job-result", of.jobResultSchema],
     ["statement.provenance", of.provenanceSchema],
     ["Push", of.pushBodySchema],

@@ -161,6 +161,8 @@ export const putRecipient = endpoint({
   answers: { 204: null },
   refusals: ["forbidden", "bad-signature"],
 });
+/** What a poll is answered with instead of work. */
+export const pollWordSchema = z.union([runnerOrderSchema, execCallSchema]).meta({ id: "PollWord" });
 export const pollWork = endpoint({
   name: "pollWork",
   method: "post",
@@ -170,7 +172,7 @@ export const pollWork = endpoint({
   access: "runner",
   params: ns,
   body: pollBodySchema,
-  answers: { 200: assignmentSchema, 202: z.union([runnerOrderSchema, execCallSchema]), 204: null },
+  answers: { 200: assignmentSchema, 202: pollWordSchema, 204: null },
   refusals: ["forbidden", "unavailable"],
 });
 
