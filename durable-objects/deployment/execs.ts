@@ -70,10 +70,15 @@ export type Execs = {
   end(of: { actor: string } | { runner: RunnerId }): void;
 };
 
-/** Makes the sessions of a deployment. */
-export function createExecs(deps: ExecDeps): Execs {
-  const sessions = new Map<string, Session>();
+/** Joins the ends of sessions, and ends them. */
+type Relay = {
+  /** Takes a session on, until its ends come. */
+  begin(session: Session): void;
+  accept(session: Session, side: ExecSide): Response;
+  end(session: Session, why: string, code?: number): void;
+};
 
+function createRelay(deps: ExecDeps, sessions: Map<string, Session>): Relay {
   const end = (session: Session, why: string, code: number = CLOSE_CODES.normal): void => {
     if (!sessions.delete(session.id)) return;
     clearTimeout(session.timer);
@@ -120,6 +125,17 @@ export function createExecs(deps: ExecDeps): Execs {
     server.addEventListener("error", left);
     return new Response(null, { status: 101, webSocket: client, headers: SPOKEN });
   };
+  const begin = (session: Session): void => {
+    sessions.set(session.id, session);
+    wait(session);
+  };
+  return { begin, accept, end };
+}
+
+/** Makes the sessions of a deployment. */
+export function createExecs(deps: ExecDeps): Execs {
+  const sessions = new Map<string, Session>();
+  const relay = createRelay(deps, sessions);
 
   return {
     async open({ actor, requestId, run: id, body: { argv = [], terminal = null } }) {
@@ -138,8 +154,7 @@ export function createExecs(deps: ExecDeps): Execs {
         tokens: digests,
         openedAt: deps.now(),
       });
-      sessions.set(session.id, session);
-      wait(session);
+      relay.begin(session);
       const { deployment } = deps;
       const limits = { idleMs: LIMITS.execIdleMs, endsMs: LIMITS.execTotalMs };
       const call = { exec: session.id, deployment, run: id, token: tokens.runner, argv, terminal, ...limits };
@@ -151,7 +166,7 @@ export function createExecs(deps: ExecDeps): Execs {
         return within(CALL_MS, deps.callIn(poolOf(job.brief), { runner: run.runner, call }));
       });
       if (refusal !== null) {
-        end(session, refusal.detail);
+        relay.end(session, refusal.detail);
         return refusal;
       }
       const joinBefore = formatTime(session.openedAt + LIMITS.execJoinMs);
@@ -164,14 +179,15 @@ export function createExecs(deps: ExecDeps): Execs {
       const digest = token === null ? null : await digestToken(token);
       for (const session of sessions.values())
         for (const side of SIDES)
-          if (session.tokens[side] === digest && session.sockets[side] === undefined) return accept(session, side);
+          if (session.tokens[side] === digest && session.sockets[side] === undefined)
+            return relay.accept(session, side);
       return turnAway(CLOSE_CODES.unauthenticated, "no session waits for this token", SPOKEN);
     },
 
     end(of) {
       for (const session of sessions.values())
         if ("actor" in of ? session.actor === of.actor : session.runner === of.runner)
-          end(session, "the right to it has ended", CLOSE_CODES.forbidden);
+          relay.end(session, "the right to it has ended", CLOSE_CODES.forbidden);
     },
   };
 }

@@ -95,14 +95,6 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
   const answers = new Answers({ store, bytes, log, state: () => ledger.state() });
   const history = createHistory(log);
   const held = createHeldHeartbeats();
-  const execs = createExecs({
-    deployment,
-    answers,
-    now,
-    callIn: (pool, call) => poolObject(env, namespace, pool).callIn(call),
-    note: (note) => namespaceCalls.noteExec(note),
-    waitUntil,
-  });
   const watchers = createWatchers({
     ctx,
     log,
@@ -126,7 +118,6 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
     history,
     watchers,
     held,
-    execs,
     pools,
     dispatcher,
     publisher,
@@ -134,12 +125,12 @@ export function openParts(ctx: DurableObjectState, env: Env, { namespace, deploy
   };
 }
 
-/** What asks the namespace for the sake of some jobs: whose votes count, who signs what they came to, and who has which lock. */
+/** What asks the namespace for the sake of some jobs: whose votes count, who signs what they came to, who has which lock, and who was let in. */
 function openAsking(
   env: Env,
   { namespace, deployment }: Identity,
   deps: Pick<Parts, "ledger" | "answers" | "store"> & { waitUntil: (work: Promise<unknown>) => void },
-): Pick<Parts, "ballots" | "locks" | "summaries"> {
+): Pick<Parts, "ballots" | "execs" | "locks" | "summaries"> {
   const { answers, ledger, store, waitUntil } = deps;
   const asked = namespaceObject(env, namespace);
   const ballots = createBallots({
@@ -162,5 +153,13 @@ function openAsking(
     waitUntil,
   });
   const locks = createLocks({ ledger, store, settle: (call) => asked.settleLocks(call), waitUntil });
-  return { ballots, locks, summaries };
+  const execs = createExecs({
+    deployment,
+    answers,
+    now: () => Date.now(),
+    callIn: (pool, call) => poolObject(env, namespace, pool).callIn(call),
+    note: (note) => asked.noteExec(note),
+    waitUntil,
+  });
+  return { ballots, execs, locks, summaries };
 }
