@@ -100,6 +100,10 @@ describe("settings of a runner", () => {
       origins: { registration: "credential" },
     });
     expect(await settings({}, { ...env, PLUMULE_REGISTRATION: "plr_3_4" })).toMatchObject({ registration: "plr_3_4" });
+    expect(await settings({}, env)).not.toHaveProperty("nixCacheKey");
+    const nixCacheKey = join(cwd, "credentials/nix-cache-key");
+    await writeFile(nixCacheKey, "");
+    expect(await found({}, env)).toMatchObject({ settings: { nixCacheKey }, origins: { nixCacheKey: "credential" } });
   });
 
   it("are refused with a name that no runner knows, and the one that was meant", async () => {
