@@ -14,6 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { parseWorkspaceConfig, type WorkspaceConfig } from "../../runner/src/workspace/config.ts";
+import { openLocalHost } from "../../runner/src/workspace/command-host.ts";
 import { openLocalProvider } from "../../runner/src/workspace/local.ts";
 import { type OverlayMode, probeOverlay } from "../../runner/src/workspace/overlay.ts";
 import {
@@ -99,7 +100,7 @@ const modes: (OverlayMode | null)[] =
 
 describe.each(modes)("a workspace of this machine (overlay: %s)", (overlay) => {
   beforeEach(async () => {
-    const options = { path: process.env["PATH"] ?? "", allowLocal: true };
+    const options = { path: process.env["PATH"] ?? "", allowLocal: true, host: await openLocalHost() };
     const name = overlay === null ? "local" : "overlay";
     provider = await openLocalProvider({ folder: join(state, "provider"), name, overlay, ...options });
   });

@@ -26,7 +26,8 @@ export interface Seat {
   /** Where programs are looked for. */
   path: string;
   env: Readonly<Record<string, string>>;
-  level: RunnerIsolationLevel;
+  /** Folders outside of it that its repositories borrow objects from. */
+  mirrors: readonly string[];
   /** The process whose mounts they see; null for those of the machine. */
   keeper: ProcessIdentity | null;
 }
@@ -45,8 +46,12 @@ export function insidePath(path: string): string | null {
   return inside === ".." || inside.startsWith("../") || inside.includes("\0") ? null : inside;
 }
 
-/** Runs a command on a seat. */
-export async function execute(seat: Seat, request: ExecRequest): Promise<ExecEnd | WorkspaceRefusal> {
+/** Runs a command on a seat, as processes of this machine. */
+export async function execute(
+  seat: Seat,
+  request: ExecRequest,
+  level: RunnerIsolationLevel,
+): Promise<ExecEnd | WorkspaceRefusal> {
   const { command, cwd = ".", onOutput = () => {} } = request;
   const argv = typeof command === "string" ? ["bash", "-c", command] : command;
   if (argv.length === 0 || argv[0] === "") return refuseWorkspace("invalid", "a command needs a program");
@@ -65,7 +70,7 @@ export async function execute(seat: Seat, request: ExecRequest): Promise<ExecEnd
     argv: ["sh", "-c", 'cd -- "$1" || exit 125; shift; exec "$@"', "sh", posix.join(root, folder), ...argv],
     cwd: "/",
     env: env.env,
-    level: seat.level,
+    level,
     enter: enter(keeper),
     merged: request.merged ?? true,
     onOutput,

@@ -1,16 +1,16 @@
 import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { RunnerIsolationLevel } from "../isolation.ts";
 import { isAlive } from "../process-identity.ts";
 import type { FetchOptions } from "../mirror.ts";
 import { type Checkout, dropCheckout, mirrorParts, provideCheckout, upperOf } from "./checkout.ts";
-import { execute, type Seat } from "./commands.ts";
+import type { CommandHost } from "./command-host.ts";
+import type { Seat } from "./commands.ts";
 import { type OverlayMode, unmountOverlays } from "./overlay.ts";
 import { isWorkspaceRefusal, refuseWorkspace, type WorkspaceRefusal } from "./provider.ts";
 import { workspacePaths } from "./records.ts";
 import { listFiles, refusalOf, type ResolvedSource } from "./references.ts";
-import { isGitPath, layerOf, localExecutor, moveHome, moveUntracked, setupDigest, type SetupLayer } from "./setup.ts";
+import { isGitPath, layerOf, moveHome, moveUntracked, setupDigest, type SetupLayer } from "./setup.ts";
 
 /** Where a provider of this machine keeps everything, and what it has found out. */
 export interface LocalPlace {
@@ -19,7 +19,7 @@ export interface LocalPlace {
   /** A folder per workspace. */
   workspaces: string;
   overlay: OverlayMode | null;
-  level: RunnerIsolationLevel;
+  host: CommandHost;
   /** Where commands look for programs. */
   path: string;
   allowLocal: boolean;
@@ -55,7 +55,7 @@ export async function prepareGround(
   if ("ok" in parts) return refusalOf(parts);
   const files = await listFiles(parts);
   const places = parts.map(({ url, path }) => ({ url, path }));
-  const digest = setupDigest({ script, env, domain, executor: `local ${await localExecutor()}`, places }, files);
+  const digest = setupDigest({ script, env, domain, executor: place.host.executor, places }, files);
   const tracked = new Set(files.map(({ path }) => path));
   const isGit = isGitPath(parts);
   const isLeft = (path: string): boolean => tracked.has(path) || isGit(path);
@@ -79,7 +79,7 @@ async function runSetup(
   try {
     const seat = await seatOf(place, made.record, { id, env });
     let tail = "";
-    const end = await execute(seat, {
+    const end = await place.host.execute(seat, {
       command: script ?? "",
       cancel,
       onOutput(chunk) {
@@ -105,8 +105,8 @@ async function runSetup(
 
 /** Where the commands of a workspace run. Its folders beside the checkout are made where they are missing. */
 export async function seatOf(
-  { level, path }: LocalPlace,
-  { folder, keeper }: Checkout["record"],
+  { path }: LocalPlace,
+  { folder, keeper, mirrors }: Checkout["record"],
   { id, env }: { id: string; env: Readonly<Record<string, string>> },
 ): Promise<Seat> {
   const { checkout, home, temporary } = workspacePaths(folder);
@@ -118,7 +118,7 @@ export async function seatOf(
     temporary,
     path,
     env,
-    level,
+    mirrors,
     keeper: keeper !== null && isAlive(keeper) ? keeper : null,
   };
 }

@@ -1,11 +1,10 @@
 import { mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { LIMITS } from "@plumule/protocol";
-import { killRun } from "../leftovers.ts";
 import { removeFolder } from "../remove-folder.ts";
 import { folderChanges, overlayChanges, TooManyChanges } from "./changes.ts";
 import { dropCheckout, overlaysOf, provideCheckout, upperOf } from "./checkout.ts";
-import { execute, readByCommand, type Seat, trackingOf, writeByCommand } from "./commands.ts";
+import { readByCommand, writeByCommand } from "./commands.ts";
 import type { WorkspaceConfig } from "./config.ts";
 import { fetchOptionsOf, type LocalPlace, prepareGround, seatOf } from "./ground.ts";
 import type { Hold } from "./hold.ts";
@@ -54,8 +53,8 @@ export function openLocalWorkspace(deps: LocalWorkspaceDeps): OpenWorkspace {
   const run: Parameters<typeof readByCommand>[0] = async (request) => {
     const record = await standingRecord();
     if (isWorkspaceRefusal(record)) return record;
-    const seat: Seat = await seatOf(place, record, { id, env: standing.env });
-    return execute(seat, request);
+    const seat = await seatOf(place, record, { id, env: standing.env });
+    return place.host.execute(seat, request);
   };
   const shared: typeof run = async (request) => {
     await mountAgain(deps, await standingRecord());
@@ -92,7 +91,7 @@ export function openLocalWorkspace(deps: LocalWorkspaceDeps): OpenWorkspace {
       return hold.share("listing changes", () => changesOf(deps, record, options.git === true));
     },
     async teardown() {
-      await killRun(trackingOf(id), null);
+      await place.host.endAll(id);
       await hold.quiet(QUIET_MS);
       return hold.alone("tearing down", async () => {
         if (!(await dropCheckout(place.warm, id)))

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { probeIsolation } from "../isolation.ts";
 import { provideCheckout } from "./checkout.ts";
+import type { CommandHost } from "./command-host.ts";
 import { fetchOptionsOf, type LocalPlace, prepareGround, seatOf } from "./ground.ts";
 import { openHold } from "./hold.ts";
 import { openLocalWorkspace, signalOf } from "./local-workspace.ts";
@@ -14,6 +14,7 @@ import {
   type SetupRequest,
   WORKSPACE_ID,
   type WorkspaceProvider,
+  type WorkspaceProviderName,
   type WorkspaceRefusal,
 } from "./provider.ts";
 import { refusalOf, resolveReferences } from "./references.ts";
@@ -23,7 +24,9 @@ import { openStanding, type Standing } from "./standing.ts";
 export interface LocalProviderOptions {
   /** Folder of everything that it keeps; it is made private. */
   folder: string;
-  name: "local" | "overlay";
+  name: WorkspaceProviderName;
+  /** What runs the commands. */
+  host: CommandHost;
   /** How overlays are mounted; null for none: checkouts are used again and put back. */
   overlay: OverlayMode | null;
   /** Where commands look for programs. */
@@ -33,7 +36,7 @@ export interface LocalProviderOptions {
 
 /** Opens the provider of workspaces on this machine. */
 export async function openLocalProvider(options: LocalProviderOptions): Promise<WorkspaceProvider> {
-  const { folder, name, overlay, path, allowLocal } = options;
+  const { folder, name, host, overlay, path, allowLocal } = options;
   const at = (name: string): string => join(folder, name);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const place: LocalPlace = {
@@ -41,7 +44,7 @@ export async function openLocalProvider(options: LocalProviderOptions): Promise<
     warm: at("warm"),
     workspaces: at("workspaces"),
     overlay,
-    level: probeIsolation().level,
+    host,
     path,
     allowLocal,
   };

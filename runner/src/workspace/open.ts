@@ -1,8 +1,10 @@
 import { join } from "node:path";
+import { openLocalHost } from "./command-host.ts";
+import { DEFAULT_IMAGE, openContainerHost } from "./container.ts";
 import { openLocalProvider } from "./local.ts";
 import { probeOverlay } from "./overlay.ts";
 import {
-  refuseWorkspace,
+  isWorkspaceRefusal,
   type WorkspaceProvider,
   type WorkspaceProviderName,
   type WorkspaceRefusal,
@@ -16,7 +18,7 @@ export interface ProviderOptions {
   path?: string;
   /** Whether repositories may be folders of this machine; true unless given. */
   allowLocal?: boolean;
-  /** Of containers: what they are made from. */
+  /** Of containers: what they are made from; {@link DEFAULT_IMAGE} unless given. It is pulled when it is not there. */
   image?: string;
 }
 
@@ -26,16 +28,15 @@ export interface ProviderOptions {
  */
 export async function openWorkspaceProvider(
   name: WorkspaceProviderName,
-  { folder, path = process.env["PATH"] ?? "", allowLocal = true }: ProviderOptions,
+  { folder, path = process.env["PATH"] ?? "", allowLocal = true, image = DEFAULT_IMAGE }: ProviderOptions,
 ): Promise<WorkspaceProvider | WorkspaceRefusal> {
-  switch (name) {
-    case "local":
-      return openLocalProvider({ folder, name, overlay: null, path, allowLocal });
-    case "overlay": {
-      const probed = await probeOverlay(join(folder, "warm"));
-      return openLocalProvider({ folder, name, overlay: typeof probed === "string" ? probed : null, path, allowLocal });
-    }
-    case "container":
-      return refuseWorkspace("unavailable", "no container engine");
-  }
+  const options = { folder, name, path, allowLocal };
+  if (name === "local") return openLocalProvider({ ...options, host: await openLocalHost(), overlay: null });
+  const probed = await probeOverlay(join(folder, "warm"));
+  const overlay = typeof probed === "string" ? probed : null;
+  if (name === "overlay") return openLocalProvider({ ...options, host: await openLocalHost(), overlay });
+  const host = await openContainerHost(image);
+  if (isWorkspaceRefusal(host)) return host;
+  // An engine does not see what is mounted in a namespace of ours.
+  return openLocalProvider({ ...options, host, overlay: overlay === "machine" ? overlay : null });
 }

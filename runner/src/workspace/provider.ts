@@ -88,9 +88,9 @@ export type WorkspaceSummary = Pick<OpenWorkspace, "id" | "name" | "provider" | 
 
 /**
  * How files came to be where they are. `overlay`: mounted over a warm checkout that no command can write to. `reuse`: a warm checkout put back to
- * its commit. `checkout`: made anew from the mirror. `container`: inside a container, from an image or anew.
+ * its commit. `checkout`: made anew from the mirror.
  */
-export type WorkspaceStrategy = "overlay" | "reuse" | "checkout" | "container";
+export type WorkspaceStrategy = "overlay" | "reuse" | "checkout";
 
 /** A repository of a workspace, at its commit. The URL is without credentials. */
 export interface RepositoryState {

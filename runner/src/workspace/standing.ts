@@ -13,7 +13,7 @@ const standingSchema = z.object({
   id: z.string().regex(WORKSPACE_ID),
   name: z.string(),
   provider: z.enum(WORKSPACE_PROVIDERS),
-  strategy: z.enum(["overlay", "reuse", "checkout", "container"]),
+  strategy: z.enum(["overlay", "reuse", "checkout"]),
   createdAt: z.string(),
   env: z.record(z.string(), z.string()),
   setupScript: z.string().nullable(),
