@@ -18,6 +18,9 @@ export type JobFlags = {
   shell?: string;
   build?: string[];
   effect?: string;
+  apply?: string;
+  plan?: string;
+  moveState?: true;
   repository?: true;
   task?: string;
   source?: string;
@@ -112,17 +115,40 @@ async function taskOf(flags: JobFlags, { checkout, cwd }: Surroundings): Promise
   if (kinds.length > 1)
     return misuse("More than one task is given", "Give one of --shell, --build, --effect and --repository.");
   if (shell !== undefined) {
-    const script = shell.startsWith("@") ? await readText(shell.slice(1), cwd) : shell;
-    return isFailure(script) ? script : { kind: "shell", script };
+    const scripts = await scriptsOf({ script: shell }, cwd);
+    return isFailure(scripts) ? scripts : { kind: "shell", script: shell, ...scripts };
   }
   if (build !== undefined) return { kind: "nix-build", installables: build };
-  if (effect !== undefined) return { kind: "effect", installable: effect };
+  const { apply, plan, moveState } = flags;
+  if (effect !== undefined) {
+    const scripts = await scriptsOf({ script: apply, plan }, cwd);
+    return isFailure(scripts)
+      ? scripts
+      : { kind: "effect", installable: effect, ...scripts, ...(moveState === undefined ? {} : { moveState }) };
+  }
+  if (apply !== undefined || plan !== undefined || moveState !== undefined)
+    return misuse("--apply, --plan and --move-state are for effects", "Say what is built: --effect .#name.");
   if (repository === true || task !== undefined || checkout !== null)
     return { kind: "repository", ...(task === undefined ? {} : { task }) };
   return misuse(
     "No task is given, and this folder is no git checkout",
     "Say what to do: --shell SCRIPT, --build INSTALLABLE, or --repository with --source and --commit.",
   );
+}
+
+/** Scripts that were given, of which those that begin with @ stand in files. */
+async function scriptsOf(
+  given: Readonly<Record<string, string | undefined>>,
+  cwd: string,
+): Promise<Record<string, string> | Failure> {
+  const scripts: Record<string, string> = {};
+  for (const [name, text] of Object.entries(given)) {
+    if (text === undefined) continue;
+    const script = text.startsWith("@") ? await readText(text.slice(1), cwd) : text;
+    if (typeof script !== "string") return script;
+    scripts[name] = script;
+  }
+  return scripts;
 }
 
 /** Tasks that make no sense without a commit: what the repository says, and installables of the checkout. */

@@ -113,7 +113,7 @@ export function hintFor(job: JobView): string {
     case "failed":
       return `plumule why ${shortId(job.id)}`;
     case "held":
-      return `plumule approve ${shortId(job.id)}`;
+      return `plumule approve ${shortId(job.id)}${job.plan === undefined ? "" : ` --plan ${job.plan.sha256}`}`;
     case "queued":
     case "assigned":
     case "running":

@@ -1,5 +1,5 @@
 import { appendFileSync, mkdirSync } from "node:fs";
-import { type Assignment, ISOLATION_LEVELS, type IsolationLevel, LIMITS } from "@plumule/protocol";
+import { type Assignment, ISOLATION_LEVELS, type IsolationLevel, LIMITS, type RunnerEvent } from "@plumule/protocol";
 import type { Admission } from "./admission/admission.ts";
 import type { Broker } from "./broker.ts";
 import { ownLimits, radiclePolicy, type RunnerConfig, type RunnerFolders } from "./config.ts";
@@ -9,7 +9,7 @@ import { createHeartbeat } from "./heartbeat.ts";
 import { killRun } from "./leftovers.ts";
 import { least } from "./limits/limits.ts";
 import type { Machine } from "./machine.ts";
-import { readLease, type RunFiles, runFiles, writeLease, writeOrder } from "./supervisor/files.ts";
+import { readLease, type RunFiles, runFiles, writeLease, writeOrder, writeTaken } from "./supervisor/files.ts";
 import type { SupervisorOrder } from "./supervisor/order.ts";
 import type { Supervisors, WaitingSupervisor } from "./supervisors.ts";
 
@@ -125,7 +125,13 @@ export class AttendedRun {
       files: this.#files,
       supervisor,
       sendLog: (offset, bytes) => broker.appendLog(this.assignment, offset, bytes),
-      sendEvents: (batch) => broker.report(this.assignment, batch),
+      sendEvents: async (batch) => {
+        const answer = await broker.report(this.assignment, batch);
+        // Also that it has later ones: an earlier process may have sent them, and the run still waits.
+        if (answer.ok && (batch.events.some(isWish) || answer.value.number > batch.number))
+          writeTaken(this.#files.control, answer.value.number);
+        return answer;
+      },
       onEnd: ({ seen, reportedNumber }) => {
         this.reportedNumber = reportedNumber;
         this.#isOver = true;
@@ -173,6 +179,11 @@ export class AttendedRun {
   }
 }
 
+/** Whether a run goes on only after the broker has taken this. */
+function isWish(event: RunnerEvent): boolean {
+  return event.type === "state" || (event.type === "phase" && event.phase === "applying");
+}
+
 /** What the supervisor gets to know. */
 function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignment): SupervisorOrder {
   const { leaseToken: _, ...withoutToken } = assignment;
@@ -186,6 +197,7 @@ function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignmen
     workspaces: folders.workspaces,
     warm: folders.warm,
     mirrors: folders.mirrors,
+    effectStates: folders.effectStates,
     allowLocal: config.allowLocal,
     radicle: radiclePolicy(config),
     secrets: folders.secrets,

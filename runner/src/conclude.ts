@@ -67,7 +67,13 @@ async function sign(
       outputs: await signOutputs(machine, assignment, target.outputs),
     })),
   );
-  const end = { outcome: exit.outcome, exitCode: exit.exitCode, reason: exit.reason, targets };
+  const end = {
+    outcome: exit.outcome,
+    exitCode: exit.exitCode,
+    reason: exit.reason,
+    targets,
+    ...(exit.plan === undefined ? {} : { plan: exit.plan }),
+  };
   // What the supervisor used, not what this process would: it may have been started anew with another level.
   const isolation =
     exit.isolation === undefined ? (end.outcome === "refused" ? null : machine.isolation) : exit.isolation;

@@ -116,6 +116,8 @@ export type RunnerFolders = {
   spool: string;
   /** Files of each run: log, events, end. */
   runs: string;
+  /** State files of effects, by namespace and deployment. Nothing else has them. */
+  effectStates: string;
   /** Logs of runs by runners that had no supervisors. */
   logs: string;
   cache: string;
@@ -143,6 +145,7 @@ export function runnerFolders(config: RunnerConfig): RunnerFolders {
     journal: at("journal"),
     spool: at("spool"),
     runs: at("runs"),
+    effectStates: at("effects"),
     logs: at("logs"),
     cache: at("cache"),
     history: at("history.json"),

@@ -8,7 +8,7 @@ export const UNFINISHED_SUFFIX = ".unfinished";
  * Writes a whole file so that after a crash, even of the machine, it has either its old or its new content: write beside it, fsync,
  * rename, fsync the folder. The file is private to the user. Rejects when the disk does, and leaves nothing then.
  */
-export async function writeDurably(path: string, content: string): Promise<void> {
+export async function writeDurably(path: string, content: string | Uint8Array): Promise<void> {
   const unfinished = `${path}${UNFINISHED_SUFFIX}`;
   try {
     const file = await open(unfinished, "w", 0o600);

@@ -1,4 +1,10 @@
-import { type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
+import { realpathSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { EFFECTS_FEATURE, type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
+import { sandboxCommand, sandboxFault } from "./effects/sandbox.ts";
+import { findExecutable } from "./executable.ts";
 import { jobEnvironment } from "./environment.ts";
 import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
 import { hasEvalJobs } from "./nix/eval-jobs.ts";
@@ -47,7 +53,12 @@ export type Machine = MachineFacts & {
 /** Offered by a runner whose kernel counts all processes of a job together against its limits. */
 const MEMORY_LIMIT_FEATURE = "memory-limit";
 const TASK_LIMIT_FEATURE = "task-limit";
-const PROMISES: ReadonlySet<string> = new Set([UNTRUSTED_FEATURE, MEMORY_LIMIT_FEATURE, TASK_LIMIT_FEATURE]);
+const PROMISES: ReadonlySet<string> = new Set([
+  UNTRUSTED_FEATURE,
+  EFFECTS_FEATURE,
+  MEMORY_LIMIT_FEATURE,
+  TASK_LIMIT_FEATURE,
+]);
 
 /** Version of the runner, in its statements. */
 export const RUNNER_VERSION = "0.1.0";
@@ -76,9 +87,11 @@ export async function probeMachine(
   const nix = await findNix(context);
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
   const overlay = await probeOverlay(runnerFolders(config).warm);
+  const effectsFault = "version" in nix ? await tryEffects(isolation, context) : nix.why;
   const features = [
     ...new Set([
       ...("version" in nix ? ["nix"] : []),
+      ...(effectsFault === null ? [EFFECTS_FEATURE] : []),
       ...(config.untrusted ? [UNTRUSTED_FEATURE] : []),
       ...(isByCgroup(limits.memory) ? [MEMORY_LIMIT_FEATURE] : []),
       ...(isByCgroup(limits.tasks) ? [TASK_LIMIT_FEATURE] : []),
@@ -113,11 +126,27 @@ export async function probeMachine(
         ? `Nix ${nix.version} for ${nix.system}${nix.evalJobs === true ? ", with nix-eval-jobs" : ""}`
         : `no Nix (${nix.why}): only shell jobs`,
       `isolation ${isolation}`,
+      effectsFault === null ? "effects" : `no effects (${effectsFault})`,
       `${overlay === "machine" ? "an overlay" : "a checkout of its own"} for each run`,
       ...describeMeans(limits),
       `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
     ],
   };
+}
+
+/** Tries the sandbox of effects with a program that does nothing. Why it does not work, or null. */
+async function tryEffects(level: RunnerIsolationLevel, { run, cwd, env }: NixContext): Promise<string | null> {
+  const fault = sandboxFault(level);
+  if (fault !== null) return fault;
+  const etc = await mkdtemp(join(tmpdir(), "plumule-etc-"));
+  const shell = realpathSync(findExecutable("sh", process.env["PATH"] ?? "", "/") ?? "/bin/sh");
+  const store = env["NIX_STORE_DIR"] ?? "/nix/store";
+  const none = { secrets: null, configuration: null, checkout: null, files: {}, env: {} };
+  const command = sandboxCommand({ ...none, store, etc, uid: 0, gid: 0, cwd: "/" }, [shell, "-c", "exit 42"]);
+  let said = "";
+  const exit = await run(command, { cwd, env, onStdout: () => {}, onStderr: (chunk) => (said += String(chunk)) });
+  await rm(etc, { recursive: true, force: true });
+  return exit.exitCode === 42 ? null : said.trim().slice(0, 300) || `exit code ${exit.exitCode}`;
 }
 
 /** What the owner lets jobs do with Nix. */

@@ -7,6 +7,8 @@ export type Reporter = {
   progress(progress: Progress): void;
   plan(derivations: readonly Derivation[], edges: readonly [string, string][]): void;
   derivations(changed: readonly Derivation[]): void;
+  /** Tells something that work waits for: written at once, in a batch of its own. Answers the number of that. */
+  wish(event: RunnerEvent): number;
   /** Writes what was gathered, and ends it. What the disk refuses is kept, and tried again by the next call. */
   finish(): void;
 };
@@ -58,26 +60,32 @@ export function createReporter(
     }, GATHER_MS);
   };
 
+  const order = (event: RunnerEvent): void => {
+    ordered.push(event);
+    schedule();
+  };
+
   return {
-    phase(phase) {
-      ordered.push({ type: "phase", phase, at: now().toISOString() });
-      schedule();
-    },
+    phase: (phase) => order({ type: "phase", phase, at: now().toISOString() }),
     progress(next) {
       progress = next;
       schedule();
     },
     plan(derivations, edges) {
-      ordered.push({
-        type: "plan",
-        derivations: derivations.slice(0, derivationCount),
-        edges: edges.slice(0, edgeCount),
-      });
-      schedule();
+      const [some, between] = [derivations.slice(0, derivationCount), edges.slice(0, edgeCount)];
+      order({ type: "plan", derivations: some, edges: between });
     },
     derivations(next) {
       for (const one of next) changed.set(one.drv, one);
       schedule();
+    },
+    wish(event) {
+      // Alone in its batch: nothing else can be a reason to refuse it.
+      flush();
+      ordered.push(event);
+      flush();
+      // What the disk refuses is in the batch after the one that waits for it.
+      return unwritten !== null && !unwritten.events.includes(event) ? number + 1 : number;
     },
     finish() {
       if (timer !== null) clearTimeout(timer);

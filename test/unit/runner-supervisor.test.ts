@@ -70,6 +70,7 @@ function order(
     runs: join(folder, "runs"),
     workspaces: join(folder, "workspaces"),
     warm: join(folder, "warm"),
+    effectStates: join(folder, "effects"),
     mirrors: join(folder, "mirrors"),
     allowLocal: false,
     radicle: { home: "/nonexistent", seeds: [], privateRepositories: [] },

@@ -126,7 +126,7 @@ async function remove(
   return EXIT.ok;
 }
 
-type ApproveFlags = KeyFlags & { commit?: string };
+type ApproveFlags = KeyFlags & { commit?: string; plan?: string };
 
 /** `plumule approve`: lets a held job start. */
 export function approveCommand(): Command {
@@ -137,16 +137,21 @@ export function approveCommand(): Command {
     )
     .argument("[id]", "job; by default the job of HEAD")
     .option("--commit <commit>", "only if the job is about this commit")
+    .option("--plan <sha256>", "exactly this plan, of an effect that has made one (plumule get shows it)")
     .option(...KEY_FLAG)
     .action(
       act(async (context: Context, id: string | undefined, flags: ApproveFlags) =>
         actOnJob(context, id, "approved", async (connection, found) => {
           const approval = await signFor(context, connection, found, flags);
           if (isFailure(approval)) return approval;
-          const { commit } = flags;
+          const { commit, plan } = flags;
           return connection.ask(approveJob, {
             params: { ns: connection.ns, job: found.job.id },
-            body: { ...(commit === undefined ? {} : { commit }), ...(approval === null ? {} : { approval }) },
+            body: {
+              ...(commit === undefined ? {} : { commit }),
+              ...(plan === undefined ? {} : { plan }),
+              ...(approval === null ? {} : { approval }),
+            },
           });
         }),
       ),

@@ -72,7 +72,7 @@ async function get({ terminal, cwd, connect }: Context, id: string): Promise<Exi
 }
 
 /** A job with its runs. */
-export function jobLines({ job, spec, runs, verdict, equivocations = [] }: JobDetail, now: number): string[] {
+export function jobLines({ job, spec, runs, planText, verdict, equivocations = [] }: JobDetail, now: number): string[] {
   const head = `${paint.strong(job.id)}  ${paintState(job.state)}${job.state === "running" && job.phase !== null ? ` (${job.phase})` : ""}`;
   const { source } = job;
   const details = detailLines([
@@ -98,7 +98,9 @@ export function jobLines({ job, spec, runs, verdict, equivocations = [] }: JobDe
     ["reason", job.reason === null ? null : `${job.reason.code}: ${inLine(job.reason.detail)}`],
     ["replaced by", job.supersededBy],
     ["rerun of", job.rerunOf],
+    ["plan", planLine(job)],
   ]);
+  const shownPlan = planText === undefined ? [] : ["", ...indent(planText.trimEnd().split("\n").map(inLine))];
   const said = lastLines(job);
   const matrix = verdict == null ? [] : ["", `verdict  ${inLine(verdict.detail)}`, ...indent(matrixLines(verdict))];
   const caught = equivocations.map(
@@ -107,11 +109,18 @@ export function jobLines({ job, spec, runs, verdict, equivocations = [] }: JobDe
   return [
     head,
     ...indent(details),
+    ...shownPlan,
     ...indent(said),
     ...matrix,
     ...caught,
     ...runs.flatMap((run) => ["", ...runLines(run)]),
   ];
+}
+
+/** The plan of an effect by its digest, with who has approved it. */
+function planLine({ plan }: JobView): string | null {
+  if (plan === undefined) return null;
+  return `${plan.sha256}${plan.approvedBy === null ? "" : `  approved by ${inLine(plan.approvedBy)}`}`;
 }
 
 /** How many runners agree, of how many that have to. */
@@ -194,7 +203,7 @@ export function taskText(task: Task): string {
     case "nix-build":
       return `nix build ${inLine(task.installables.join(" "))}`;
     case "effect":
-      return `effect ${inLine(task.installable)}`;
+      return `effect ${inLine(task.installable)}${task.script === undefined ? "" : `, applied by ${fit(inLine(task.script.trim()), 60)}`}`;
     case "repository":
       return task.task === undefined ? "what the repository says" : `${inLine(task.task)} of the repository`;
   }

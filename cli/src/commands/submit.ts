@@ -41,7 +41,19 @@ export function submitCommand(): Command {
     .optionsGroup("What to do:")
     .option("--shell <script>", "run a script with bash; @FILE reads it from a file")
     .option("--build <installable>", "build with Nix, such as .#default; may be repeated", collect)
-    .option("--effect <installable>", "build and run an effect, such as .#effects.deploy")
+    .option(
+      "--effect <installable>",
+      "run an effect as for Hercules CI, such as .#effects.deploy; with --apply build it",
+    )
+    .option(
+      "--apply <script>",
+      "what applies what --effect has built, with network and secrets; @FILE reads it from a file",
+    )
+    .option(
+      "--plan <script>",
+      "prints what applying would do; the job is held until exactly that is approved; @FILE too",
+    )
+    .option("--move-state", "any runner may take the effect, also another one than keeps its state files")
     .option("--repository", "do what the task file at the commit says; the default in a checkout")
     .option("--task <name>", "one task of the repository's task file")
     .option("-c, --config <file>", "JSON configuration of the job; - reads it from stdin")

@@ -5,6 +5,7 @@ import { flakeCommand, type NixFailure, runEvaluation } from "../nix/evaluate.ts
 import { parseInstallable, type NixSource } from "../nix/installables.ts";
 import type { NixOutput } from "../nix/parser.ts";
 import { isDerivationPath } from "../nix/plan.ts";
+import type { EvaluationTrust } from "../nix/settings.ts";
 import { capture, captureOk, NEW_COMMANDS, type NixContext } from "../nix/run.ts";
 
 /** An effect as its derivation says it: what is run, with what environment, and the derivations that have to be built before. */
@@ -27,9 +28,10 @@ const selectedSchema = z.object({ drv: z.string().nullable(), isEffect: z.boolea
  */
 export async function findEffect(
   context: NixContext,
-  { source, installable, job }: { source: NixSource; installable: string; job: JobFacts },
+  request: EvaluationTrust & { readonly source: NixSource; readonly installable: string; readonly job: JobFacts },
   emit: (output: NixOutput) => void,
 ): Promise<FoundEffect> {
+  const { source, installable, job } = request;
   const parsed = parseInstallable(installable, source);
   if ("refused" in parsed) return { failure: { code: "task-invalid", detail: parsed.refused } };
   if (parsed.kind !== "flake")
@@ -37,8 +39,8 @@ export async function findEffect(
   const [first = "", ...rest] = parsed.attribute.split(".");
   const isWalked = first === "herculesCI" || first === "effects";
   const given = isWalked ? { ...parsed, attribute: first } : parsed;
-  const argv = flakeCommand({}, given, selectExpression(isWalked ? rest : [], job));
-  const evaluated = await runEvaluation(context, {}, parsed.label, argv, emit);
+  const argv = flakeCommand(request, given, selectExpression(isWalked ? rest : [], job));
+  const evaluated = await runEvaluation(context, request, parsed.label, argv, emit);
   if ("failure" in evaluated) return evaluated;
   const { drv, isEffect, names } = selectedSchema.parse(JSON.parse(evaluated.stdout));
   const invalid = (detail: string): FoundEffect => ({

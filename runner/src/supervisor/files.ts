@@ -70,6 +70,16 @@ export function readOrder(control: string): WrittenOrder | null {
   return text === "" ? null : (JSON.parse(text) as WrittenOrder);
 }
 
+/** Writes up to which number the broker has taken the events of a run. */
+export function writeTaken(control: string, number: number): void {
+  replaceFile(join(control, "taken"), String(number));
+}
+
+/** Up to which number the broker is known to have taken the events of a run. */
+export function readTaken(control: string): number {
+  return Number(read(join(control, "taken")));
+}
+
 /** Puts a whole file in the place of another, for readers on this machine. What a power cut leaves is either, neither or empty. */
 export function replaceFile(path: string, content: string): void {
   const unfinished = `${path}.unfinished`;

@@ -17,6 +17,8 @@ export type SupervisorOrder = {
   workspaces: string;
   warm: string;
   mirrors: string;
+  /** Folder of the state files that effects have kept here. */
+  effectStates: string;
   allowLocal: boolean;
   radicle: RadiclePolicy;
   /** Where the age identity lies, which this process reads itself when the job has secrets, and where it may put what it opens. */

@@ -4,6 +4,7 @@ import {
   outputSchema,
   reasonSchema,
   runnerEventsBodySchema,
+  sha256Schema,
   timeSchema,
 } from "@plumule/protocol";
 import * as z from "zod";
@@ -34,6 +35,8 @@ export const exitRecordSchema = z.object({
   note: z.string().optional(),
   /** Of the checkout when the work had ended, null when it had none; missing where the checkout itself can still be looked at. */
   flakeLockSha256: z.string().nullable().optional(),
+  /** The plan that the run made, with its text, or that it applied. */
+  plan: z.object({ sha256: sha256Schema, text: z.string().optional() }).optional(),
   survivors: z.object({ killedCount: z.int(), leftoverCount: z.int() }),
 });
 export type ExitRecord = z.output<typeof exitRecordSchema>;

@@ -2,7 +2,7 @@ import { type FSWatcher, watch } from "node:fs";
 import type { Assignment, Reason } from "@plumule/protocol";
 import type { StopOrder } from "../core/model.ts";
 import { bootId, monotonicMs } from "../process-identity.ts";
-import { readLease, readOrder } from "./files.ts";
+import { readLease, readOrder, readTaken } from "./files.ts";
 
 /** What can stop a run, joined. */
 export type StopSwitch = {
@@ -76,12 +76,33 @@ export function openStopSwitch({ limits }: Pick<Assignment, "limits">, control: 
 /** Hands on each order once. */
 function watchOrders(control: string, onOrder: (order: StopOrder) => void): () => void {
   let seen = 0;
-  const look = (): void => {
+  return watchControl(control, () => {
     const found = readOrder(control);
     if (found === null || found.number <= seen) return;
     seen = found.number;
     onOrder({ reason: found.reason as Reason, graceMs: found.graceMs, leaseLost: found.leaseLost });
-  };
+  });
+}
+
+/** Waits until the broker has taken the events up to a number. False when the run has to stop first. */
+export async function whenTaken(control: string, number: number, stop: AbortSignal): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const stopped = (): void => resolve(false);
+  stop.addEventListener("abort", stopped);
+  if (stop.aborted) stopped();
+  const unwatch = watchControl(control, () => {
+    if (readTaken(control) >= number) resolve(!stop.aborted);
+  });
+  try {
+    return await promise;
+  } finally {
+    unwatch();
+    stop.removeEventListener("abort", stopped);
+  }
+}
+
+/** Looks at the folder of a run's control now, whenever it changes, and now and then. */
+function watchControl(control: string, look: () => void): () => void {
   let watcher: FSWatcher | null = null;
   try {
     watcher = watch(control, look).on("error", () => {});

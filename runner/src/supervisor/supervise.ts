@@ -16,7 +16,7 @@ import { createLineWriter, replaceFile, runFiles, SUPERVISOR_VERSION } from "./f
 import { limitRun } from "./limit-run.ts";
 import type { SupervisorOrder } from "./order.ts";
 import type { ExitRecord } from "./records.ts";
-import { openStopSwitch, type StopSwitch } from "./stop-switch.ts";
+import { openStopSwitch, type StopSwitch, whenTaken } from "./stop-switch.ts";
 
 const FETCH_MS = 30 * 60_000;
 /** Characters of an error's words in a reason. */
@@ -91,7 +91,10 @@ async function secretsOf(
   append: (bytes: Uint8Array) => void,
 ): Promise<RunSecrets> {
   const { assignment, secrets: places } = order;
-  if (assignment.spec.secrets === undefined) return withoutSecrets(append);
+  const { kind } = assignment.spec.task;
+  // An effect has a token of its own, which is a secret too; what a repository describes may be one.
+  if (assignment.spec.secrets === undefined && (kind === "shell" || kind === "nix-build"))
+    return withoutSecrets(append);
   const { createRunSecrets } = await import("../secrets/run-secrets.ts");
   return createRunSecrets({ assignment, places, fetch: fetchOptions(order, stop), append });
 }
@@ -154,11 +157,22 @@ async function work(
   const limited = limitRun(order, { workspace: made.workspace.folder, stop, log, survivors });
   if ("refused" in limited) return ended("refused", null, { code: "setup-failed", detail: limited.refused });
   const context: TaskContext = {
+    assignment,
     machine,
     workspace: made.workspace,
     untrusted: assignment.untrusted === true,
     commit: spec.source?.commit ?? null,
     env: env.env,
+    job: {
+      configuration:
+        configuration === undefined || assignment.configurationSha256 === null
+          ? null
+          : { path: configuration, sha256: assignment.configurationSha256 },
+      type: spec.type ?? null,
+      source: spec.source ?? null,
+    },
+    tell: (event) => whenTaken(runFiles(order.runs, assignment.run).control, reporter.wish(event), stop.signal),
+    effectStates: order.effectStates,
     secrets,
     reporter,
     log,

@@ -1,11 +1,12 @@
 import type { Derivation, Output, Phase, Progress } from "@plumule/protocol";
-import type { NixBuildEvent } from "../nix/build.ts";
+import type { NixBuildEvent, NixBuildRequest, NixBuildResult } from "../nix/build.ts";
 import { buildInstallables } from "../nix/build.ts";
 import type { Derivation as NixDerivation } from "../nix/derivations.ts";
+import type { NixFailure } from "../nix/evaluate.ts";
 import type { BuiltOutput } from "../nix/outputs.ts";
 import type { Plan, PlanNode } from "../nix/plan.ts";
 import type { NixContext } from "../nix/run.ts";
-import { ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
+import { type BuiltTarget, ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
 
 /**
  * Evaluates and realises installables, or without them the flake's checks and default package. Nix gets SIGINT first: it then ends its builders
@@ -14,24 +15,14 @@ import { ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd
 export async function runNixBuild(context: TaskContext, installables: readonly string[] | null): Promise<TaskEnd> {
   const { nix } = context.machine;
   if (nix === null) return ended("refused", null, { code: "setup-failed", detail: "This runner has no Nix." });
-  const nixContext = contextOf(context);
   const result = await buildInstallables(
-    nixContext,
+    nixContextOf(context),
     {
-      source: {
-        directory: context.workspace.checkout,
-        kind: context.commit === null ? "files" : "git",
-        ...(context.commit === null ? {} : { commit: context.commit }),
-      },
-      system: nix.system,
+      ...buildRequestOf(context, nix),
       ...(installables === null ? {} : { installables }),
-      silenceMs: context.silenceMs,
-      evalJobs: nix.evalJobs === true,
-      allowImportFromDerivation: nix.importFromDerivation === true && !context.untrusted,
       ...comparison(context),
-      rootsDirectory: context.workspace.temporary,
     },
-    (event) => report(context, event),
+    (event) => reportNix(context, event),
   );
   if (context.stop.aborted) return stopEnd(orderOf(context.stop), null);
   if (result.outcome === "unchanged") {
@@ -40,23 +31,46 @@ export async function runNixBuild(context: TaskContext, installables: readonly s
     context.log(`[plumule] ${detail}\n`);
     return ended("skipped", null, { code: "unchanged", detail });
   }
-  if (result.outcome === "failed") {
-    const { code, detail, derivation, lines = [] } = result.failure;
-    context.log(`error: ${detail}\n`);
-    return ended("failed", 1, {
-      code,
-      detail: detail.slice(0, 2_000),
-      ...(derivation === undefined ? {} : { derivation: derivation.slice(0, 300) }),
-      ...(lines.length === 0 ? {} : { lines: [...lines] }),
-    });
-  }
+  if (result.outcome === "failed") return nixFailed(context, result.failure);
+  return { outcome: "succeeded", exitCode: 0, reason: null, targets: builtTargets(result) };
+}
+
+/** What every build of a task has in common. */
+export function buildRequestOf(context: TaskContext, nix: NonNullable<TaskContext["machine"]["nix"]>): NixBuildRequest {
+  return {
+    source: {
+      directory: context.workspace.checkout,
+      kind: context.commit === null ? "files" : "git",
+      ...(context.commit === null ? {} : { commit: context.commit }),
+    },
+    system: nix.system,
+    job: context.job,
+    silenceMs: context.silenceMs,
+    evalJobs: nix.evalJobs === true,
+    allowImportFromDerivation: nix.importFromDerivation === true && !context.untrusted,
+    rootsDirectory: context.workspace.temporary,
+  };
+}
+
+/** The end of a task of which Nix made nothing. */
+export function nixFailed({ log }: TaskContext, { code, detail, derivation, lines = [] }: NixFailure): TaskEnd {
+  log(`error: ${detail}\n`);
+  return ended("failed", 1, {
+    code,
+    detail: detail.slice(0, 2_000),
+    ...(derivation === undefined ? {} : { derivation: derivation.slice(0, 300) }),
+    ...(lines.length === 0 ? {} : { lines: [...lines] }),
+  });
+}
+
+/** What was built, attribute by attribute. */
+export function builtTargets(result: Extract<NixBuildResult, { outcome: "succeeded" }>): BuiltTarget[] {
   const outputs = result.outputs.map(wireOutput);
-  const targets = result.targets.map((target) => ({
+  return result.targets.map((target) => ({
     attribute: target.label,
     drv: target.drv,
     outputs: outputs.filter((output) => output.drvPath === target.drv),
   }));
-  return { outcome: "succeeded", exitCode: 0, reason: null, targets };
 }
 
 /** The derivations of which nothing is built again, when the job asks for that; what was found to compare with is said. */
@@ -69,7 +83,8 @@ function comparison({ lastSuccess, log }: TaskContext): { unchangedDrvs?: Readon
   return {};
 }
 
-function contextOf(context: TaskContext): NixContext {
+/** Where and how Nix runs for a task. */
+export function nixContextOf(context: TaskContext): NixContext {
   return {
     cwd: context.workspace.checkout,
     env: context.env,
@@ -89,7 +104,8 @@ function contextOf(context: TaskContext): NixContext {
   };
 }
 
-function report({ reporter, log }: TaskContext, event: NixBuildEvent): void {
+/** Tells what a build does. */
+export function reportNix({ reporter, log }: TaskContext, event: NixBuildEvent): void {
   switch (event.kind) {
     case "phase":
       return reporter.phase(event.phase satisfies Phase);

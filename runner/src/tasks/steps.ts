@@ -6,6 +6,7 @@ import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 // A supervisor that waits holds memory and one that starts is waited for: what only some tasks need is loaded when one does.
 const loadTaskFile = () => import("../task-file.ts");
 const loadNixBuild = () => import("./nix-build.ts");
+const loadEffect = () => import("./effect.ts");
 const loadPush = () => import("./push-outputs.ts");
 
 /**
@@ -13,7 +14,8 @@ const loadPush = () => import("./push-outputs.ts");
  * at work, and a process must not be of two versions.
  */
 export async function loadTask({ kind }: Task): Promise<void> {
-  if (kind !== "shell") await Promise.all([loadTaskFile(), loadNixBuild(), loadPush()]);
+  if (kind === "shell") return;
+  await Promise.all([loadTaskFile(), loadNixBuild(), loadPush(), ...(kind === "nix-build" ? [] : [loadEffect()])]);
 }
 
 /** Runs a job's task, and pushes what it has built where the runner's owner wants it. */
@@ -58,7 +60,6 @@ async function runStep(context: TaskContext, { name, task }: Step): Promise<Task
     case "flake":
       return (await loadNixBuild()).runNixBuild(context, null);
     case "effect":
-      // Offered by no runner (feature `effects`), so that such a job waits; one that comes all the same goes back.
-      return ended("refused", null, { code: "refused", detail: "This runner does not run effects." });
+      return (await loadEffect()).runEffect(context, task);
   }
 }

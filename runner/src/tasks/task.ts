@@ -1,7 +1,8 @@
-import type { Assignment, Output, Outcome, Reason } from "@plumule/protocol";
+import type { Assignment, Output, Outcome, Reason, RunnerEvent } from "@plumule/protocol";
 import type { StopOrder } from "../core/model.ts";
 import type { MachineFacts } from "../machine.ts";
 import type { Confinement, RunnerIsolationLevel } from "../isolation.ts";
+import type { JobFacts } from "../nix/arguments.ts";
 import { type ProcessResult, runProcess } from "../process.ts";
 import type { Reporter } from "../reporter.ts";
 import type { RunSecrets } from "../secrets/run-secrets.ts";
@@ -12,13 +13,20 @@ import type { Workspace } from "../workspace.ts";
 export type TaskContext = {
   machine: MachineFacts;
   workspace: Workspace;
+  assignment: Omit<Assignment, "leaseToken">;
   /** The job is an approved one of a stranger. */
   untrusted: boolean;
   /** The commit that is checked out; null for a job without a source. */
   commit: string | null;
   env: Readonly<Record<string, string>>;
+  /** What the job gives to an installable that is a function. */
+  job: JobFacts;
   /** Opened only for the part of a task that applies, which for a script is all of it. */
-  secrets: Pick<RunSecrets, "open" | "close">;
+  secrets: Pick<RunSecrets, "open" | "close" | "text" | "token">;
+  /** Tells the broker what work waits for, and resolves when it has taken it; false when the run has to stop first. */
+  tell: (event: RunnerEvent) => Promise<boolean>;
+  /** Folder of the state files of all effects. */
+  effectStates: string;
   reporter: Reporter;
   /** Adds to the run's log. */
   log: (chunk: Uint8Array | string) => void;
@@ -45,6 +53,8 @@ export type TaskEnd = {
   exitCode: number | null;
   reason: Reason | null;
   targets: BuiltTarget[];
+  /** The plan that the run made, with its text, or that it applied. */
+  plan?: { sha256: string; text?: string | undefined };
   /** What the runner's owner should know, and nobody else. */
   note?: string;
 };
