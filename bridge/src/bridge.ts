@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { type ClientDeps, type Signer } from "@plumule/protocol";
 import { type News, readNews } from "./core/news.ts";
 import { createCourier } from "./courier.ts";
+import { readFollowed } from "./followed.ts";
 import { look, type Look, type Telling } from "./look.ts";
 import { followNode } from "./node-socket.ts";
 import type { BridgeOptions } from "./options.ts";
@@ -91,7 +92,7 @@ class Bridge {
       seeds: [...new Set([...(seed === undefined ? [] : [seed]), ...fetchFrom])].filter((one) =>
         one.startsWith("https:"),
       ),
-      followed: new Set(follow),
+      followed: async () => new Set([...follow, ...(await readFollowed(options.radHome))]),
       selection: {
         repositories: repositories.length === 0 ? null : new Set(repositories),
         people: follow.length === 0 ? null : new Set(follow),

@@ -22,11 +22,11 @@ import {
   type StoredRepository,
 } from "./storage.ts";
 
-/** What the bridge adds to every push: whom it is for, where else runners find public repositories, and whom this node follows (did:key). */
+/** What the bridge adds to every push: whom it is for, where else runners find public repositories, and whom its node follows (did:key), asked when there is something to tell. */
 export type Telling = {
   audience: string;
   seeds: readonly string[];
-  followed: ReadonlySet<string>;
+  followed: () => Promise<ReadonlySet<string>>;
   selection: Selection;
 };
 
@@ -69,6 +69,7 @@ export async function look(
     known: await knownOf(repository, moves, heads.canonical, document),
   });
   const findings: Finding[] = [];
+  const followed = moves.length === 0 ? new Set<string>() : await telling.followed();
   for (const [index, move] of moves.entries()) {
     const verdict = verdicts[index];
     if (verdict === undefined || verdict.told === null) {
@@ -76,7 +77,7 @@ export async function look(
       continue;
     }
     const tip = histories.find(({ node }) => node === move.node)?.steps.at(-1)?.refs;
-    findings.push(await findingOf(repository, move, verdict.told, { document, telling, tip, seen }));
+    findings.push(await findingOf(repository, move, verdict.told, { document, telling, followed, tip, seen }));
   }
   return {
     findings,
@@ -93,11 +94,13 @@ async function findingOf(
   {
     document,
     telling,
+    followed,
     tip,
     seen,
   }: {
     document: IdentityDocument;
     telling: Telling;
+    followed: ReadonlySet<string>;
     tip: RefTable | undefined;
     seen: Seen | null;
   },
@@ -116,7 +119,7 @@ async function findingOf(
   const delegates = document.delegates.filter((did) => runnerIdSchema.safeParse(did).success);
   const push: Push = {
     ...made.value,
-    ...(told.author === null ? {} : { author: told.author, followed: telling.followed.has(told.author) }),
+    ...(told.author === null ? {} : { author: told.author, followed: followed.has(told.author) }),
     ...(told.patch === null ? {} : { patch: told.patch }),
     ...(base === null ? {} : { base }),
     delegates: delegates.slice(0, LIMITS.delegates),

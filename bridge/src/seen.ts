@@ -1,7 +1,18 @@
 import { mkdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { type Seen, seenSchema } from "./core/moves.ts";
+import * as z from "zod";
+import type { Seen } from "./core/moves.ts";
 import { writeDurably } from "./durable-file.ts";
+
+const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
+/** A persisted contract: later versions read what earlier ones wrote. */
+const seenSchema: z.ZodType<Seen> = z.object({
+  version: z.literal(1),
+  sinceAt: z.int(),
+  revision: z.int(),
+  remotes: z.record(z.string(), oid),
+  canonical: z.record(z.string(), oid),
+});
 
 /** What the bridge has seen of each repository (`z…`), across restarts. */
 export interface SeenStore {

@@ -1,11 +1,12 @@
 import { execFileSync, spawn } from "node:child_process";
-import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createHash, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { once } from "node:events";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
+import { deflateSync } from "node:zlib";
 import { didKeyOf, repositoryIdOf } from "@plumule/protocol";
 
 /** Somebody with a Radicle key. */
@@ -49,13 +50,14 @@ export class StorageRepository {
     const embeds = this.#tree([["blob", blob, "radicle.json"]]);
     this.#root = this.#commit(this.#tree([["tree", embeds, "embeds"]]), [], "Initialize identity");
     this.folder = join(radHome, "storage", this.id);
-    execFileSync("mv", [draft, this.folder]);
+    renameSync(draft, this.folder);
     this.git("update-ref", "refs/rad/id", this.#root);
   }
 
   /** Runs git in the storage. */
   git(...args: string[]): string {
-    return this.#git(args);
+    const env = { PATH: process.env["PATH"], GIT_CONFIG_NOSYSTEM: "1" };
+    return execFileSync("git", ["--git-dir", this.folder, ...args], { env, encoding: "utf8" }).trim();
   }
 
   /** A commit of its own tree, by nobody in particular. */
@@ -66,7 +68,7 @@ export class StorageRepository {
   /** An annotated tag: an object that leads to a commit. */
   tagObject(name: string, commit: string): string {
     const text = `object ${commit}\ntype commit\ntag ${name}\ntagger a <a@example.org> ${this.seconds} +0000\n\n${name}\n`;
-    return this.#git(["hash-object", "-w", "-t", "tag", "--stdin"], text);
+    return this.#object("tag", text);
   }
 
   /** Moves refs of somebody, null removes one, and signs what stands there then, as `git push rad` and a fetch both leave it. Answers the commit of the signed refs. */
@@ -74,11 +76,10 @@ export class StorageRepository {
     const prefix = `refs/namespaces/${node}/`;
     for (const [ref, oid] of Object.entries(refs))
       this.git("update-ref", ...(oid === null ? ["-d", `${prefix}${ref}`] : [`${prefix}${ref}`, oid]));
-    const sigrefs = `${prefix}refs/rad/sigrefs`;
-    const [parent] = this.git("for-each-ref", "--format=%(objectname)", sigrefs).split("\n").filter(Boolean);
-    const lines = this.git("for-each-ref", "--format=%(objectname) %(refname)", prefix)
-      .split("\n")
-      .filter((line) => line !== "" && !line.endsWith(sigrefs))
+    const here = this.git("for-each-ref", "--format=%(objectname) %(refname)", prefix).split("\n");
+    const parent = here.find((line) => line.endsWith("/refs/rad/sigrefs"))?.split(" ")[0];
+    const lines = here
+      .filter((line) => line !== "" && !line.endsWith("/refs/rad/sigrefs"))
       .map((line) => line.replace(prefix, ""));
     lines.push(`${this.#root} refs/rad/root`, ...(parent === undefined ? [] : [`${parent} refs/rad/sigrefs-parent`]));
     const byName = lines.toSorted((one, other) => (one.split(" ")[1]! < other.split(" ")[1]! ? -1 : 1));
@@ -111,28 +112,38 @@ export class StorageRepository {
   }
 
   #blob(content: string | Buffer): string {
-    return this.#git(["hash-object", "-w", "--stdin"], content);
+    return this.#object("blob", content);
   }
 
   #tree(entries: readonly (readonly [string, string, string])[]): string {
-    const lines = entries.map(
-      ([type, oid, name]) => `${type === "tree" ? "040000" : "100644"} ${type} ${oid}\t${name}`,
-    );
-    return this.#git(["mktree"], `${lines.join("\n")}\n`);
+    const byName = entries.toSorted(([, , one], [, , other]) => (one < other ? -1 : 1));
+    const parts = byName.flatMap(([type, oid, name]) => [
+      Buffer.from(`${type === "tree" ? "40000" : "100644"} ${name}\0`),
+      Buffer.from(oid, "hex"),
+    ]);
+    return this.#object("tree", Buffer.concat(parts));
   }
 
   #commit(tree: string, parents: readonly string[], message: string): string {
-    return this.#git(["commit-tree", tree, ...parents.flatMap((parent) => ["-p", parent])], message);
+    const who = `a <a@example.org> ${this.seconds} +0000`;
+    const headers = [
+      `tree ${tree}`,
+      ...parents.map((parent) => `parent ${parent}`),
+      `author ${who}`,
+      `committer ${who}`,
+    ];
+    return this.#object("commit", `${headers.join("\n")}\n\n${message}\n`);
   }
 
-  #git(args: readonly string[], input: string | Buffer = ""): string {
-    const who = (role: string): Record<string, string> => ({
-      [`GIT_${role}_NAME`]: "a",
-      [`GIT_${role}_EMAIL`]: "a@example.org",
-      [`GIT_${role}_DATE`]: `${this.seconds} +0000`,
-    });
-    const env = { PATH: process.env["PATH"], GIT_CONFIG_NOSYSTEM: "1", ...who("AUTHOR"), ...who("COMMITTER") };
-    return execFileSync("git", ["--git-dir", this.folder, ...args], { env, input, encoding: "utf8" }).trim();
+  /** Writes a loose object as git does (gitformat-loose(5)), without a process for each. */
+  #object(type: string, content: string | Buffer): string {
+    const body = Buffer.from(content);
+    const bytes = Buffer.concat([Buffer.from(`${type} ${body.length}\0`), body]);
+    const oid = createHash("sha1").update(bytes).digest("hex");
+    const folder = join(this.folder, "objects", oid.slice(0, 2));
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, oid.slice(2)), deflateSync(bytes));
+    return oid;
   }
 }
 

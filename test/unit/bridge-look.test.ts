@@ -1,8 +1,10 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Seen } from "../../bridge/src/core/moves.ts";
+import { readFollowed } from "../../bridge/src/followed.ts";
 import { look, type Look, type Telling } from "../../bridge/src/look.ts";
 import { openRepository } from "../../bridge/src/storage.ts";
 import { newPerson, type Person, type RepositoryKind, StorageRepository } from "../support/radicle.ts";
@@ -11,7 +13,7 @@ const ZEROS = "0".repeat(40);
 const telling: Telling = {
   audience: "https://broker.example/v1/acme",
   seeds: ["https://seed.example"],
-  followed: new Set(),
+  followed: async () => new Set(),
   selection: { repositories: null, people: null },
 };
 
@@ -77,7 +79,7 @@ describe("a look at a repository", () => {
     await open();
     const second = repository.commit("two\n\nmore", [first]);
     repository.push(alice, { "refs/heads/main": second });
-    const { findings } = await lookAgain({ followed: new Set([alice.did]) });
+    const { findings } = await lookAgain({ followed: async () => new Set([alice.did]) });
     expect(findings).toMatchObject([
       {
         id: expect.stringMatching(/^rad_[0-9a-f]{40}$/),
@@ -236,6 +238,18 @@ describe("a patch", () => {
       `patch refs/patches/${opened} ${short(ZEROS)}..${short(better)} alice`,
     ]);
   });
+});
+
+it("whom the node follows is read from its policies, and is nobody where there are none", async () => {
+  expect(await readFollowed(home)).toEqual(new Set());
+  mkdirSync(join(home, "node"));
+  const database = new DatabaseSync(join(home, "node/policies.db"));
+  database.exec(
+    `CREATE TABLE following (id text primary key not null, alias text default '', policy text default 'allow') STRICT;
+     INSERT INTO following VALUES ('${alice.node}', 'alice', 'allow'), ('${bob.node}', '', 'block')`,
+  );
+  expect(await readFollowed(home)).toEqual(new Set([alice.did]));
+  database.close();
 });
 
 describe("somebody who is new to the repository", () => {

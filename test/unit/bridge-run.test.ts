@@ -142,7 +142,7 @@ describe("a bridge beside a node", { timeout: 60_000 }, () => {
       updated: [{ created: { name: `refs/namespaces/${alice.node}/refs/heads/next`, oid: tip } }],
     });
     await tells("own", "fetched");
-    expect(said).toContainEqual(expect.stringMatching(/refs\/heads\/next .* → job .* queued/));
+    await vi.waitFor(() => expect(said.join()).toMatch(/refs\/heads\/next .* → job .* queued/), WITHIN);
   });
 
   it("misses nothing when the node drops it, or is away, and tells nothing twice", async () => {

@@ -1,21 +1,16 @@
 import type { Millis, RefTable } from "@plumule/protocol";
-import * as z from "zod";
-
-const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
 
 /**
  * What the bridge remembers of a repository. `remotes` has the commit of `refs/rad/sigrefs` up to which each node's pushes were seen,
- * `canonical` the repository's own branches and tags, `sinceAt` when it was first seen, ms. `revision` grows whenever this changes. A persisted
- * contract: later versions read what earlier ones wrote.
+ * `canonical` the repository's own branches and tags, `sinceAt` when it was first seen, ms. `revision` grows whenever this changes.
  */
-export const seenSchema = z.object({
-  version: z.literal(1),
-  sinceAt: z.int(),
-  revision: z.int(),
-  remotes: z.record(z.string(), oid),
-  canonical: z.record(z.string(), oid),
-});
-export type Seen = z.output<typeof seenSchema>;
+export type Seen = {
+  version: 1;
+  sinceAt: Millis;
+  revision: number;
+  remotes: Readonly<Record<string, string>>;
+  canonical: Readonly<Record<string, string>>;
+};
 
 /** Where the refs of a repository stand now: the signed refs of each node (`z6Mk…`), and the repository's own branches and tags. */
 export type Heads = { remotes: ReadonlyMap<string, string>; canonical: RefTable };
