@@ -1,6 +1,5 @@
 import type { Command } from "commander";
 import { type Connection, connectTo, findPlace } from "./connection.ts";
-import type { ExitCode } from "./exit-codes.ts";
 import { type Failure, isFailure } from "./failure.ts";
 import { createTerminal, printFailure, type Terminal } from "./print.ts";
 
@@ -20,10 +19,10 @@ export type Globals = { url?: string; namespace?: string; token?: string; json?:
 
 /**
  * Makes a command's handler into commander's action: it gets the context first, then the arguments and the flags. What it returns is
- * the exit code; a failure is printed.
+ * the exit code, one of `EXIT` unless the verb says otherwise; a failure is printed.
  */
 export function act<Arguments extends unknown[]>(
-  handle: (context: Context, ...args: Arguments) => Promise<ExitCode | Failure>,
+  handle: (context: Context, ...args: Arguments) => Promise<number | Failure>,
 ): (...args: [...Arguments, Command]) => Promise<void> {
   return async (...args) => {
     const command = args.at(-1) as Command;

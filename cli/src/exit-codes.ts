@@ -16,6 +16,7 @@ export const EXIT = {
   tryAgain: 75,
   outdated: 76,
   timeout: 124,
+  neverRan: 125,
   interrupted: 130,
 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
@@ -32,10 +33,11 @@ export const EXIT_MEANINGS: Readonly<Record<keyof typeof EXIT, string>> = {
   superseded: "a newer job took the job's place",
   unverified: "a check failed, or no key that you pinned has signed",
   noRunner: "no runner can do the job",
-  unreachable: "the broker cannot be reached",
+  unreachable: "the broker, a repository or NATS cannot be reached",
   tryAgain: "a rate or quota, or the broker is busy; try again later",
   outdated: "this plumule is too old for the broker",
-  timeout: "the time given with --timeout is over; the job goes on",
+  timeout: "the time given with --timeout is over; a job goes on, a command in a workspace is stopped",
+  neverRan: "workspace exec: the command never ran; any other code but 124 and 130 is the command's own",
   interrupted: "Ctrl-C; a job that was submitted goes on",
 };
 

@@ -31,6 +31,10 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   login: { group: "You:", load: async () => (await import("./commands/login.ts")).loginCommand() },
   logout: { group: "You:", load: async () => (await import("./commands/login.ts")).logoutCommand() },
   open: { group: "You:", load: async () => (await import("./commands/login.ts")).openCommand() },
+  workspace: {
+    group: "On this machine:",
+    load: async () => (await import("./commands/workspace.ts")).workspaceCommand(),
+  },
   dev: { group: "On this machine:", load: async () => (await import("./commands/dev.ts")).devCommand() },
   demo: { group: "On this machine:", load: async () => (await import("./commands/demo.ts")).demoCommand() },
 };

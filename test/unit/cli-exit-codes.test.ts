@@ -19,6 +19,7 @@ describe("exit codes", () => {
       tryAgain: 75,
       outdated: 76,
       timeout: 124,
+      neverRan: 125,
       interrupted: 130,
     });
     expect(exitCodeLines().map((line) => Number(line.slice(0, 4)))).toEqual(Object.values(EXIT));

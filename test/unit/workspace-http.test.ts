@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request, type RequestOptions } from "node:http";
 import { createServer } from "node:net";
@@ -13,8 +13,10 @@ import { createAtWork } from "../../runner/src/workspace-server/commands.ts";
 import { serveWorkspacesHttp, type WorkspaceDoor } from "../../runner/src/workspace-server/http.ts";
 import { SERVER_LIMITS } from "../../runner/src/workspace-server/limits.ts";
 import { createWorkspaceService, type WorkspaceService } from "../../runner/src/workspace-server/requests.ts";
+import { openWorkspaceProvider } from "../../runner/src/workspace/open.ts";
+
 import { pidsAbout } from "../support/command-line.ts";
-import { plainProvider } from "../support/plain-provider.ts";
+import { ask, type Line, stream } from "../support/workspace-door.ts";
 
 const token = "a-token-for-these-tests";
 const config = { name: "test-123", repositories: [], setupScript: 'echo "Hello World"' };
@@ -27,7 +29,9 @@ let socketPath: string;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "plumule-door-"));
-  service = createWorkspaceService(plainProvider(join(folder, "state")), config);
+  const provider = await openWorkspaceProvider("local", { folder: join(folder, "state") });
+  if ("refused" in provider) throw new Error(provider.detail);
+  service = createWorkspaceService(provider, config);
   doors = [];
   faults = [];
   socketPath = join(folder, "run/plumule.sock");
@@ -52,67 +56,14 @@ async function open(where: "socket" | "port" = "socket"): Promise<RequestOptions
   return where === "socket" ? { socketPath } : { host: "127.0.0.1", port: new URL(door.address).port };
 }
 
-/** The fields that answers and events have, each of them some. */
-type Reply = {
-  id: string;
-  output: string;
-  omitted_bytes: number;
-  exit_code: number;
-  detail: string;
-  workspaces: object[];
-  errors: { pointer: string }[];
-};
-type Line = { event: string; command: string; text: string };
-
-type Answer = { status: number | undefined; headers: IncomingMessage["headers"]; bytes: Buffer; json: () => Reply };
-
-async function ask(
-  at: RequestOptions,
-  method: string,
-  path: string,
-  body?: unknown,
-  headers: Record<string, string> = {},
-): Promise<Answer> {
-  const asked = request({ ...at, method, path, headers });
-  asked.end(body === undefined || typeof body === "string" ? body : JSON.stringify(body));
-  const [response] = (await once(asked, "response")) as [IncomingMessage];
-  const bytes = await buffer(response);
-  return {
-    status: response.statusCode,
-    headers: response.headers,
-    bytes,
-    json: () => JSON.parse(bytes.toString()) as Reply,
-  };
-}
-
-/** Starts a command whose output streams. */
-async function stream(
-  at: RequestOptions,
-  path: string,
-  body: object,
-): Promise<{ next: () => Promise<Line | null>; leave(): void }> {
-  const asked = request({ ...at, method: "POST", path });
-  asked.on("error", () => {}).end(JSON.stringify(body));
-  const [response] = (await once(asked, "response")) as [IncomingMessage];
-  expect(response.headers["content-type"]).toBe("application/x-ndjson");
-  response.on("error", () => {});
-  const lines = createInterface({ input: response })[Symbol.asyncIterator]();
-  return {
-    async next() {
-      const line = await lines.next();
-      return line.done === true ? null : (JSON.parse(line.value) as Line);
-    },
-    leave: () => response.destroy(),
-  };
-}
-
 async function setUp(at: RequestOptions, body: object = {}): Promise<string> {
   const made = await ask(at, "POST", "/workspaces", body);
   expect(made.status).toBe(200);
   return (made.json() as { id: string }).id;
 }
 
-describe("a workspace server", () => {
+// Each command is a tree of processes, on a machine that may be busy.
+describe("a workspace server", { timeout: 60_000 }, () => {
   it("does what Derrick's clients ask for, and answers exit codes instead of faults", async () => {
     const at = await open();
     expect((await ask(at, "GET", "/health")).json()).toEqual({ healthy: true });
@@ -213,7 +164,7 @@ describe("a workspace server", () => {
     const at = await open();
     const id = await setUp(at);
     const mark = `gone-${process.pid}-${Date.now()}`;
-    const family = `: ${mark}; setsid sleep 300 & (trap '' TERM; sleep 301) & echo ready; sleep 302`;
+    const family = `: ${mark}; setsid sleep 300 & sleep 301 & echo ready; sleep 302`;
     const running = await stream(at, `/workspaces/${id}/exec`, { cmd: family, env: { MARK: mark } });
     for (let event = await running.next(); event?.text !== "ready\n"; event = await running.next());
     expect(pidsAbout(mark).length).toBeGreaterThan(2);
@@ -257,7 +208,7 @@ describe("a workspace server", () => {
   });
 });
 
-describe("what a workspace server does not do", () => {
+describe("what a workspace server does not do", { timeout: 60_000 }, () => {
   it("listens to nobody without the token, and to nobody by another name", async () => {
     const at = await open("port");
     const bearer = (text: string): Record<string, string> => ({ authorization: `Bearer ${text}` });
@@ -295,6 +246,39 @@ describe("what a workspace server does not do", () => {
       refused: expect.stringContaining("EADDRINUSE"),
     });
     port.close();
+  });
+
+  it("is led out of a workspace by no path and no link", async () => {
+    const at = await open();
+    const id = await setUp(at);
+    const secret = join(folder, "secret");
+    await writeFile(secret, "precious");
+    await ask(at, "POST", `/workspaces/${id}/cmd`, {
+      cmd: `ln -s ${secret} link; ln -s ${folder} folder; ln -s .. up`,
+    });
+    const content = Buffer.from("overwritten").toString("base64");
+    const paths = [
+      "../../secret",
+      "a/../../../secret",
+      "link",
+      "folder/secret",
+      "up/up/up/secret",
+      `/../../${secret}`,
+      "a\0b",
+    ];
+    for (const path of paths) {
+      const read = await ask(at, "POST", `/workspaces/${id}/read_file`, { path });
+      expect([path, [400, 403, 404].includes(read.status ?? 0)]).toEqual([path, true]);
+      expect(read.bytes.toString()).not.toContain("precious");
+      const written = await ask(at, "POST", `/workspaces/${id}/write_file`, { path, content });
+      expect([path, (written.status ?? 0) < 500]).toEqual([path, true]);
+    }
+    const outside = await ask(at, "POST", `/workspaces/${id}/write_file`, { path: "x", working_dir: "../..", content });
+    expect(outside.status).toBe(400);
+    expect(existsSync(join(folder, "x"))).toBe(false);
+    expect((await ask(at, "POST", `/workspaces/${id}/cmd`, { cmd: "true", working_dir: "../.." })).status).toBe(400);
+    for (const name of ["..", "%2e%2e", "a%2fb", "A", "-", "x".repeat(200)])
+      expect((await ask(at, "POST", `/workspaces/${name}/cmd`, { cmd: "true" })).status).toBe(404);
   });
 
   it("says what is wrong with a request, and changes nothing", async () => {

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,9 +8,9 @@ import type { WorkspaceDoor } from "../../runner/src/workspace-server/http.ts";
 import { piecesOf } from "../../runner/src/workspace-server/nats-messages.ts";
 import { serveWorkspacesNats } from "../../runner/src/workspace-server/nats.ts";
 import { createWorkspaceService, type WorkspaceService } from "../../runner/src/workspace-server/requests.ts";
+import { openWorkspaceProvider } from "../../runner/src/workspace/open.ts";
 import { pidsAbout } from "../support/command-line.ts";
 import { natsServer, startNats, type TestNats } from "../support/nats.ts";
-import { plainProvider } from "../support/plain-provider.ts";
 
 /** The fields that answers and events have, each of them some. */
 type Reply = { id: string; subject: string; output: string; seq: number; text?: string };
@@ -31,8 +32,24 @@ it("cuts an event into messages without losing a character", () => {
   expect(Buffer.concat(bytes).toString()).toBe(text);
 });
 
+it("leaves the client of NATS where it is until somebody serves over NATS", { timeout: 60_000 }, () => {
+  const loaded = (then: string): string[] => {
+    const index = join(import.meta.dirname, "../../runner/src/index.ts");
+    const script = `import { createRequire } from "node:module";
+      const { serveWorkspacesNats } = await import(${JSON.stringify(index)});
+      ${then}
+      console.log(JSON.stringify(Object.keys(createRequire("/").cache).filter((path) => path.includes("@nats-io"))));`;
+    const ran = spawnSync(process.execPath, ["--input-type=module", "--eval", script], { encoding: "utf8" });
+    return JSON.parse(ran.stdout) as string[];
+  };
+  expect(loaded("")).toEqual([]);
+  const serve = `await serveWorkspacesNats({ config: { name: "a" } }, { env: { NATS_URL: "http://a" }, say() {} });`;
+  expect(loaded(serve).length).toBeGreaterThan(0);
+});
+
 describe.skipIf(natsServer === null)(
   `workspaces over NATS${natsServer === null ? " (missing: nats-server)" : ""}`,
+  { timeout: 60_000 },
   () => {
     let nats: TestNats;
     let folder: string;
@@ -47,7 +64,9 @@ describe.skipIf(natsServer === null)(
     afterAll(() => nats.remove());
     beforeEach(async () => {
       folder = await mkdtemp(join(tmpdir(), "plumule-nats-door-"));
-      service = createWorkspaceService(plainProvider(join(folder, "state")), config);
+      const provider = await openWorkspaceProvider("local", { folder: join(folder, "state") });
+      if ("refused" in provider) throw new Error(provider.detail);
+      service = createWorkspaceService(provider, config);
       client = await connect({ servers: nats.url });
       doors = [];
       said.length = 0;
@@ -157,7 +176,7 @@ describe.skipIf(natsServer === null)(
       await client.close();
       client = await connect({ servers: nats.url });
       expect(await ask(`${id}.cmd`, { cmd: "true" })).toMatchObject({ exit_code: 0 });
-    }, 60_000);
+    });
 
     it("shares the work of setting up with other servers of its subject", async () => {
       await open();

@@ -71,7 +71,7 @@ export function createWorkspaceService(provider: WorkspaceProvider, config: Work
     async askWorkspace(id, name, request) {
       const workspace = WORKSPACE_ID.test(id) ? await provider.open(id) : unknown(id);
       const found = isWorkspaceRefusal(workspace) || workspace.name === config.name ? workspace : unknown(id);
-      if (!isWorkspaceRefusal(found)) return askOpen(found, name, request, atWork);
+      if (!isWorkspaceRefusal(found)) return askOpen(found, name, request, { config, atWork });
       // What is gone is torn down: whoever was cut off may ask again.
       if (name === "teardown" && found.refused === "not-found") return { value: false };
       return refusalOf(found);
@@ -117,7 +117,7 @@ async function askOpen(
   workspace: OpenWorkspace,
   name: WorkspaceRequestName,
   request: DoorRequest,
-  atWork: AtWork,
+  { config, atWork }: { config: WorkspaceConfig; atWork: AtWork },
 ): Promise<DoorAnswer> {
   const { cancel, emit, answerBytes } = request;
   const during = (act: Parameters<AtWork["during"]>[2]): Promise<DoorAnswer> =>
@@ -143,7 +143,7 @@ async function askOpen(
         return isWorkspaceRefusal(read) ? refusalOf(read) : { bytes: read };
       });
     case "fetch":
-      return withBody(bodies.noBodySchema, request, async () => answerOf(await workspace.fetch({ cancel })));
+      return withBody(bodies.noBodySchema, request, async () => answerOf(await workspace.fetch({ cancel, config })));
     case "reset":
       return withBody(bodies.noBodySchema, request, async () => answerOf(await workspace.reset({ cancel })));
     case "changes":

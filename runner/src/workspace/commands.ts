@@ -97,18 +97,23 @@ export async function execute(
 /** How a command on a seat, or in a container, is run. */
 export type Execute = (request: ExecRequest) => Promise<ExecEnd | WorkspaceRefusal>;
 
-/** No file: an exit code that no program below uses. */
+/** No file, and a way out of the workspace: exit codes that no program below uses. */
 const NO_FILE = 66;
+const OUTSIDE = 67;
 
 /**
- * Reads a file by a command: a link leads where it leads a command, and nowhere that a command could not read.
+ * Ends a script when a path leads out of the folder that it starts in. A repository may bring links to whatever its reader can read; who changes
+ * one in between runs commands here, and so reaches that file anyway.
  */
+const STAY_INSIDE = `root=$(pwd -P); stay() { case $(readlink -f -- "$1") in "$root" | "$root"/*) ;; *) exit ${OUTSIDE} ;; esac; };`;
+
+/** Reads a file by a command, so that it is seen as a command sees it. Links are followed inside of the workspace alone. */
 export async function readByCommand(run: Execute, path: string): Promise<Uint8Array | WorkspaceRefusal> {
   const inside = insidePath(path);
   if (inside === null) return refuseWorkspace("invalid", `${path} is not in the workspace`);
   const chunks: Uint8Array[] = [];
   const complaints: Uint8Array[] = [];
-  const script = `[ -f "$1" ] || exit ${NO_FILE}; exec head -c "$2" -- "$1"`;
+  const script = `${STAY_INSIDE} [ -f "$1" ] || exit ${NO_FILE}; stay "$1"; exec head -c "$2" -- "$1"`;
   const end = await run({
     command: ["sh", "-c", script, "sh", `./${inside}`, String(LIMITS.workspaceFileBytes + 1)],
     merged: false,
@@ -116,6 +121,7 @@ export async function readByCommand(run: Execute, path: string): Promise<Uint8Ar
   });
   if (isWorkspaceRefusal(end)) return end;
   if (end.exitCode === NO_FILE) return refuseWorkspace("not-found", `there is no file ${path}`);
+  if (end.exitCode === OUTSIDE) return refuseWorkspace("invalid", `${path} is a link out of the workspace`);
   if (end.exitCode !== 0) return refuseWorkspace("failed", `${path} cannot be read: ${textOf(complaints)}`);
   const bytes = new Uint8Array(Buffer.concat(chunks));
   if (bytes.length <= LIMITS.workspaceFileBytes) return bytes;
@@ -136,6 +142,7 @@ export async function writeByCommand(
   const complaints: Uint8Array[] = [];
   // Whole or not at all: a reader never finds half of it.
   const script =
+    `${STAY_INSIDE} folder=\${1%/*}; while [ ! -d "$folder" ]; do folder=\${folder%/*}; done; stay "$folder"; ` +
     'mkdir -p -- "${1%/*}" && cat >"$2" && chmod "$3" "$2" && { [ ! -d "$1" ] || exit 66; } && mv -f -- "$2" "$1"';
   const unfinished = `./${inside}.${randomUUID()}`;
   const end = await run({
@@ -147,6 +154,7 @@ export async function writeByCommand(
   if (end.exitCode === 0) return { bytes: content.length };
   await run({ command: ["rm", "-f", "--", unfinished] });
   if (end.exitCode === NO_FILE) return refuseWorkspace("invalid", `${path} is a folder`);
+  if (end.exitCode === OUTSIDE) return refuseWorkspace("invalid", `${path} leads over a link out of the workspace`);
   return refuseWorkspace("failed", `${path} cannot be written: ${textOf(complaints)}`);
 }
 

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ProcessIdentity } from "../process-identity.ts";
@@ -81,7 +81,7 @@ export async function readRecords(warm: string): Promise<Map<string, TreeRecord>
 
 /** Puts a document in the place of another, whole for every reader. */
 export async function replaceJson(path: string, value: unknown): Promise<void> {
-  const unfinished = `${path}.${process.pid}.unfinished`;
+  const unfinished = `${path}.${randomUUID()}.unfinished`;
   await mkdir(join(path, ".."), { recursive: true, mode: 0o700 });
   await writeFile(unfinished, JSON.stringify(value), { mode: 0o600 });
   await rename(unfinished, path);
