@@ -23,9 +23,9 @@ export async function lockFolder(folder: string, purpose: string): Promise<Folde
   const own = `${nameOf(process.pid) ?? process.pid}\n${purpose}`;
   for (const _ of ["first", "after a stale lock was removed"]) {
     if (await takeFile(path, own)) return { release: () => rm(path, { force: true }) };
-    const holder = await liveHolder(path);
-    if (holder !== null) return holder;
-    await removeStale(path, own);
+    const holder = await holderOf(path);
+    if (holder !== null && holder !== "gone") return holder;
+    if (holder === "gone") await removeStale(path, own);
   }
   return { pid: 0, purpose: "" };
 }
@@ -67,21 +67,26 @@ async function takeFile(path: string, content: string): Promise<boolean> {
   }
 }
 
-/** Who has a lock; null when nobody alive has. */
-async function liveHolder(path: string): Promise<LockHolder | null> {
-  const [name = "", purpose = ""] = (await readFile(path, "utf8").catch(() => "")).split("\n");
+/** Who has a lock: `gone` when its process is, null when nobody has it. */
+async function holderOf(path: string): Promise<LockHolder | "gone" | null> {
+  const content = await readFile(path, "utf8").catch(() => null);
+  if (content === null) return null;
+  const [name = "", purpose = ""] = content.split("\n");
   const pid = Number.parseInt(name, 10);
-  return name !== "" && nameOf(pid) === name ? { pid, purpose } : null;
+  return name !== "" && nameOf(pid) === name ? { pid, purpose } : "gone";
 }
 
-/** Removes the lock of a process that is gone. One process does so at a time: another's new lock would be taken for the old one. */
+/**
+ * Removes the lock of a process that is gone, one process at a time. Nobody replaces such a lock before it is removed, so that it cannot be another's by
+ * then; one that is not there is left to whoever takes it at this moment.
+ */
 async function removeStale(path: string, own: string): Promise<void> {
   const guard = `${path}.guard`;
   if (!(await takeFile(guard, own))) {
-    if ((await liveHolder(guard)) === null) await rm(guard, { force: true });
+    if ((await holderOf(guard)) === "gone") await rm(guard, { force: true });
     return;
   }
-  if ((await liveHolder(path)) === null) await rm(path, { force: true });
+  if ((await holderOf(path)) === "gone") await rm(path, { force: true });
   await rm(guard, { force: true });
 }
 
