@@ -1,6 +1,7 @@
 import {
   JOB_RESULT_PREDICATE_TYPE,
   parseBase64,
+  planTextOf,
   refuse,
   sha256Hex,
   utf8,
@@ -54,6 +55,9 @@ export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBo
     return refuseStatement("invalid-statement", `result: signed as ${claims.result}, sent as ${body.outcome}`);
   if (statement.predicate["exitCode"] !== body.exitCode)
     return refuseStatement("invalid-statement", "exitCode: signed and sent differ");
+  const text = body.statements[0] === undefined ? null : planTextOf(body.statements[0]);
+  if (text !== null && (await sha256Hex(utf8(text))) !== claims.plan)
+    return refuseStatement("invalid-statement", "plan: its text has another digest");
   const approved = job.plan?.approved == null ? null : job.plan.sha256;
   if (job.brief.planned === true && body.outcome === "succeeded" && (approved === null || claims.plan !== approved))
     return refuseStatement(

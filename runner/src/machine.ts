@@ -1,10 +1,5 @@
-import { realpathSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { EFFECTS_FEATURE, type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
-import { sandboxCommand, sandboxFault } from "./effects/sandbox.ts";
-import { findExecutable } from "./executable.ts";
+import { probeEffects } from "./effects/probe.ts";
 import { jobEnvironment } from "./environment.ts";
 import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
 import { hasEvalJobs } from "./nix/eval-jobs.ts";
@@ -87,7 +82,7 @@ export async function probeMachine(
   const nix = await findNix(context);
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
   const overlay = await probeOverlay(runnerFolders(config).warm);
-  const effectsFault = "version" in nix ? await tryEffects(isolation, context) : nix.why;
+  const effectsFault = "version" in nix ? await probeEffects(isolation, context) : nix.why;
   const features = [
     ...new Set([
       ...("version" in nix ? ["nix"] : []),
@@ -132,21 +127,6 @@ export async function probeMachine(
       `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
     ],
   };
-}
-
-/** Tries the sandbox of effects with a program that does nothing. Why it does not work, or null. */
-async function tryEffects(level: RunnerIsolationLevel, { run, cwd, env }: NixContext): Promise<string | null> {
-  const fault = sandboxFault(level);
-  if (fault !== null) return fault;
-  const etc = await mkdtemp(join(tmpdir(), "plumule-etc-"));
-  const shell = realpathSync(findExecutable("sh", process.env["PATH"] ?? "", "/") ?? "/bin/sh");
-  const store = env["NIX_STORE_DIR"] ?? "/nix/store";
-  const none = { secrets: null, configuration: null, checkout: null, files: {}, env: {} };
-  const command = sandboxCommand({ ...none, store, etc, uid: 0, gid: 0, cwd: "/" }, [shell, "-c", "exit 42"]);
-  let said = "";
-  const exit = await run(command, { cwd, env, onStdout: () => {}, onStderr: (chunk) => (said += String(chunk)) });
-  await rm(etc, { recursive: true, force: true });
-  return exit.exitCode === 42 ? null : said.trim().slice(0, 300) || `exit code ${exit.exitCode}`;
 }
 
 /** What the owner lets jobs do with Nix. */

@@ -96,7 +96,7 @@ export class Runner {
     const plain = {
       name: "king",
       systems: ["x86_64-linux"],
-      features: [],
+      features: ["nix", "effects"],
       labels: this.#labels,
       version: "1",
       capacity: 4,
@@ -136,7 +136,13 @@ export class Runner {
   async resultOf(
     assignment: Assignment,
     outcome: Outcome = "succeeded",
-    { log = "", inline = true, outputs = [] as Output[], untrusted = assignment.untrusted } = {},
+    {
+      log = "",
+      inline = true,
+      outputs = [] as Output[],
+      untrusted = assignment.untrusted,
+      plan = undefined as { sha256: string; text?: string } | undefined,
+    } = {},
   ): Promise<ResultBody> {
     const { spec } = assignment;
     const bytes = utf8(log);
@@ -161,6 +167,7 @@ export class Runner {
       runner: { did: this.id, version: "1", isolation: "process-group", system: "x86_64-linux", untrusted },
       log: signedLog,
       outputs,
+      plan,
     });
     if (!drafted.ok) throw new Error(drafted.detail);
     const statement = await signEnvelope(STATEMENT_PAYLOAD_TYPE, drafted.value.bytes, this.#signer);

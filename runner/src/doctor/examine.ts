@@ -14,7 +14,8 @@ import {
 import { connectBroker } from "../broker.ts";
 import { type RunnerConfig, type RunnerFolders, runnerFolders } from "../config.ts";
 import { findExecutable } from "../executable.ts";
-import { probeIsolation } from "../isolation.ts";
+import { probeEffects } from "../effects/probe.ts";
+import { probeIsolation, type RunnerIsolationLevel } from "../isolation.ts";
 import { probeLimits } from "../limits/probe.ts";
 import { loadKey } from "../key.ts";
 import { machineTools, nixSettings } from "../machine.ts";
@@ -29,6 +30,7 @@ import {
   good,
   judgeClock,
   judgeDisk,
+  judgeEffects,
   judgeIsolation,
   judgeKeyFile,
   judgeLimits,
@@ -50,6 +52,7 @@ export async function examine(config: RunnerConfig, fetch: ClientDeps["fetch"]):
     examineBriefly(config, fetch),
     examineRegistration(config, fetch),
     examineNix(config, report.level).then(judgeNix),
+    examineEffects(config, report.level),
   ]);
   return [
     ...parts.flat(),
@@ -77,6 +80,12 @@ export async function examineBriefly(config: RunnerConfig, fetch: ClientDeps["fe
       ? bad("git", "no git in PATH", "Install git: without it no commit can be checked out.")
       : good("git", git),
   ];
+}
+
+async function examineEffects(config: RunnerConfig, best: RunnerIsolationLevel): Promise<Check[]> {
+  const level = (config.isolation as RunnerIsolationLevel | undefined) ?? best;
+  const tools = await machineTools(config, level);
+  return "refused" in tools ? [] : [judgeEffects(await probeEffects(level, tools.nix))];
 }
 
 async function examineBroker(config: RunnerConfig, fetch: ClientDeps["fetch"]): Promise<Check[]> {

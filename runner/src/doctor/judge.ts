@@ -68,6 +68,13 @@ export function judgeSecrets(folder: string | null, onDisk: boolean): Check {
   return good("secrets", `in memory, below ${folder}`);
 }
 
+/** Why effects cannot be kept in a sandbox, or null. */
+export function judgeEffects(fault: string | null): Check {
+  if (fault === null) return good("effects", "kept in a sandbox of bubblewrap");
+  const fix = "Install bubblewrap and use the isolation level bwrap or userns; until then effects go elsewhere.";
+  return care("effects", fault, fix);
+}
+
 /** A private file of the runner; null when it is there and nobody else's. */
 export function judgeKeyFile(name: string, path: string, refusal: { reason: string; detail: string } | null): Check {
   if (refusal === null) return good(name, path);

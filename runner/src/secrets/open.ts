@@ -61,7 +61,7 @@ async function factsFor(
 }
 
 /** True for work that the commit describes: nobody else's script, and no environment that could change what its programs do (`BASH_ENV`). */
-function isCommitsOwn({ task, env, source }: Asker["spec"]): boolean {
+export function isCommitsOwn({ task, env, source }: Pick<Asker["spec"], "task" | "env" | "source">): boolean {
   const isOwnEffect = task.kind === "effect" && task.script === undefined && task.plan === undefined;
   const named = task.kind === "repository" || (isOwnEffect && /^\.(?:#|$)/.test(task.installable));
   return source !== undefined && env === undefined && named;
