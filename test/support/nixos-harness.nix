@@ -15,8 +15,18 @@ let
     };
     mapAttrs' = f: set: builtins.listToAttrs (map (name: f name set.${name}) (builtins.attrNames set));
     mapAttrsToList = f: set: map (name: f name set.${name}) (builtins.attrNames set);
+    concatMap = builtins.concatMap;
     concatStringsSep = builtins.concatStringsSep;
+    optionals = condition: list: if condition then list else [ ];
     optionalAttrs = condition: set: if condition then set else { };
+    # As nixpkgs does, words that need no quotes have none.
+    escapeShellArgs =
+      words:
+      builtins.concatStringsSep " " (
+        map (
+          word: if builtins.match "[[:alnum:],._+:@%/-]+" word != null then word else lib.escapeShellArg word
+        ) words
+      );
     escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
   };
   pkgs =

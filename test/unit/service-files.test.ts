@@ -4,7 +4,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, watch, writeFileSync } fr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { launchdPlist, systemdUnit } from "../../cli/src/service/units.ts";
+import { bridgeUnit, launchdPlist, systemdUnit } from "../../cli/src/service/units.ts";
 import { newCounters } from "../../runner/src/health/counters.ts";
 import { mayFeed, tellSystemd } from "../../runner/src/health/notify.ts";
 import { CONTACT_LIMIT_MS, type RunnerStatus } from "../../runner/src/health/status.ts";
@@ -15,6 +15,7 @@ const plan = {
   registration: "/etc/plumule/registration",
   user: "root",
 };
+const bridgePlan = { command: [process.execPath], flags: ["--url", "https://b", "--namespace", "a b"], user: "root" };
 let folder: string;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "plumule-service-"));
@@ -63,6 +64,17 @@ describe("the unit of systemd", () => {
     const faults = verified.stderr.split("\n").filter((line) => line !== "" && !line.includes("'DelegateSubgroup'"));
     expect([verified.status, faults]).toEqual([0, []]);
   });
+});
+
+it("the unit of a bridge keeps its flags, and is what systemd takes, where there is one", () => {
+  const text = bridgeUnit(bridgePlan);
+  expect(text).toContain(
+    `ExecStart=${process.execPath} bridge start --url https://b --namespace "a b" --state /var/lib/plumule-bridge\n`,
+  );
+  const file = join(folder, "plumule-bridge.service");
+  writeFileSync(file, text);
+  const verified = spawnSync("systemd-analyze", ["verify", file], { encoding: "utf8" });
+  if (verified.error === undefined) expect([verified.status, verified.stderr]).toEqual([0, ""]);
 });
 
 it("the job of launchd is well-formed, and says what to start", () => {
@@ -138,6 +150,24 @@ describe("the modules of NixOS, evaluated by Nix without nixpkgs", () => {
     expect(rule).toContain("exec /pkg/bin/plumule-post-receive");
   });
 
+  it("make a service of each bridge beside a node, with the lines of its unit", () => {
+    const { value, stderr } = evaluate(
+      "bridge",
+      `{ services.plumule-bridge = { package = "/pkg"; nodes.home = {
+           url = "https://b"; namespace = "me"; repositories = [ "rad:z1" "rad:z2" ]; follow = [ "did:key:z" ]; }; }; }`,
+    );
+    expect(stderr).toBe("");
+    const { services } = (
+      value as { systemd: { services: Record<string, { serviceConfig: Record<string, unknown> }> } }
+    ).systemd;
+    const service = services["plumule-bridge-home"]?.serviceConfig ?? {};
+    expect(service["ExecStart"]).toBe(
+      "/pkg/bin/plumule bridge start --url https://b --namespace me --hook radicle --rad-home /var/lib/radicle --repo rad:z1 --repo rad:z2 --follow did:key:z --state /var/lib/plumule-bridge-home",
+    );
+    for (const name of ["Type", "Restart", "RestartPreventExitStatus", "ProtectSystem"])
+      expect(bridgeUnit(bridgePlan)).toContain(`\n${name}=${String(service[name])}\n`);
+  });
+
   it("say which option is unknown, or missing", () => {
     expect(
       evaluate("runner", '{ services.plumule-runner.instances.king = { package = "/p"; lables = [ ]; }; }').stderr,
@@ -203,4 +233,8 @@ it("the command prints a file and writes nothing", () => {
     encoding: "utf8",
   });
   expect(printed).toContain(`ExecStart=${process.execPath} ${main} runner start`);
+  const bridge = ["bridge", "install-service", "--user", "radicle", "--", "--url", "https://b", "--namespace", "me"];
+  expect(execFileSync(process.execPath, [main, ...bridge], { encoding: "utf8" })).toContain(
+    `ExecStart=${process.execPath} ${main} bridge start --url https://b --namespace me --state /var/lib/plumule-bridge`,
+  );
 });
