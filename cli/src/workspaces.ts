@@ -100,7 +100,10 @@ export async function findWorkspace(
       config === null ? "No workspace is named" : `${config.name} is no id, so the workspace got another`,
       "Give its id; `plumule workspace ls` lists them.",
     );
-  for (const provider of await openProviders(flags, place)) {
+  // One after the other: what an overlay or a container needs is only looked for when the workspace may be one.
+  for (const mode of WORKSPACE_PROVIDERS) {
+    const provider = await openProvider(mode, flags, place);
+    if (isFailure(provider)) continue;
     const workspace = await provider.open(wanted);
     if (!isWorkspaceRefusal(workspace)) return { workspace, config };
     if (workspace.refused !== "not-found") return failureOfWorkspace(workspace);

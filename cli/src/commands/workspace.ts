@@ -11,7 +11,7 @@ import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
 import { collectPairs } from "../flags.ts";
 import { ageOf, paint, printDone, tableLines } from "../print.ts";
-import { inLine } from "../terminal-text.ts";
+import { createTextFilter, inLine } from "../terminal-text.ts";
 import {
   configOf,
   failureOfWorkspace,
@@ -84,16 +84,20 @@ async function setUp(context: Context, flags: UpFlags): Promise<ExitCode | Failu
   const provider = await openProvider(flags.provisioningMode, flags, context);
   if (isFailure(provider)) return provider;
   const id = flags.id ?? idOf(config);
+  // The script is of whoever wrote the configuration, and what it prints of whatever it runs.
+  const filter = createTextFilter({ colours: terminal.colours });
+  const decoder = new TextDecoder();
   const stop = new AbortController();
   process.once("SIGINT", () => stop.abort());
   process.once("SIGTERM", () => stop.abort());
   const made = await provider.setup({
     config,
     cancel: stop.signal,
-    onOutput: (chunk) => void process.stderr.write(chunk),
+    onOutput: (chunk) => void process.stderr.write(filter.push(decoder.decode(chunk, { stream: true }))),
     ...(id === undefined ? {} : { id }),
     ...(flags.env === undefined ? {} : { env: flags.env }),
   });
+  process.stderr.write(filter.flush());
   if (isWorkspaceRefusal(made)) return failureOfUp(made, id);
   const script = made.setupCached === null ? "" : made.setupCached ? ", set-up from the cache" : ", set-up done";
   const line = `workspace ${paint.strong(made.id)} is up (${made.provider}, ${made.strategy}${script})`;
