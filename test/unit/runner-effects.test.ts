@@ -5,6 +5,7 @@ import { LIMITS } from "@plumule/protocol";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { parseEffect } from "../../runner/src/effects/derivation.ts";
 import { effectEnvironment, scriptEnvironment } from "../../runner/src/effects/environment.ts";
+import { createPhaseReader } from "../../runner/src/effects/phases.ts";
 import { sandboxFault } from "../../runner/src/effects/sandbox.ts";
 import { readSecretsMap, secretsForEffect } from "../../runner/src/effects/secrets.ts";
 import { serveState, stateFolder, type StateServer } from "../../runner/src/effects/state.ts";
@@ -142,6 +143,27 @@ describe("an effect's secrets", () => {
     for (const extra of [{ script: "cat $PLUMULE_SECRETS/*" }, { plan: "cat $PLUMULE_SECRETS/*" }])
       expect(isCommitsOwn({ task: { ...effect, ...extra }, source })).toBe(false);
     expect(isCommitsOwn({ task: { ...effect, installable: "github:o/r#deploy" }, source })).toBe(false);
+  });
+});
+
+describe("the log of an effect", () => {
+  const NAMED = '@nix { "action": "setPhase", "phase": "effectPhase" }\n';
+  const TEXT = `a\n${NAMED}@nixos\n@nix {"action":"msg"}\nno @nix { "action": "setPhase", "phase": "x" }\n@nix { broken\n@ni`;
+  const SEEN = TEXT.replace(NAMED, "[plumule] effectPhase\n");
+
+  it.each([1, 2, 7, 10_000])("has its phases as lines for people, in chunks of %i bytes too", (size) => {
+    let seen = "";
+    const reader = createPhaseReader((bytes) => (seen += Buffer.from(bytes).toString()));
+    for (let at = 0; at < TEXT.length; at += size) reader.push(Buffer.from(TEXT.slice(at, at + size)));
+    reader.end();
+    expect(seen).toBe(SEEN);
+  });
+
+  it("waits for no line that is none of these", () => {
+    const seen: string[] = [];
+    const reader = createPhaseReader((bytes) => seen.push(Buffer.from(bytes).toString()));
+    reader.push(Buffer.from("password: "));
+    expect(seen).toEqual(["password: "]);
   });
 });
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { LIMITS, type Phase, sha256Hex, type Task, utf8 } from "@plumule/protocol";
 import { type EffectDerivation, findEffect } from "../effects/derivation.ts";
 import { effectEnvironment, type EffectSetting, INSIDE, scriptEnvironment } from "../effects/environment.ts";
+import { createPhaseReader } from "../effects/phases.ts";
 import { type Sandbox, sandboxCommand, sandboxFault } from "../effects/sandbox.ts";
 import { readSecretsMap, secretsForEffect, type SecretsMap } from "../effects/secrets.ts";
 import { serveState, stateFolder, type StateServer } from "../effects/state.ts";
@@ -204,7 +205,9 @@ async function apply(context: TaskContext, { script }: EffectTask, prepared: Pre
       : await effectCommand(context, prepared.effect, stage);
   const taken = await context.tell({ type: "phase", phase: "applying" satisfies Phase, at: new Date().toISOString() });
   if (!taken) return stopEnd(orderOf(stop), null);
-  const result = await runTaskProcess(context, command, { merged: true, onOutput: (chunk) => context.log(chunk) });
+  const phases = createPhaseReader(context.log);
+  const result = await runTaskProcess(context, command, { merged: true, onOutput: (chunk) => phases.push(chunk) });
+  phases.end();
   if (result.reason === "exit" && result.exitCode === 0)
     return { outcome: "succeeded", exitCode: 0, reason: null, targets: prepared.targets };
   return failedEnd(context, result, "effect");
