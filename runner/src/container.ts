@@ -15,6 +15,16 @@ export interface ContainerPlace {
 /** The machine's Nix store, with the socket of its daemon. */
 export const NIX_MOUNT = { path: "/nix", writable: false };
 
+/** Variables by which podman finds its settings, its storage and the user's manager (podman(1), containers.conf(5)). */
+export const ENGINE_VARIABLES = [
+  "CONTAINERS_CONF",
+  "CONTAINERS_STORAGE_CONF",
+  "XDG_CONFIG_HOME",
+  "XDG_DATA_HOME",
+  "XDG_RUNTIME_DIR",
+  "DBUS_SESSION_BUS_ADDRESS",
+];
+
 /** Prefix of the variables in which the engine gets the values of the job's: its own `HOME` and `PATH` have to stay what they are. */
 const VALUE = "PLUMULE_VALUE_";
 /** What engines set, and the job did not ask for. */

@@ -59,7 +59,10 @@ export function startProcess(
   }
 }
 
-function stdioOf({ control }: Launch, { stdin, stdout, stderr }: Record<keyof ProcessDescriptors, number>): StdioOptions {
+function stdioOf(
+  { control }: Launch,
+  { stdin, stdout, stderr }: Record<keyof ProcessDescriptors, number>,
+): StdioOptions {
   if (control === "container") return ["ignore", "ignore", "pipe", "pipe", stderr, stdout, stdin, "pipe"];
   return control ? [stdin, stdout, "pipe", "pipe", stderr] : [stdin, stdout, stderr];
 }
@@ -91,7 +94,10 @@ function watchContainer(child: ChildProcess, trackingId: string, joins: readonly
   return watchControl(child, () => {
     const tree = containerTree(trackingId);
     try {
-      if (tree === null) throw new Error("its processes are not to be seen from here: the engine is another user's, or another machine's");
+      if (tree === null)
+        throw new Error(
+          "its processes are not to be seen from here: the engine is another user's, or another machine's",
+        );
       for (const join of joins) for (const pid of [tree.init, ...tree.helpers]) writeFileSync(join, String(pid));
       word.write("go\n");
       return tree;

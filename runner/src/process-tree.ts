@@ -68,9 +68,7 @@ function treeOf(init: number | undefined, helpers: readonly number[]): ProcessTr
   const namespace = init === undefined ? null : pidNamespace(init);
   if (init === undefined || namespace === null) return null;
   const remains = (): number[] =>
-    pids().filter(
-      (pid) => pidNamespace(pid) === namespace && !helpers.includes(pid) && isRunning(processEntry(pid)),
-    );
+    pids().filter((pid) => pidNamespace(pid) === namespace && !helpers.includes(pid) && isRunning(processEntry(pid)));
   return {
     init,
     remains,
