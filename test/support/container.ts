@@ -36,12 +36,12 @@ async function tryEngine({ image }: ContainerPlace): Promise<{ unavailable: stri
   return { unavailable: report.unavailable.get("container") ?? null };
 }
 
-/** An image of a shell alone, of one static file where there is one. */
+/** An image of two shells and what they are linked with. */
 function importImage(image: string): string | null {
   const root = mkdtempSync(join(tmpdir(), "plumule-image-"));
   try {
     for (const name of ["bin", "usr", "lib", "lib64", "tmp", "nix"]) mkdirSync(join(root, name));
-    const script = `set -e; for f in $(ldd /bin/sh | grep -o '/[^ ]*'); do mkdir -p "$1$(dirname $f)"; cp -L $f "$1$f"; done; cp -L /bin/sh "$1/bin/sh"; tar -C "$1" -c . | podman import - "$2"`;
+    const script = `set -e; for s in sh bash; do for f in $(ldd "$(command -v $s)" | grep -o '/[^ ]*'); do mkdir -p "$1$(dirname $f)"; cp -L $f "$1$f"; done; cp -L "$(command -v $s)" "$1/bin/$s"; done; tar -C "$1" -c . | podman import - "$2"`;
     const { status, stderr } = spawnSync("sh", ["-c", script, "sh", root, image], { encoding: "utf8" });
     return status === 0 ? null : `no image: ${stderr.trim().split("\n").at(-1)}`;
   } finally {
