@@ -12,6 +12,8 @@ import { serveState, stateFolder, type StateServer } from "../../runner/src/effe
 import { jobArguments, nameOf, nixString } from "../../runner/src/nix/arguments.ts";
 import { createRedactor } from "../../runner/src/redact.ts";
 import { isCommitsOwn } from "../../runner/src/secrets/open.ts";
+import { writeTaken } from "../../runner/src/supervisor/files.ts";
+import { whenTaken } from "../../runner/src/supervisor/stop-switch.ts";
 
 const logs = join(import.meta.dirname, "../fixtures/nix-logs");
 const SETTING = {
@@ -164,6 +166,31 @@ describe("the log of an effect", () => {
     const reader = createPhaseReader((bytes) => seen.push(Buffer.from(bytes).toString()));
     reader.push(Buffer.from("password: "));
     expect(seen).toEqual(["password: "]);
+  });
+});
+
+describe("what waits for the broker", () => {
+  const control = mkdtempSync(join(tmpdir(), "plumule-effect-control-"));
+  afterAll(() => rmSync(control, { recursive: true, force: true }));
+
+  it("goes on when the broker has taken it, also when an earlier process of the runner was told", async () => {
+    const never = new AbortController().signal;
+    let isOver = false;
+    const waiting = whenTaken(control, 3, never).finally(() => (isOver = true));
+    writeTaken(control, 2);
+    expect(await whenTaken(control, 2, never)).toBe(true);
+    expect(isOver).toBe(false);
+    writeTaken(control, 5);
+    expect(await waiting).toBe(true);
+  });
+
+  it("does not go on once it has to stop, whatever the broker has taken", async () => {
+    const stop = new AbortController();
+    const waiting = whenTaken(control, 9, stop.signal);
+    stop.abort();
+    expect(await waiting).toBe(false);
+    writeTaken(control, 9);
+    expect(await whenTaken(control, 9, stop.signal)).toBe(false);
   });
 });
 
