@@ -13,6 +13,7 @@ import { journaledRuns, type JournalRecord, POLL_KEY, type SpoolRecord } from ".
 import { removeSecretFiles, sweepSecretFiles } from "./secrets/files.ts";
 import type { Spool } from "./spool.ts";
 import { readLease, runFiles, SUPERVISOR_VERSION } from "./supervisor/files.ts";
+import { keepWithin } from "./room.ts";
 import { listWorkspaces, removeWorkspace } from "./workspace.ts";
 
 /** What carrying out effects needs. `deliver` wakes whoever sends results. */
@@ -129,13 +130,14 @@ export class Hands {
   }
 
   async #discard(run: string): Promise<void> {
-    const { folders, spool, say } = this.#deps;
+    const { config, folders, spool, say } = this.#deps;
     this.#runs.delete(run);
     if (folders.secrets.folder !== null) await removeSecretFiles(folders.secrets.folder, run);
     const workspace = join(folders.workspaces, run);
     if (!(await removeWorkspace(folders, run))) say(`run ${run}: files of another user remain in ${workspace}`);
     if (!spool.pending().some(({ runId }) => runId === run))
       await rm(runFiles(folders.runs, run).folder, { recursive: true, force: true });
+    await keepWithin(config, folders);
   }
 }
 

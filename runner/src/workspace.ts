@@ -2,7 +2,8 @@ import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { CommitSource, FetchFailure, FetchOptions } from "./mirror.ts";
 import { removeFolder } from "./remove-folder.ts";
-import { readRecord, workspacePaths } from "./workspace/records.ts";
+import type { WarmQuota } from "./workspace/quota.ts";
+import { readRecord, warmFolders, workspacePaths } from "./workspace/records.ts";
 
 /** The folders of one run, all private to the runner's user. */
 export interface Workspace {
@@ -12,6 +13,8 @@ export interface Workspace {
   checkout: string;
   home: string;
   temporary: string;
+  /** Folders that hold what the run has written, and nothing that others share. */
+  written: readonly string[];
 }
 
 /** Folder of all workspaces, and that of what is kept warm for them. */
@@ -46,7 +49,9 @@ export async function createWorkspace(options: WorkspaceOptions): Promise<Worksp
   const folder = folderOf(options, runId);
   // A run that is tried again after a crash starts clean.
   await removeWorkspace(options, runId);
-  const workspace = { folder, ...workspacePaths(folder) };
+  const upper = join(warmFolders(warm).uppers, runId);
+  const isMounted = source !== null && options.overlay;
+  const workspace = { folder, ...workspacePaths(folder), written: isMounted ? [folder, upper] : [folder] };
   if (source !== null) {
     // A job without a source does not wait for what a checkout needs.
     const { provideCheckout } = await import("./workspace/checkout.ts");
@@ -81,6 +86,12 @@ export async function removeWorkspace(folders: WorkspaceFolders, runId: string):
 export async function listWorkspaces({ workspaces }: WorkspaceFolders): Promise<string[]> {
   const names = await readdir(workspaces).catch(() => []);
   return names.filter((name) => RUN_ID.test(name));
+}
+
+/** Removes what was used longest ago of all that is kept warm, until it is within its quota and the disk has room. */
+export async function collectWorkspaces(quota: WarmQuota): Promise<void> {
+  const { collectSometimes } = await import("./workspace/quota.ts");
+  await collectSometimes(quota);
 }
 
 function folderOf({ workspaces }: WorkspaceFolders, runId: string): string {

@@ -2,9 +2,9 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-const IMAGE = "localhost/plumule-test:1";
+const IMAGE = `localhost/plumule-test:${process.pid}`;
 /** Programs of this machine that the image has, with what they are linked to. */
-const PROGRAMS = "sh bash cat head ls mkdir mv chmod rm sleep env git id".split(" ");
+const PROGRAMS = "sh bash cat head ls mkdir mv chmod readlink rm sleep env git id".split(" ");
 
 /**
  * Makes a small image of this machine's own programs, since nothing is pulled, and finds settings with which podman can run it here. Settings are in

@@ -273,7 +273,7 @@ describe("the size of a workspace", () => {
     const workspace = mkdtempSync(join(folder, "workspace-"));
     const told: number[] = [];
     const over = Promise.withResolvers<void>();
-    const watch = watchWorkspace(workspace, MIB, (bytes) => (told.push(bytes), over.resolve()));
+    const watch = watchWorkspace([workspace], MIB, (bytes) => (told.push(bytes), over.resolve()));
     expect(await watch.measure()).toBeLessThan(MIB);
     writeFileSync(join(workspace, "large"), new Uint8Array(2 * MIB));
     await over.promise;
@@ -283,8 +283,8 @@ describe("the size of a workspace", () => {
   });
 
   it("is not measured without a limit, and null when it cannot be told", async () => {
-    expect(await watchWorkspace(folder, null, () => {}).measure()).toBeNull();
-    const watch = watchWorkspace("/no/such/folder", 1, () => {});
+    expect(await watchWorkspace([folder], null, () => {}).measure()).toBeNull();
+    const watch = watchWorkspace(["/no/such/folder"], 1, () => {});
     expect(await watch.measure()).toBeNull();
     await watch.close();
   });

@@ -109,16 +109,24 @@ describe.skipIf(missing !== null)(`a workspace in containers${missing === null ?
     expect(await text(["sh", "-c", "exit 7"])).toEqual(["", 7]);
     expect(await text(["no-such-program"])).toEqual([expect.stringContaining("not found"), 127]);
     expect(await workspace.exec({ command: "kill -9 $$" })).toMatchObject({ exitCode: 137, signal: "SIGKILL" });
-    const trapped = "trap 'echo bye; exit 3' TERM; sleep 60 & wait";
-    const chunks: string[] = [];
+    const cancel = new AbortController();
+    let said = "";
     const end = await workspace.exec({
-      command: trapped,
-      timeoutMs: 1_500,
-      onOutput: (chunk) => void chunks.push(Buffer.from(chunk).toString()),
+      command: "trap 'echo bye; exit 3' TERM; echo begun; sleep 60 & wait",
+      cancel: cancel.signal,
+      onOutput(chunk) {
+        said += Buffer.from(chunk).toString();
+        if (said === "begun\n") cancel.abort();
+      },
     });
-    expect([end, chunks]).toEqual([expect.objectContaining({ reason: "timeout", exitCode: 3 }), ["bye\n"]]);
+    expect([end, said]).toEqual([expect.objectContaining({ reason: "cancelled", exitCode: 3 }), "begun\nbye\n"]);
+    expect(await workspace.exec({ command: "sleep 60", timeoutMs: 1 })).toMatchObject({ reason: "timeout" });
     expect(
-      execFileSync("podman", ["ps", "--all", "--quiet", "--filter", "label=plumule.workspace"], { encoding: "utf8" }),
+      execFileSync(
+        "podman",
+        ["ps", "--all", "--quiet", "--filter", `ancestor=${typeof found === "string" ? "" : found.image}`],
+        { encoding: "utf8" },
+      ),
     ).toBe("");
   });
 

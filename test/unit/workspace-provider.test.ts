@@ -100,7 +100,12 @@ const modes: (OverlayMode | null)[] =
 
 describe.each(modes)("a workspace of this machine (overlay: %s)", (overlay) => {
   beforeEach(async () => {
-    const options = { path: process.env["PATH"] ?? "", allowLocal: true, host: await openLocalHost() };
+    const options = {
+      path: process.env["PATH"] ?? "",
+      allowLocal: true,
+      host: await openLocalHost(),
+      quota: { quotaBytes: 1e12, floorBytes: 0 },
+    };
     const name = overlay === null ? "local" : "overlay";
     provider = await openLocalProvider({ folder: join(state, "provider"), name, overlay, ...options });
   });

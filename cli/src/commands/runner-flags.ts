@@ -18,7 +18,6 @@ export type RunnerFlags = {
   feature?: string[];
   label?: string[];
   isolation?: string;
-  containerImage?: string;
   allowLocal?: true;
   radHome?: string;
   seed?: string[];
@@ -32,6 +31,7 @@ export type RunnerFlags = {
   nixCacheRequired?: true;
   health?: string;
   diskFloorBytes?: number;
+  warmBytes?: number;
   memoryBytes?: number;
   taskCount?: number;
   workspaceBytes?: number;
@@ -58,7 +58,6 @@ export function withRunnerFlags(command: Command): Command {
         ...ISOLATION_LEVELS,
       ]),
     )
-    .option("--container-image <image>", "image in which jobs run, by podman, at the level container")
     .option("--allow-local", "let jobs name repositories of this machine by file: URLs")
     .option("--rad-home <folder>", "home of the Radicle node whose storage rad: is fetched from (default: ~/.radicle)")
     .option("--seed <url>", "seed from which public rad: repositories are fetched; may be repeated", collect)
@@ -72,6 +71,7 @@ export function withRunnerFlags(command: Command): Command {
     .option("--nix-cache-required", "give a job back when its outputs cannot be pushed")
     .option("--health <address>", "serve /livez, /readyz, /metrics and /status.json at 127.0.0.1:PORT or a unix socket")
     .option("--disk-floor-bytes <bytes>", "ask for no work with less free space (default: 512 MiB)", wholeNumber(0))
+    .option("--warm-bytes <size>", "keep so much of mirrors and warm checkouts (default: 20GiB)", bytesOf)
     .option("--once", "leave after one run")
     .optionsGroup("The most that a job may take (sizes such as 512MiB or 4GiB):")
     .option("--memory-bytes <size>", "memory of all its processes (default: what the machine can spare)", bytesOf)

@@ -14,11 +14,11 @@ const LOOK_MS = 1_000;
 const SHARE = 20;
 
 /**
- * Measures a workspace again and again, and calls `onOver` once when it holds more than `limitBytes`. Nothing is measured without a limit. What
- * lies on another file system counts as nothing, such as a warm checkout below an overlay, which many runs share.
+ * Measures the folders of a workspace again and again, and calls `onOver` once when they hold more than `limitBytes`. Nothing is measured without a
+ * limit. What lies on another file system counts as nothing, such as a warm checkout below an overlay, which many runs share.
  */
 export function watchWorkspace(
-  folder: string,
+  folders: readonly string[],
   limitBytes: number | null,
   onOver: (bytes: number) => void,
 ): WorkspaceWatch {
@@ -27,7 +27,7 @@ export function watchWorkspace(
   let looking: Promise<void> = Promise.resolve();
   const look = async (): Promise<void> => {
     const startedAt = performance.now();
-    const bytes = await sizeOf(folder);
+    const bytes = await sizeOf(folders);
     if (isClosed) return;
     if (limitBytes !== null && bytes !== null && bytes > limitBytes) return onOver(bytes);
     wait(Math.max(LOOK_MS, (performance.now() - startedAt) * SHARE));
@@ -37,7 +37,7 @@ export function watchWorkspace(
   };
   if (!isClosed) wait(LOOK_MS);
   return {
-    measure: () => (limitBytes === null ? Promise.resolve(null) : sizeOf(folder)),
+    measure: () => (limitBytes === null ? Promise.resolve(null) : sizeOf(folders)),
     close() {
       isClosed = true;
       clearTimeout(timer);
@@ -47,12 +47,12 @@ export function watchWorkspace(
 }
 
 /** By du(1): as fast as the kernel, hard links once, and in a process of its own, because a large tree would hold up the log. */
-function sizeOf(folder: string): Promise<number | null> {
+function sizeOf(folders: readonly string[]): Promise<number | null> {
   return new Promise((resolve) => {
     // It ends with 1 when a file went away meanwhile, and says the rest all the same.
-    execFile("du", ["-skx", folder], (_, stdout) => {
-      const kib = /^\d+/.exec(stdout)?.[0];
-      resolve(kib === undefined ? null : Number(kib) * 1024);
+    execFile("du", ["-skx", ...folders], (_, stdout) => {
+      const kib = stdout.match(/^\d+/gm);
+      resolve(kib === null ? null : kib.reduce((sum, one) => sum + Number(one), 0) * 1024);
     });
   });
 }

@@ -23,7 +23,7 @@ export function limitRun(
     stop,
     log,
     survivors,
-  }: { workspace: string; stop: StopSwitch; log: (text: string) => void; survivors: Survivors },
+  }: { workspace: readonly string[]; stop: StopSwitch; log: (text: string) => void; survivors: Survivors },
 ): LimitedRun | { refused: string } {
   const asked = assignment.spec.limits;
   const limits = limitsOf(own, asked, { ...machine.limits, spareBytes: spareBytes() });

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, rename } from "node:fs/promises";
+import { mkdir, rename, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { whileLocked } from "../folder-lock.ts";
 import { type CommitSource, type FetchFailure, type FetchOptions, mirrorOf } from "../mirror.ts";
@@ -42,19 +42,8 @@ export interface Checkout {
  * crash leaves is found. Nothing stays behind by a failure.
  */
 export async function provideCheckout(request: CheckoutRequest): Promise<Checkout | FetchFailure> {
-  const { warm, id, folder, fetch } = request;
-  const record: TreeRecord = {
-    version: 1,
-    folder,
-    mirrors: request.sources.map(({ source }) => mirrorOf(source, fetch)),
-    parts: [],
-    slot: null,
-    mounted: request.overlay !== null,
-    keep: request.domain !== null,
-    setup: request.setup,
-    keeper: null,
-  };
-  await announce(warm, id, record);
+  const { warm, id } = request;
+  const record = { ...(await reserveCheckout(request)), setup: request.setup };
   const slot = await claimSlot(request, record).catch(failureOf);
   if (!("ok" in slot)) {
     const failed = await stand(request, record, slot).then(() => null, failureOf);
@@ -86,10 +75,27 @@ export async function mirrorParts({
   return parts;
 }
 
-/** Writes the record of a workspace down, in a moment in which nobody removes mirrors. */
-export async function announce(warm: string, id: string, record: TreeRecord): Promise<void> {
+/** Writes down that a workspace is being made, in a moment in which nobody removes mirrors: its own stay from then on. */
+export async function reserveCheckout(request: Omit<CheckoutRequest, "setup">): Promise<TreeRecord> {
+  const { warm, id, folder, fetch } = request;
+  const record: TreeRecord = {
+    version: 1,
+    folder,
+    mirrors: request.sources.map(({ source }) => mirrorOf(source, fetch)),
+    parts: [],
+    slot: null,
+    mounted: request.overlay !== null,
+    keep: request.domain !== null,
+    setup: null,
+    keeper: null,
+  };
+  // Before the record, whose workspace counts as gone without it.
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   const { records } = warmFolders(warm);
   await whileLocked(join(records, "lock"), "announcing a workspace", () => writeRecord(warm, id, record));
+  const now = new Date();
+  for (const mirror of record.mirrors) await utimes(mirror, now, now).catch(() => {});
+  return record;
 }
 
 /** The overlays of a workspace: over its checkout and, where the setup phase has left something there, over its home. */
@@ -117,6 +123,8 @@ export async function dropCheckout(warm: string, id: string): Promise<boolean> {
   await unmountOverlays(keeper, [folder]);
   const areUppersGone = await removeFolder(join(warmFolders(warm).uppers, id));
   if (slot !== null && !mounted) await giveBack(workspacePaths(folder).checkout, slot, parts, keep);
+  // Whoever does this again after a crash finds nothing more to give back.
+  await writeRecord(warm, id, { ...record, slot: null });
   const isGone = await removeFolder(folder);
   if (isGone && areUppersGone) await removeRecord(warm, id);
   return isGone && areUppersGone;
@@ -142,7 +150,6 @@ async function claimSlot(request: CheckoutRequest, record: TreeRecord): Promise<
 async function stand(request: CheckoutRequest, record: TreeRecord, slot: Slot): Promise<void> {
   const { warm, id, overlay, folder, setup } = request;
   const { checkout, home } = workspacePaths(folder);
-  await mkdir(folder, { recursive: true, mode: 0o700 });
   if (overlay !== null) {
     record.keeper = (await mountOverlays(overlay, overlaysOf(warm, id, record))).keeper;
     if (record.keeper !== null) await writeRecord(warm, id, record);

@@ -29,6 +29,7 @@ const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const ANSWER_MS = 15_000;
 const PULL_MS = 20 * 60_000;
 const GRACE_MS = 10_000;
+const TELL_AGAIN_MS = 100;
 /** Processes of one command: far more than a build needs, and no end of the machine. */
 const TASK_COUNT = 4_096;
 const FLAGS =
@@ -41,21 +42,24 @@ const run = promisify(execFile);
 
 /**
  * PID 1 of a command's container, for which no signal has a default: it passes TERM on to everything, and ends with the command's code. What the
- * command left behind ends with it.
+ * command left behind ends with it. A signal interrupts `wait`, which then has to be asked again, and knows nothing more when it had just answered.
  */
 const INIT = `exec 3<&0
 if [ "$1" = merged ]; then exec 2>&1; fi
 shift
 cd -- "$1" || exit 125
 shift
-trap 'kill -TERM -1 2>/dev/null' TERM
+trap 'told=1; kill -TERM -1 2>/dev/null' TERM
 "$@" <&3 3<&- &
 child=$!
 exec 3<&-
 while :; do
+  told=
   wait "$child"
   code=$?
-  kill -0 "$child" 2>/dev/null || exit "$code"
+  if [ "$code" = 127 ] && [ -n "$before" ]; then exit "$before"; fi
+  [ -n "$told" ] || exit "$code"
+  before=$code
 done`;
 
 type Engine = { program: string; name: (typeof ENGINES)[number] };
@@ -161,13 +165,18 @@ async function watch(
 ): Promise<ExecEnd | WorkspaceRefusal> {
   let stopped: "timeout" | "cancelled" | null = null;
   let complaint = "";
+  let isOver = false;
   const timers: NodeJS.Timeout[] = [];
   const remove = (): Promise<unknown> => ask(engine, ["rm", "--force", name], ANSWER_MS).catch(() => {});
+  // Before it has started there is nobody to tell.
+  const tell = (): void =>
+    void ask(engine, ["kill", "--signal", "TERM", name], ANSWER_MS).catch(() => {
+      if (!isOver) timers.push(setTimeout(tell, TELL_AGAIN_MS));
+    });
   const stop = (reason: "timeout" | "cancelled"): void => {
     if (stopped !== null) return;
     stopped = reason;
-    // Before it has started there is nobody to tell; removing it later ends it in any case.
-    void ask(engine, ["kill", "--signal", "TERM", name], ANSWER_MS).catch(() => {});
+    tell();
     timers.push(setTimeout(() => void remove(), GRACE_MS));
   };
   const cancelled = (): void => stop("cancelled");
@@ -193,6 +202,7 @@ async function watch(
     });
     child.once("close", (code) => resolve(code));
   });
+  isOver = true;
   for (const timer of timers) clearTimeout(timer);
   cancel?.removeEventListener("abort", cancelled);
   kill?.removeEventListener("abort", killed);

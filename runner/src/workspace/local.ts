@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { provideCheckout } from "./checkout.ts";
+import { dropCheckout, provideCheckout, reserveCheckout } from "./checkout.ts";
 import type { CommandHost } from "./command-host.ts";
 import { fetchOptionsOf, type LocalPlace, prepareGround, seatOf } from "./ground.ts";
 import { openHold } from "./hold.ts";
@@ -17,6 +17,7 @@ import {
   type WorkspaceProviderName,
   type WorkspaceRefusal,
 } from "./provider.ts";
+import { collectSometimes, type WarmQuota } from "./quota.ts";
 import { refusalOf, resolveReferences } from "./references.ts";
 import { openStanding, type Standing } from "./standing.ts";
 
@@ -32,11 +33,13 @@ export interface LocalProviderOptions {
   /** Where commands look for programs. */
   path: string;
   allowLocal: boolean;
+  /** What may be kept warm, and what stays free on the disk. */
+  quota: Pick<WarmQuota, "quotaBytes" | "floorBytes">;
 }
 
 /** Opens the provider of workspaces on this machine. */
 export async function openLocalProvider(options: LocalProviderOptions): Promise<WorkspaceProvider> {
-  const { folder, name, host, overlay, path, allowLocal } = options;
+  const { folder, name, host, overlay, path, allowLocal, quota } = options;
   const at = (name: string): string => join(folder, name);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const place: LocalPlace = {
@@ -63,6 +66,7 @@ export async function openLocalProvider(options: LocalProviderOptions): Promise<
         if (!isWorkspaceRefusal(standing)) await store.put(standing);
         return standing;
       });
+      await collectSometimes({ mirrors: place.mirrors, warm: place.warm, ...quota });
       if (isWorkspaceRefusal(made)) return made;
       return openLocalWorkspace({ place, store, hold, standing: made, config: request.config });
     },
@@ -89,12 +93,16 @@ async function setUp(
   const fetch = fetchOptionsOf(place, cancel);
   const sources = await resolveReferences(config, fetch);
   if (isWorkspaceRefusal(sources)) return sources;
+  const folder = join(place.workspaces, id);
+  const request = { warm, id, folder, sources, domain: config.name, overlay, fetch };
+  await reserveCheckout(request);
   const script = config.setupScript;
   const ground = await prepareGround(place, sources, { script, env, domain: config.name, onOutput, cancel });
-  if (ground !== null && isWorkspaceRefusal(ground)) return ground;
-  const folder = join(place.workspaces, id);
-  const setup = ground?.folder ?? null;
-  const made = await provideCheckout({ warm, id, folder, sources, domain: config.name, overlay, setup, fetch });
+  if (ground !== null && isWorkspaceRefusal(ground)) {
+    await dropCheckout(warm, id);
+    return ground;
+  }
+  const made = await provideCheckout({ ...request, setup: ground?.folder ?? null });
   if (!made.ok) return refusalOf(made);
   await seatOf(place, made.record, { id, env });
   const commitOf = (index: number): string => sources[index]?.source.commit ?? "";

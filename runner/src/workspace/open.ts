@@ -20,7 +20,14 @@ export interface ProviderOptions {
   allowLocal?: boolean;
   /** Of containers: what they are made from; {@link DEFAULT_IMAGE} unless given. It is pulled when it is not there. */
   image?: string;
+  /** Most bytes of mirrors, warm checkouts and setup layers together; 20 GiB unless given. What was used longest ago goes first. */
+  quotaBytes?: number;
+  /** Bytes that stay free on their disk; 1 GiB unless given. */
+  floorBytes?: number;
 }
+
+const QUOTA_BYTES = 20 * 1024 ** 3;
+const FLOOR_BYTES = 1024 ** 3;
 
 /**
  * Opens a provider. `overlay` is the best that this machine has: where it can mount no overlay, checkouts are used again and put back. `unavailable`
@@ -28,9 +35,16 @@ export interface ProviderOptions {
  */
 export async function openWorkspaceProvider(
   name: WorkspaceProviderName,
-  { folder, path = process.env["PATH"] ?? "", allowLocal = true, image = DEFAULT_IMAGE }: ProviderOptions,
+  {
+    folder,
+    path = process.env["PATH"] ?? "",
+    allowLocal = true,
+    image = DEFAULT_IMAGE,
+    quotaBytes = QUOTA_BYTES,
+    floorBytes = FLOOR_BYTES,
+  }: ProviderOptions,
 ): Promise<WorkspaceProvider | WorkspaceRefusal> {
-  const options = { folder, name, path, allowLocal };
+  const options = { folder, name, path, allowLocal, quota: { quotaBytes, floorBytes } };
   if (name === "local") return openLocalProvider({ ...options, host: await openLocalHost(), overlay: null });
   const probed = await probeOverlay(join(folder, "warm"));
   const overlay = typeof probed === "string" ? probed : null;

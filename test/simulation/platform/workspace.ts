@@ -15,13 +15,15 @@ export async function createWorkspace(options: { workspaces: string; runId: stri
   };
   for (const path of Object.values(workspace)) disk.makeFolder(path);
   await disk.busy();
-  return { ok: true, workspace };
+  return { ok: true, workspace: { ...workspace, written: [folder] } };
 }
 
 export async function removeWorkspace({ workspaces }: WorkspaceFolders, runId: string): Promise<boolean> {
   currentDisk().remove(join(workspaces, runId));
   return true;
 }
+
+export async function collectWorkspaces(): Promise<void> {}
 
 export async function listWorkspaces({ workspaces }: WorkspaceFolders): Promise<string[]> {
   const disk = currentDisk();
