@@ -31,7 +31,7 @@ export type Explained = { kind: "event"; news: News } | { kind: "look"; id: stri
 export type RunningBridge = {
   /** Leave: what is not delivered stays in the queue. */
   stop(): void;
-  /** Resolves when it has left; false when deliveries wait that a bridge of one look (`once`) could not bring. */
+  /** Resolves when it has left; false when a bridge of one look (`once`) could not look at something, or bring something. */
   done: Promise<boolean>;
 };
 
@@ -63,6 +63,10 @@ class Bridge {
   readonly #telling: Telling;
   /** Repositories that are to be looked at, in the order in which it was asked for. */
   readonly #dirty = new Set<string>();
+  /** Whether the queue is being emptied, so that waiting for room makes sense. */
+  #isCarrying = false;
+  /** Whether a repository could not be looked at. */
+  #hasFailed = false;
   #alarm = Promise.withResolvers<void>();
   /** The end of what may not overlap: bringing a look into the queue, and listing the queue. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -117,9 +121,15 @@ class Bridge {
     await this.#markAll();
     // What a crash left in the queue before it was remembered is recognised now, before anything of it is sent.
     await this.#lookAtAll();
-    if (once) return dryRun || this.#courier.round();
+    if (once) {
+      let isEmpty = dryRun || (await this.#courier.round());
+      for (; isEmpty && this.#dirty.size > 0 && !this.#signal.aborted; isEmpty = await this.#courier.round())
+        await this.#lookAtAll();
+      return isEmpty && !this.#hasFailed;
+    }
     const following = seed === undefined ? this.#followNode() : Promise.resolve();
     const carrying = dryRun ? Promise.resolve() : this.#courier.run(this.#signal);
+    this.#isCarrying = !dryRun;
     const repeating = this.#repeat();
     while (!this.#signal.aborted) {
       this.#alarm = Promise.withResolvers();
@@ -183,16 +193,20 @@ class Bridge {
     }
   }
 
+  /** Looks at what is dirty, as far as the queue has room: the storage keeps the rest. */
   async #lookAtAll(): Promise<void> {
     for (const id of this.#dirty) {
       if (this.#signal.aborted) return;
+      while (!this.#options.dryRun && (await this.#queue.count()) >= QUEUE_LIMIT_COUNT && !this.#signal.aborted) {
+        if (!this.#isCarrying) return;
+        await waitFor(AGAIN_MS, this.#signal);
+      }
       // Before the look: an event that comes meanwhile asks for another one.
       this.#dirty.delete(id);
-      while ((await this.#queue.count()) >= QUEUE_LIMIT_COUNT && !this.#signal.aborted)
-        await waitFor(AGAIN_MS, this.#signal);
       try {
         await this.#lookAt(id);
       } catch (error) {
+        this.#hasFailed = true;
         this.#deps.say(
           `rad:${id} cannot be looked at: ${error instanceof Error ? error.message.trim() : String(error)}`,
         );

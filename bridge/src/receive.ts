@@ -51,16 +51,28 @@ async function enqueue(
   gitDirectory: string,
   { queue, now }: ReceiveDeps,
 ): Promise<QueuedDelivery | string> {
-  const push = pushOf(update, {
-    audience: audienceOf(config.url, config.namespace),
-    repository: config.repository,
-    number: await queue.nextNumber(now()),
-    message: isDeletion(update) ? null : await subjectOf(gitDirectory, update.after),
-  });
+  const after = isDeletion(update) ? update.after : await commitOf(gitDirectory, update.after);
+  const push = pushOf(
+    { ...update, after },
+    {
+      audience: audienceOf(config.url, config.namespace),
+      repository: config.repository,
+      number: await queue.nextNumber(now()),
+      message: isDeletion(update) ? null : await subjectOf(gitDirectory, update.after),
+    },
+  );
   if (!push.ok) return `starts no job (${push.detail})`;
   const { url, namespace, hook } = config;
   const added = await queue.add({ url, namespace, hook }, JSON.stringify(push.value), now());
   return added.ok ? added.value : `not sent: ${added.detail}`;
+}
+
+/** The commit that an annotated tag leads to: runners build commits. What is none stays as it is. */
+async function commitOf(gitDirectory: string, oid: string): Promise<string> {
+  return run("git", ["--git-dir", gitDirectory, "rev-parse", "--quiet", "--verify", `${oid}^{commit}`]).then(
+    ({ stdout }) => stdout.trim(),
+    () => oid,
+  );
 }
 
 /** The first line of the commit's message, for people who read the list of jobs; null when git cannot tell. */

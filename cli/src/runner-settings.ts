@@ -26,6 +26,7 @@ const VARIABLES = {
   features: "list",
   labels: "list",
   isolation: "text",
+  containerImage: "text",
   allowLocal: "switch",
   radHome: "path",
   seeds: "list",

@@ -88,11 +88,12 @@ function checkLine({ name, ok, expected, actual, detail }: Check, longest: numbe
   return `  ${mark} ${name.padEnd(longest)}  ${shown === "" ? inLine(detail) : ok ? shown : `${inLine(detail)}: ${shown}`}`;
 }
 
-function claimsText({ predicateType, result, job, deployment, log, outputs }: Claims): string {
+function claimsText({ predicateType, result, job, deployment, log, outputs, plan }: Claims): string {
   const kind = predicateType.includes("slsa") ? "provenance" : "job result";
   const made = outputs.length === 0 ? "" : `, ${outputs.length} ${outputs.length === 1 ? "output" : "outputs"}`;
+  const planned = plan === undefined ? "" : `, plan ${plan.slice(0, 12)}`;
   const state = result === "refused" ? paint.bad("refused") : paintState(result);
-  return `${paint.strong(kind)}  ${shortId(job)} in ${inLine(deployment)} ${state}, log ${sizeOf(log.bytes)}${made}`;
+  return `${paint.strong(kind)}  ${shortId(job)} in ${inLine(deployment)} ${state}, log ${sizeOf(log.bytes)}${made}${planned}`;
 }
 
 function fieldOf(value: unknown, name: string): unknown {

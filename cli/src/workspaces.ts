@@ -22,6 +22,9 @@ type Place = { cwd: string; env: Env };
 /** What names a workspace: its id, or the configuration that it was set up by. */
 export type WhichFlags = { workspaceConfigPath?: string; state?: string };
 
+/** What a new workspace is made by. */
+export type ProvisionFlags = { provisioningMode: string; image?: string; workspaceConfigPath: string; state?: string };
+
 /** Where this user's workspaces are kept, unless told otherwise. */
 export function workspacesFolder(state: string | undefined, { cwd, env }: Place): string {
   const chosen = state ?? env["PLUMULE_WORKSPACES"];
@@ -34,6 +37,16 @@ export function withStateFlag(command: Command): Command {
   return command.option(
     "--state <folder>",
     "where workspaces are kept (or PLUMULE_WORKSPACES; default ~/.local/state/plumule/workspaces)",
+  );
+}
+
+/** The flags by which new workspaces are described, under the names that Derrick gave them. */
+export function withProvisionFlags(command: Command): Command {
+  return withStateFlag(
+    command
+      .requiredOption("-w, --workspace-config-path <file>", "the configuration")
+      .option("-p, --provisioning-mode <mode>", `${WORKSPACE_PROVIDERS.join(", ")}, or docker for container`, "local")
+      .option("--image <image>", "what containers are made from"),
   );
 }
 
@@ -71,12 +84,15 @@ export function idOf({ name }: WorkspaceConfig): string | undefined {
 /** A provider over this user's workspaces. */
 export async function openProvider(
   mode: string,
-  { state }: WhichFlags,
+  { state, image }: { state?: string; image?: string },
   place: Place,
 ): Promise<WorkspaceProvider | Failure> {
   const name = providerName(mode);
   if (typeof name !== "string") return name;
-  const provider = await openWorkspaceProvider(name, { folder: workspacesFolder(state, place) });
+  const provider = await openWorkspaceProvider(name, {
+    folder: workspacesFolder(state, place),
+    ...(image === undefined ? {} : { image }),
+  });
   return "refused" in provider ? failureOfWorkspace(provider) : provider;
 }
 
@@ -100,7 +116,10 @@ export async function findWorkspace(
       config === null ? "No workspace is named" : `${config.name} is no id, so the workspace got another`,
       "Give its id; `plumule workspace ls` lists them.",
     );
-  for (const provider of await openProviders(flags, place)) {
+  // One after the other: what an overlay or a container needs is only looked for when the workspace may be one.
+  for (const mode of WORKSPACE_PROVIDERS) {
+    const provider = await openProvider(mode, flags, place);
+    if (isFailure(provider)) continue;
     const workspace = await provider.open(wanted);
     if (!isWorkspaceRefusal(workspace)) return { workspace, config };
     if (workspace.refused !== "not-found") return failureOfWorkspace(workspace);

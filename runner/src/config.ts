@@ -35,6 +35,13 @@ export const runnerConfigSchema = z
     labels: z.array(label).max(32).default([]),
     /** Level to use; by default the strongest that works here. */
     isolation: isolationSchema.optional(),
+    /** Image in which jobs run at the level `container`, which is not tried without it. The engine has to have it already. */
+    containerImage: z
+      .string()
+      .min(1)
+      .max(500)
+      .regex(/^[^-\s]\S*$/, "the name of an image")
+      .optional(),
     /** Lets jobs name repositories by `file:` URLs: for development, where broker and runner are one machine. */
     allowLocal: z.boolean().default(false),
     /** The home of a Radicle node, from whose storage `rad:` repositories are fetched where it has one. */

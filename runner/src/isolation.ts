@@ -2,12 +2,15 @@ import { spawnSync } from "node:child_process";
 import { accessSync, closeSync, constants, openSync } from "node:fs";
 import { join } from "node:path";
 import { makeCgroup, ownCgroup, removeCgroup, removeEmptyCgroups } from "./cgroup.ts";
+import { containerCommand, containerEnvironment, type ContainerPlace } from "./container.ts";
 import { findExecutable } from "./executable.ts";
 
 /**
- * How firmly the processes of a job are held together, strongest first. Today every level is about processes alone:
- * none hides files or the network, and the job runs as the runner's user.
+ * How firmly the processes of a job are held together, strongest first. All but the first are about processes alone: they hide neither files
+ * nor the network, and the job runs as the runner's user.
  *
+ * - `container`: a container of podman, with the files of an image and the folders of the run. What holds processes is as with `bwrap`, but
+ *   that an init of ours kills them when the process that started it dies.
  * - `bwrap`: a PID namespace made by bubblewrap. Nothing leaves it: a daemon in its own session dies with it, and the
  *   kernel kills it when the process that started it dies. The job sees only its own processes.
  * - `userns`: the same guarantees from util-linux (`unshare`, `setpriv`, `setsid`), inside a user namespace unless the
@@ -18,7 +21,7 @@ import { findExecutable } from "./executable.ts";
  *   starts a session *and* clears its environment escapes, as do daemons started by a Nix builder without a sandbox; when the runner dies,
  *   as `cgroup`.
  */
-export const RUNNER_ISOLATION_LEVELS = ["bwrap", "userns", "cgroup", "process-group"] as const;
+export const RUNNER_ISOLATION_LEVELS = ["container", "bwrap", "userns", "cgroup", "process-group"] as const;
 
 /** One of the levels that this runner can offer. */
 export type RunnerIsolationLevel = (typeof RUNNER_ISOLATION_LEVELS)[number];
@@ -30,11 +33,16 @@ export interface IsolationReport {
   unavailable: ReadonlyMap<RunnerIsolationLevel, string>;
 }
 
-/** A command line that starts a job at a level. `control` says that the job's first process is the init below, which speaks on fd 3 and wants the job's stderr as fd 4. */
+/**
+ * A command line that starts a job at a level. `control` says that the job's first process is the init below, which speaks on fd 3 and wants the
+ * job's stderr as fd 4; or that of a container, which wants all three streams elsewhere and waits for a word (`container.ts`).
+ */
 export interface Launch {
   file: string;
   args: readonly string[];
-  control: boolean;
+  control: boolean | "container";
+  /** The environment of the launcher, where it is not the job's. */
+  env?: Readonly<Record<string, string | undefined>>;
   /** The cgroup made for this job; whoever kills the tree removes it. */
   cgroup: string | null;
 }
@@ -53,6 +61,16 @@ export interface Confinement {
   /** The cgroup v2 of the run, in which the level `cgroup` makes its own: a process is in one only. */
   cgroup: string | null;
 }
+
+/** Where a job runs at the level `container`, in which folder and with which variables. */
+export interface ContainerRequest {
+  place: ContainerPlace;
+  cwd: string;
+  env: Readonly<Record<string, string>>;
+}
+
+/** Why there is no level `container` where nobody asked for it. */
+export const NO_IMAGE = "no image is named (--container-image)";
 
 /** A process that nothing limits. */
 export const UNCONFINED: Confinement = { joins: [], prefix: [], cgroup: null };
@@ -105,24 +123,40 @@ export function planLaunch(
   argv: readonly string[],
   id: string,
   within: Confinement = UNCONFINED,
+  container: ContainerRequest | null = null,
 ): Launch | LaunchRefusal {
   const shell = tool("sh");
   if (shell === null) return { unavailable: "no sh in PATH" };
-  const plan = planLevel(level, argv, { shell, id, within });
+  const plan = planLevel(level, argv, { shell, id, within, container });
   if ("unavailable" in plan) return plan;
   const nice = tool("nice");
-  const words = [...within.prefix, ...(nice === null ? [] : [nice, "-n", NICE]), plan.file, ...plan.args];
+  const isInside = plan.control === "container";
+  const prefix = isInside ? [] : within.prefix;
+  const words = [...prefix, ...(nice === null ? [] : [nice, "-n", NICE]), plan.file, ...plan.args];
+  // Into a container nobody can write himself from outside; its init waits until that was done to it.
   const [file = plan.file, ...args] =
-    within.joins.length === 0 ? words : [shell, "-c", JOIN, "sh", ...within.joins, "--", ...words];
+    isInside || within.joins.length === 0 ? words : [shell, "-c", JOIN, "sh", ...within.joins, "--", ...words];
   return { ...plan, file, args };
 }
 
 function planLevel(
   level: RunnerIsolationLevel,
   argv: readonly string[],
-  { shell, id, within }: { shell: string; id: string; within: Confinement },
+  {
+    shell,
+    id,
+    within,
+    container,
+  }: { shell: string; id: string; within: Confinement; container: ContainerRequest | null },
 ): Launch | LaunchRefusal {
   switch (level) {
+    case "container": {
+      if (container === null) return { unavailable: NO_IMAGE };
+      const { place, cwd, env } = container;
+      const words = { cwd, names: Object.keys(env), trackingId: id, yielding: YIELD };
+      const args = containerCommand(place, argv, words);
+      return { file: place.engine, args, env: containerEnvironment(env), control: "container", cgroup: null };
+    }
     case "bwrap":
       return planBwrap(shell, argv);
     case "userns":
@@ -135,7 +169,7 @@ function planLevel(
 }
 
 /**
- * Tries every level with a trivial job. It starts up to four short processes; call it once, when the runner starts. Empty
+ * Tries every level but `container` with a trivial job. It starts up to four short processes; call it once, when the runner starts. Empty
  * cgroups that a killed runner left behind are removed.
  */
 export function probeIsolation(): IsolationReport {

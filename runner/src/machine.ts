@@ -1,13 +1,15 @@
 import { EFFECTS_FEATURE, type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
 import { probeEffects } from "./effects/probe.ts";
 import { jobEnvironment } from "./environment.ts";
-import { probeIsolation, type RunnerIsolationLevel } from "./isolation.ts";
+import { NIX_MOUNT } from "./container.ts";
+import type { RunnerIsolationLevel } from "./isolation.ts";
 import { hasEvalJobs } from "./nix/eval-jobs.ts";
 import { cacheKeyFault, type NixCache } from "./nix/cache.ts";
-import { describeMeans, isByCgroup, type MachineLimits } from "./limits/limits.ts";
+import { describeMeans, isByCgroup, type LimitMeans, type MachineLimits } from "./limits/limits.ts";
 import { probeLimits } from "./limits/probe.ts";
 import { privateStore, probeNix } from "./nix/probe.ts";
 import { capture, NEW_COMMANDS, type NixContext } from "./nix/run.ts";
+import { type ContainerEngine, probeLevels } from "./probe-container.ts";
 import { runProcess } from "./process.ts";
 import { probeOverlay } from "./workspace/overlay.ts";
 import { type RunnerConfig, runnerFolders } from "./config.ts";
@@ -19,6 +21,8 @@ export type MachineFacts = {
   overlay: boolean;
   nix: NixFacts | null;
   limits: MachineLimits;
+  /** What starts the containers of jobs; missing at every other level. */
+  container?: ContainerEngine;
   /** Variables that every job gets, such as those of a private Nix store. */
   variables: Readonly<Record<string, string>>;
   path: string;
@@ -64,14 +68,13 @@ export async function probeMachine(
   signer: Signer,
   runner: string,
 ): Promise<{ machine: Machine; findings: string[] } | { refused: string }> {
-  const report = probeIsolation();
-  const isolation = config.isolation ?? report.level;
-  if (!isOffered(isolation, report.available))
-    return {
-      refused: `The isolation level ${isolation} cannot be had here: ${report.unavailable.get(isolation as RunnerIsolationLevel) ?? "this runner does not know it"}.`,
-    };
   const limits = probeLimits();
-  const tools = await machineTools(config, isolation);
+  const { report, container } = await probeLevels(config.containerImage, limits);
+  const isolation = config.isolation ?? report.level;
+  const missing = report.unavailable.get(isolation);
+  if (missing !== undefined) return { refused: `The isolation level ${isolation} cannot be had here: ${missing}.` };
+  const inside = isolation === "container" && container !== null ? { container } : {};
+  const tools = await machineTools(config, isolation, inside.container);
   if ("refused" in tools) return tools;
   const { path, variables, nix: context } = tools;
   const keyFault =
@@ -111,7 +114,8 @@ export async function probeMachine(
       isolation,
       overlay: overlay === "machine",
       nix: "version" in nix ? { ...nix, ...nixPolicy(config) } : null,
-      limits,
+      limits: "container" in inside ? limitsInside(limits) : limits,
+      ...inside,
       variables,
       path,
       offer,
@@ -123,10 +127,17 @@ export async function probeMachine(
       `isolation ${isolation}`,
       effectsFault === null ? "effects" : `no effects (${effectsFault})`,
       `${overlay === "machine" ? "an overlay" : "a checkout of its own"} for each run`,
-      ...describeMeans(limits),
+      ...describeMeans("container" in inside ? limitsInside(limits) : limits),
       `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
     ],
   };
+}
+
+/** Into a container the kernel's cgroups reach; limits of the process that starts it do not. */
+function limitsInside(limits: MachineLimits): MachineLimits {
+  const reach = (means: LimitMeans): LimitMeans =>
+    means.by === "rlimit" ? { by: "none", why: "prlimit does not reach into a container" } : means;
+  return { memory: reach(limits.memory), tasks: reach(limits.tasks) };
 }
 
 /** What the owner lets jobs do with Nix. */
@@ -142,22 +153,21 @@ function nixPolicy(config: RunnerConfig): Pick<NixFacts, "importFromDerivation" 
 export async function machineTools(
   config: RunnerConfig,
   isolation: RunnerIsolationLevel,
+  container?: ContainerEngine,
 ): Promise<{ path: string; variables: Readonly<Record<string, string>>; nix: NixContext } | { refused: string }> {
   const path = config.path ?? process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin";
   const variables = config.nixStore === undefined ? {} : await privateStore(config.nixStore);
-  const env = jobEnvironment({ path, home: config.state, temporary: config.state, facts: {}, machine: variables });
+  // A container does not have the runner's folder, and is not given it: its keys lie there.
+  const home = container === undefined ? config.state : "/tmp";
+  const env = jobEnvironment({ path, home, temporary: home, facts: {}, machine: variables });
   if (!env.ok) return { refused: `${env.name}: ${env.detail}` };
-  return { path, variables, nix: { cwd: config.state, env: env.env, run: probeRun(isolation) } };
+  return { path, variables, nix: { cwd: home, env: env.env, run: probeRun(isolation, container) } };
 }
 
 /** This machine's system in Nix's words, for a machine without Nix. */
 function hostSystem(): string {
   const cpu = process.arch === "x64" ? "x86_64" : process.arch === "arm64" ? "aarch64" : process.arch;
   return `${cpu}-${process.platform}`;
-}
-
-function isOffered(level: string, available: readonly RunnerIsolationLevel[]): level is RunnerIsolationLevel {
-  return (available as readonly string[]).includes(level);
 }
 
 async function findNix(context: NixContext): Promise<NixFacts | { why: string }> {
@@ -185,13 +195,14 @@ export async function nixSettings(
   return null;
 }
 
-function probeRun(level: RunnerIsolationLevel): NixContext["run"] {
+function probeRun(level: RunnerIsolationLevel, container?: ContainerEngine): NixContext["run"] {
   return async (argv, { cwd, env, onStdout, onStderr }) => {
     const result = await runProcess({
       argv,
       cwd,
       env,
       level,
+      ...(container === undefined ? {} : { container: { ...container, mounts: [NIX_MOUNT] } }),
       merged: false,
       graceMs: 0,
       limits: { runMs: 30_000 },

@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, type StdioOptions } from "node:child_process";
+import { closeSync, openSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { constants } from "node:os";
 import { createInterface } from "node:readline";
-import type { Launch } from "./isolation.ts";
-import { groupTree, namespaceTree, type ProcessTree, TRACKING_VARIABLE } from "./process-tree.ts";
+import type { Confinement, Launch } from "./isolation.ts";
+import { containerTree, groupTree, namespaceTree, type ProcessTree, TRACKING_VARIABLE } from "./process-tree.ts";
 
 /** How the job's first process ended: by an exit code (128 + n after signal n), or unobserved, and why. */
 export interface Ending {
@@ -36,22 +37,34 @@ const COMPLAINT_CHARACTERS = 2_000;
 /** Starts a planned launch; a string says why it could not be. The caller closes its copies of the descriptors. */
 export function startProcess(
   plan: Launch,
-  request: { cwd: string; env: Readonly<Record<string, string>> },
+  request: { cwd: string; env: Readonly<Record<string, string>>; within?: Confinement },
   trackingId: string,
   { stdin, stdout, stderr }: ProcessDescriptors,
 ): StartedProcess | string {
   try {
+    // Node would leave a descriptor beyond the first three closed.
+    const nothing = openSync("/dev/null", "r");
     const child = spawn(plan.file, plan.args, {
       cwd: request.cwd,
-      env: { ...request.env, PWD: request.cwd, [TRACKING_VARIABLE]: trackingId },
+      env: plan.env ?? { ...request.env, PWD: request.cwd, [TRACKING_VARIABLE]: trackingId },
       // Its own session: a Ctrl-C meant for the runner drains the runner and must not reach the job.
       detached: true,
-      stdio: plan.control ? [stdin, stdout, "pipe", "pipe", stderr] : [stdin, stdout, stderr],
+      stdio: stdioOf(plan, { stdin: stdin === "ignore" ? nothing : stdin, stdout, stderr }),
     });
-    return plan.control ? watchControl(child) : watchChild(child, trackingId, plan.cgroup);
+    closeSync(nothing);
+    if (plan.control === "container") return watchContainer(child, trackingId, request.within?.joins ?? []);
+    return plan.control ? watchControl(child, attachNamespace) : watchChild(child, trackingId, plan.cgroup);
   } catch (error) {
     return String(error);
   }
+}
+
+function stdioOf(
+  { control }: Launch,
+  { stdin, stdout, stderr }: Record<keyof ProcessDescriptors, number>,
+): StdioOptions {
+  if (control === "container") return ["ignore", "ignore", "pipe", "pipe", stderr, stdout, stdin, "pipe"];
+  return control ? [stdin, stdout, "pipe", "pipe", stderr] : [stdin, stdout, stderr];
 }
 
 function watchChild(child: ChildProcess, trackingId: string, cgroup: string | null): StartedProcess {
@@ -65,8 +78,41 @@ function watchChild(child: ChildProcess, trackingId: string, cgroup: string | nu
   return { child, tree: () => tree, started: () => child.pid !== undefined, ended, gone: whenGone(child) };
 }
 
-/** Listens to the init of a namespace, which says `started` and later the exit code, each on a line. */
-function watchControl(child: ChildProcess): StartedProcess {
+function attachNamespace({ pid }: ChildProcess): ProcessTree | null {
+  return pid === undefined ? null : namespaceTree(pid);
+}
+
+/** The same of a container, whose init is limited before it may go on. The descriptors end with the engine's client, whoever else holds them. */
+function watchContainer(child: ChildProcess, trackingId: string, joins: readonly string[]): StartedProcess {
+  const [control, word] = [3, 7].map((fd) => (child.stdio as readonly unknown[])[fd] as Socket) as [Socket, Socket];
+  const part = (): void => {
+    control.destroy();
+    word.destroy();
+  };
+  word.on("error", () => {});
+  child.once("exit", part);
+  return watchControl(child, () => {
+    const tree = containerTree(trackingId);
+    try {
+      if (tree === null)
+        throw new Error(
+          "its processes are not to be seen from here: the engine is another user's, or another machine's",
+        );
+      for (const join of joins) for (const pid of [tree.init, ...tree.helpers]) writeFileSync(join, String(pid));
+      word.write("go\n");
+      return tree;
+    } catch (error) {
+      part();
+      throw error;
+    }
+  });
+}
+
+/**
+ * Listens to the init of a namespace, which says `started` and later the exit code, each on a line. `attach` finds what it has started, or throws
+ * when the job must not begin.
+ */
+function watchControl(child: ChildProcess, attach: (child: ChildProcess) => ProcessTree | null): StartedProcess {
   let tree: ProcessTree | null = null;
   let started = false;
   const ended = new Promise<Ending>((resolve) => {
@@ -79,8 +125,12 @@ function watchControl(child: ChildProcess): StartedProcess {
     control.on("error", () => {});
     createInterface({ input: control }).on("line", (line) => {
       if (line === "started") {
-        started = true;
-        tree = child.pid === undefined ? null : namespaceTree(child.pid);
+        try {
+          tree = attach(child);
+          started = true;
+        } catch (error) {
+          complaint = String(error);
+        }
       } else {
         resolve({ exitCode: Number(line), lost: null });
       }

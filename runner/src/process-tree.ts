@@ -47,15 +47,32 @@ export interface ProcessTree {
  * Reading another process's namespace needs no privilege as long as it runs as the same user.
  */
 export function namespaceTree(launcherPid: number): ProcessTree | null {
-  const init = processes().find((entry) => entry.parent === launcherPid)?.pid;
+  return treeOf(processes().find((entry) => entry.parent === launcherPid)?.pid, []);
+}
+
+/**
+ * The PID namespace of a container, whose init carries `trackingId`, and has started nothing but helpers of its own; null when it is not to be
+ * seen, as on another machine.
+ */
+export function containerTree(trackingId: string): (ProcessTree & { init: number; helpers: readonly number[] }) | null {
+  const init = findTracked(trackingId).find((pid) => /^NSpid:.*\t1$/m.test(read(`/proc/${pid}/status`) ?? ""));
+  const helpers = processes().filter((entry) => entry.parent === init);
+  const tree = treeOf(
+    init,
+    helpers.map(({ pid }) => pid),
+  );
+  return tree === null || init === undefined ? null : { ...tree, init, helpers: helpers.map(({ pid }) => pid) };
+}
+
+function treeOf(init: number | undefined, helpers: readonly number[]): ProcessTree | null {
   const namespace = init === undefined ? null : pidNamespace(init);
   if (init === undefined || namespace === null) return null;
   const remains = (): number[] =>
-    pids().filter((pid) => pidNamespace(pid) === namespace && isRunning(processEntry(pid)));
+    pids().filter((pid) => pidNamespace(pid) === namespace && !helpers.includes(pid) && isRunning(processEntry(pid)));
   return {
     init,
     remains,
-    group: () => inGroup(init).filter((pid) => pid !== init),
+    group: () => inGroup(init).filter((pid) => pid !== init && !helpers.includes(pid)),
     signal: (signal) => send(-init, signal),
     kill: () => {
       const found = remains();

@@ -5,6 +5,7 @@ import { pipeline, Readable } from "node:stream";
 import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isMainThread } from "node:worker_threads";
+import type { ContainerPlace } from "./container.ts";
 import { findExecutable } from "./executable.ts";
 import { type Confinement, type Launch, planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
 import { openPipes, type Pipe } from "./pipe.ts";
@@ -22,6 +23,8 @@ export interface ProcessRequest {
   /** The whole environment: nothing is inherited. `PWD` and `PLUMULE_TRACKING_ID` are added. */
   env: Readonly<Record<string, string>>;
   level: RunnerIsolationLevel;
+  /** Where it runs at the level `container`; its program is one of the image then. */
+  container?: ContainerPlace;
   /** What limits it and everything that it starts. */
   within?: Confinement;
   /** Bytes for standard input, whole or as they come; without them it is empty. */
@@ -90,12 +93,15 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
     throw new Error("runProcess belongs on the main thread: a job dies with the thread that starts it");
   const [name = "", ...rest] = request.argv;
   if (!existsSync(request.cwd)) return notStarted(`no such folder: ${request.cwd}`);
-  const program = findExecutable(name, request.env["PATH"] ?? "", request.cwd);
+  const isInside = request.level === "container";
+  const program = isInside ? name : findExecutable(name, request.env["PATH"] ?? "", request.cwd);
   if (program === null) return notStarted(`no such program: ${name}`);
   if (request.cancel?.aborted) return { ...notStarted("cancelled before it started"), reason: "cancelled" };
 
   const trackingId = request.trackingId ?? nextTrackingId();
-  const planned = planLaunch(request.level, [program, ...rest], trackingId, request.within);
+  const { cwd, env, container: place } = request;
+  const container = place === undefined ? null : { place, cwd, env: { ...env, PWD: cwd } };
+  const planned = planLaunch(request.level, [program, ...rest], trackingId, request.within, container);
   if ("unavailable" in planned) return notStarted(`isolation level ${request.level}: ${planned.unavailable}`);
   const plan = behind(request.enter ?? [], planned);
   const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1)).catch(String);

@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import { homedir, tmpdir } from "node:os";
 import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ENGINE_VARIABLES } from "./container.ts";
 import type { Supervisor } from "./core/model.ts";
 import { NETWORK_VARIABLES } from "./git.ts";
 import { identityOf } from "./process-identity.ts";
@@ -102,7 +103,7 @@ function letGo(child: ChildProcess): void {
 
 /** What the work of a run needs of the runner's environment: nothing that could sign or name a caller. */
 function environment(cache: string): Record<string, string> {
-  const names = [...NETWORK_VARIABLES, "PATH", "LANG", "RAD_HOME"];
+  const names = [...NETWORK_VARIABLES, ...ENGINE_VARIABLES, "PATH", "LANG", "RAD_HOME"];
   const given = names.flatMap((name) => {
     const value = process.env[name];
     return value === undefined ? [] : [[name, value] as const];

@@ -36,6 +36,10 @@ in {
       echo "count $before"
       echo $((before + 1)) | curl -sf -T - -H "Authorization: Bearer $token" $url && echo kept
     '' { };
+    graceful = effect "graceful" ''
+      trap 'echo told; sleep 0.3; echo tidied; exit 3' TERM
+      echo begun; while :; do sleep 0.1; done
+    '' { };
     wait = effect "wait" "echo begun; touch /build/here; sleep 60" { };
     hidden = effect "hidden" ''
       ls -d /home /root /var 2>/dev/null; ls /run /secrets; cmp /run/secrets.json /secrets/secrets.json && echo same
@@ -97,7 +101,7 @@ async function settledJob(id: string, after = 0): Promise<JobDetail & { log: str
   return { ...detail, log: await broker.log(detail.runs.at(-1)!.id) };
 }
 
-describe("an effect for Hercules CI", () => {
+describe.concurrent("an effect for Hercules CI", () => {
   it("runs unmodified: in its sandbox, with its secrets, and without an output", async () => {
     writeFileSync(join(person, "prod"), '{ "token": "s3cr3t-value-123" }');
     writeFileSync(join(person, "git"), "short-lived-token\n");
@@ -108,7 +112,9 @@ describe("an effect for Hercules CI", () => {
     expect(submitted, submitted.err).toMatchObject({ code: 0 });
     const { job, runs, log } = await settledJob(submitted.out.trim());
     expect(job, log).toMatchObject({ state: "succeeded", reason: null });
-    expect(log).toContain(`effect uid=0 host=hercules-ci pwd=/build in=true rev=${repository.commit}\n`);
+    expect(log).toContain(
+      `[plumule] effectPhase\neffect uid=0 host=hercules-ci pwd=/build in=true rev=${repository.commit}\n`,
+    );
     expect(log).toContain(
       '{"git":{"data":{"token":"[redacted]"}},"tgt":{"data":[redacted]},"hercules-ci":{"data":{"token":"[redacted]"}}}',
     );
@@ -147,7 +153,7 @@ describe("an effect for Hercules CI", () => {
     [".#effects.none", "failed", "there is no attribute none"],
     [".#tool", "failed", "the derivation is no effect"],
   ])("is not run when %s is none", async (installable, state, words) => {
-    const { job } = await settled(`none-${state}`, effect(installable));
+    const { job } = await settled(`none-${installable.replace(/[^a-z]/g, "")}`, effect(installable));
     expect(job).toMatchObject({ state, reason: { detail: expect.stringContaining(words) } });
   });
 
@@ -167,7 +173,7 @@ describe("an effect for Hercules CI", () => {
   });
 });
 
-describe("the configuration of a job", () => {
+describe.concurrent("the configuration of a job", () => {
   it("reaches a derivation as a file, and not through git", async () => {
     const build = effect("", {
       task: { kind: "nix-build", installables: [".#site"] },
@@ -186,7 +192,7 @@ describe("the configuration of a job", () => {
   });
 });
 
-describe("an effect with a script and a plan", () => {
+describe.concurrent("an effect with a script and a plan", () => {
   const planned = (file: string): SubmitBody =>
     effect(
       ".#tool",
@@ -269,6 +275,15 @@ describe("what begins to apply", () => {
     expect((await plumule("cancel", replacing.id, "--force")).code).toBe(0);
     expect((await broker.until(replacing.id)).job.state).toBe("cancelled");
     expect((await broker.until(after.id)).job.state).toBe("succeeded");
+  });
+
+  it("has its grace when its time is over, and fails", async () => {
+    const { job, log } = await settled(
+      "graceful",
+      effect(".#effects.graceful", { timeouts: { runMs: 3_000, graceMs: 20_000 } }),
+    );
+    expect(job).toMatchObject({ state: "failed", reason: { code: "run-timeout" } });
+    expect(log).toContain("told\ntidied\n");
   });
 
   it("is unknown when its runner was lost, begun by nobody again, and settled by a person", async () => {

@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
+import { cancelJob } from "@plumule/protocol";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { startEmbeddedBroker } from "../../cli/src/dev/embedded-broker.ts";
@@ -87,6 +88,20 @@ describe.skipIf(CHROMIUM === undefined)("the page in Chromium", () => {
     await page.getByRole("row", { name: "missing system riscv64-linux" }).waitFor();
     await page.getByRole("row", { name: "enough connection online online" }).waitFor();
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+    expect(complaints).toEqual([]);
+  });
+
+  it("says of a job that waits for a lock who has it, and that it goes on", async () => {
+    const locks = { locks: ["host:king"], requires: { labels: ["nobody"] } };
+    const holder = await broker.submit("holder", shell("true", locks));
+    await broker.until(holder.id, ({ job }) => job.locks?.held === true);
+    const waiter = await broker.submit("waiter", shell("true", locks));
+    const page = await openWindow();
+    await page.goto(`${broker.url}/j/${waiter.id}${fragment()}`);
+    await page.getByText(`Waits for lock host:king, used by job ${holder.id} of deployment holder.`).waitFor();
+    await broker.ask(cancelJob, { params: { job: holder.id }, body: {} });
+    await page.getByText("host:king (held)").waitFor();
+    await broker.ask(cancelJob, { params: { job: waiter.id }, body: {} });
     expect(complaints).toEqual([]);
   });
 

@@ -1,6 +1,9 @@
 // The larger scopes of the model, for a night: `npm run model`, or `npm run model -- <words of a scope's name>`.
 import { REAL } from "./core.ts";
-import { describeFailure, describeFound } from "./report.ts";
+import { describeFailure, describeFound, describeTrace } from "./report.ts";
+import { largeLockScopes, lockScopes } from "./lock-scopes.ts";
+import { searchLocks } from "./lock-steps.ts";
+import { REAL_LOCKS } from "./lock-world.ts";
 import { defaultScopes, largeScopes } from "./scopes.ts";
 import { search } from "./search.ts";
 
@@ -23,5 +26,12 @@ for (const scope of [...defaultScopes(), ...largeScopes()].filter(({ name }) => 
   if (found.failure === null) continue;
   failed = true;
   process.stdout.write(`${describeFailure(scope, found.failure)}\n`);
+}
+for (const scope of [...lockScopes(), ...largeLockScopes()].filter(({ name }) => name.includes(words))) {
+  const found = searchLocks(REAL_LOCKS, scope, MAX_STATES);
+  process.stdout.write(`${describeFound(scope, found)}\n`);
+  if (found.failure === null) continue;
+  failed = true;
+  process.stdout.write(`${describeTrace(found.failure)}\n`);
 }
 process.exitCode = failed ? 1 : 0;

@@ -8,10 +8,14 @@ export function describeFound({ name }: { name: string }, found: Found): string 
   return `${name}: ${counts}${isComplete ? "" : ", not explored in full"}`;
 }
 
+/** A failure as a person reads it, step by step. */
+export function describeTrace({ seen, trace }: Failure): string {
+  return [seen, ...trace.map((step, index) => `  ${index + 1}. ${step}`)].join("\n");
+}
+
 /** A failure as a person reads it, with a test that shows it again. */
 export function describeFailure(scope: Scope, failure: Failure): string {
-  const steps = failure.trace.map((step, index) => `  ${index + 1}. ${step}`);
-  return [failure.seen, ...steps, "Again as a test:", testOf(scope, failure)].join("\n");
+  return [describeTrace(failure), "Again as a test:", testOf(scope, failure)].join("\n");
 }
 
 /** A test that fails as long as the bug is there: it takes the same steps again, or looks for what only all states together show. */

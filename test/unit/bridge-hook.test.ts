@@ -102,6 +102,14 @@ describe("a post-receive hook", () => {
     ]);
   });
 
+  it("tells the commit that an annotated tag leads to", async () => {
+    await push("grow");
+    await git("-C", "work", "tag", "--annotate", "--message", "release", "v1");
+    await git("-C", "work", "push", "origin", "v1");
+    const commit = (await git("-C", "work", "rev-parse", "HEAD")).trim();
+    expect(pushes.at(-1)).toMatchObject({ type: "tag", ref: "refs/tags/v1", after: commit, message: "grow" });
+  });
+
   it(
     "keeps what a broker that is away has not taken, and sends it before the next push",
     { timeout: 30_000 },

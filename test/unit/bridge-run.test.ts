@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -8,6 +8,7 @@ import {
   bridgeOptionsSchema,
   type BridgeSettings,
   type Explained,
+  QUEUE_LIMIT_COUNT,
   type RunningBridge,
   startBridge,
 } from "@plumule/bridge";
@@ -199,6 +200,16 @@ describe("a bridge beside a node", { timeout: 60_000 }, () => {
     expect(attemptCount).toBeGreaterThan(1);
   });
 
+  it("looks at nothing while its queue is full, and at everything when there is room again", async () => {
+    await seeHistory();
+    push("patient");
+    // What cannot be read is set aside as soon as the queue is gone through.
+    for (let count = 0; count < QUEUE_LIMIT_COUNT; count++)
+      writeFileSync(join(home, `state/queue/full-${count}.json`), "");
+    expect(await (await start({ once: true })).done).toBe(true);
+    expect(messages()).toEqual(["patient"]);
+  });
+
   it("says in a dry run what each event would start, or why nothing, and changes nothing", async () => {
     await seeHistory();
     const [secondTip, before] = [push("dry"), readdirSync(join(home, "state/queue"))];
@@ -253,7 +264,7 @@ describe("a bridge without a node", { timeout: 60_000 }, () => {
   it("says why it cannot look at a repository, and leaves the others alone", async () => {
     const missing = "z3gqcJUoA1n9HaHKufZs5FCSGazv5";
     const bridge = await start({ seed: "http://127.0.0.1:9", repositories: [`rad:${missing}`], once: true });
-    await bridge.done;
+    expect(await bridge.done).toBe(false);
     expect(said).toContainEqual(expect.stringMatching(new RegExp(`^rad:${missing} cannot be looked at: `)));
   });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { taskText } from "../../cli/src/commands/get.ts";
+import { lockTable } from "../../cli/src/commands/locks.ts";
 import { deliveryTable, jobTable } from "../../cli/src/commands/ls.ts";
 import { at, COMMIT, job, JOB_ID, plain } from "./cli-fixtures.ts";
 
@@ -8,6 +9,28 @@ describe("a list of jobs", () => {
     const table = plain(jobTable([job({ summary: "x".repeat(61) })], Date.parse(at(5))));
     expect(table).toContain(`${"x".repeat(59)}…`);
     expect(table).not.toContain("x".repeat(60));
+  });
+});
+
+describe("a list of locks", () => {
+  it("says who has each, how their job stands, and who waits", () => {
+    const party = (deployment: string, seconds: number): { deployment: string; job: string; since: string } => ({
+      deployment,
+      job: JOB_ID,
+      since: at(seconds),
+    });
+    const waiting = ["a", "b", "c"].map((name) => party(name, 5));
+    const locks = [
+      { name: "host:king", holder: { ...party("site", 0), state: "unknown" }, waiting, waitingCount: 5 },
+      { name: "tf:main", holder: null, waiting: [party("shop", 5)], waitingCount: 1 },
+    ];
+    expect(plain(lockTable(locks, Date.parse(at(10))))).toBe(
+      [
+        "LOCK       HELD BY                       STATE    SINCE  WAITING",
+        "host:king  0199c0de-7a11 in site         unknown  10s    0199c0de-7a11 in a, 0199c0de-7a11 in b, 0199c0de-7a11 in c and 2 more",
+        "tf:main    kept for the first who waits                  0199c0de-7a11 in shop",
+      ].join("\n"),
+    );
   });
 });
 

@@ -190,6 +190,13 @@ test("a repository has one spelling", () => {
   expect(repositoryKey("file:///srv/a.git")).toBe("file:///srv/a.git");
 });
 
+test("with locks gives them to its jobs alone", () => {
+  const locks = { ci: ["host:king"] };
+  const [first, second] = planJobs(pushOf(), [ruleOf(), ruleOf({ name: "docs" })], { locks });
+  expect(first).toMatchObject({ body: { locks: ["host:king"] } });
+  expect(second).not.toHaveProperty("body.locks");
+});
+
 test("a rule's quorum goes into its jobs, and stands only for a rule that can have one", () => {
   const quorum = { replicas: 3, agree: 2 };
   const [first, second] = planJobs(pushOf(), [ruleOf(), ruleOf({ name: "docs" })], { quorums: { ci: quorum } });

@@ -72,6 +72,7 @@ describe("the doctor", () => {
       level: available[0] ?? "process-group",
       available,
       unavailable: new Map([
+        ["container", "no image is named (--container-image)"],
         ["bwrap", "setting up uid map: Permission denied"],
         ["userns", "no unshare"],
         ["cgroup", "no cgroup v2"],
@@ -79,20 +80,21 @@ describe("the doctor", () => {
     });
     const checks = judgeIsolation(report(["process-group"]), undefined);
     expect(standings(checks)).toEqual([
+      "isolation container: good",
       "isolation bwrap: care",
       "isolation userns: care",
       "isolation cgroup: care",
       "isolation process-group: good",
     ]);
-    expect(checks[0]).toMatchObject({
+    expect(checks[1]).toMatchObject({
       found: "setting up uid map: Permission denied",
       fix: expect.stringMatching(/Ubuntu 23\.10.*AppArmor.*apparmor_restrict_unprivileged_userns=0/),
     });
     // Nobody has to mend what is weaker than what works.
     expect(judgeIsolation(report(["bwrap", "process-group"]), undefined).map(({ standing }) => standing)).toEqual(
-      Array(4).fill("good"),
+      Array(5).fill("good"),
     );
-    expect(judgeIsolation(report(["process-group"]), "cgroup")[2]).toMatchObject({ standing: "bad" });
+    expect(judgeIsolation(report(["process-group"]), "cgroup")[3]).toMatchObject({ standing: "bad" });
   });
 
   it("says how well a job can be limited, and what to do where only a cgroup could", () => {

@@ -5,12 +5,15 @@ import { LIMITS } from "@plumule/protocol";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { parseEffect } from "../../runner/src/effects/derivation.ts";
 import { effectEnvironment, scriptEnvironment } from "../../runner/src/effects/environment.ts";
+import { createPhaseReader } from "../../runner/src/effects/phases.ts";
 import { sandboxFault } from "../../runner/src/effects/sandbox.ts";
 import { readSecretsMap, secretsForEffect } from "../../runner/src/effects/secrets.ts";
 import { serveState, stateFolder, type StateServer } from "../../runner/src/effects/state.ts";
 import { jobArguments, nameOf, nixString } from "../../runner/src/nix/arguments.ts";
 import { createRedactor } from "../../runner/src/redact.ts";
 import { isCommitsOwn } from "../../runner/src/secrets/open.ts";
+import { writeTaken } from "../../runner/src/supervisor/files.ts";
+import { whenTaken } from "../../runner/src/supervisor/stop-switch.ts";
 
 const logs = join(import.meta.dirname, "../fixtures/nix-logs");
 const SETTING = {
@@ -142,6 +145,52 @@ describe("an effect's secrets", () => {
     for (const extra of [{ script: "cat $PLUMULE_SECRETS/*" }, { plan: "cat $PLUMULE_SECRETS/*" }])
       expect(isCommitsOwn({ task: { ...effect, ...extra }, source })).toBe(false);
     expect(isCommitsOwn({ task: { ...effect, installable: "github:o/r#deploy" }, source })).toBe(false);
+  });
+});
+
+describe("the log of an effect", () => {
+  const NAMED = '@nix { "action": "setPhase", "phase": "effectPhase" }\n';
+  const TEXT = `a\n${NAMED}@nixos\n@nix {"action":"msg"}\nno @nix { "action": "setPhase", "phase": "x" }\n@nix { broken\n@ni`;
+  const SEEN = TEXT.replace(NAMED, "[plumule] effectPhase\n");
+
+  it.each([1, 2, 7, 10_000])("has its phases as lines for people, in chunks of %i bytes too", (size) => {
+    let seen = "";
+    const reader = createPhaseReader((bytes) => (seen += Buffer.from(bytes).toString()));
+    for (let at = 0; at < TEXT.length; at += size) reader.push(Buffer.from(TEXT.slice(at, at + size)));
+    reader.end();
+    expect(seen).toBe(SEEN);
+  });
+
+  it("waits for no line that is none of these", () => {
+    const seen: string[] = [];
+    const reader = createPhaseReader((bytes) => seen.push(Buffer.from(bytes).toString()));
+    reader.push(Buffer.from("password: "));
+    expect(seen).toEqual(["password: "]);
+  });
+});
+
+describe("what waits for the broker", () => {
+  const control = mkdtempSync(join(tmpdir(), "plumule-effect-control-"));
+  afterAll(() => rmSync(control, { recursive: true, force: true }));
+
+  it("goes on when the broker has taken it, also when an earlier process of the runner was told", async () => {
+    const never = new AbortController().signal;
+    let isOver = false;
+    const waiting = whenTaken(control, 3, never).finally(() => (isOver = true));
+    writeTaken(control, 2);
+    expect(await whenTaken(control, 2, never)).toBe(true);
+    expect(isOver).toBe(false);
+    writeTaken(control, 5);
+    expect(await waiting).toBe(true);
+  });
+
+  it("does not go on once it has to stop, whatever the broker has taken", async () => {
+    const stop = new AbortController();
+    const waiting = whenTaken(control, 9, stop.signal);
+    stop.abort();
+    expect(await waiting).toBe(false);
+    writeTaken(control, 9);
+    expect(await whenTaken(control, 9, stop.signal)).toBe(false);
   });
 });
 

@@ -17,6 +17,7 @@ import { findTracked } from "../../runner/src/process-tree.ts";
 import { lockState } from "../../runner/src/state-lock.ts";
 import { readLease, type RunFiles, runFiles, writeLease, writeOrder } from "../../runner/src/supervisor/files.ts";
 import type { SupervisorOrder } from "../../runner/src/supervisor/order.ts";
+import { containerPlace } from "../support/container.ts";
 import { openSupervisors, type Supervisors, type WaitingSupervisor } from "../../runner/src/supervisors.ts";
 
 const MIB = 1024 * 1024;
@@ -241,7 +242,7 @@ describe("a supervisor", () => {
   });
 });
 
-for (const level of RUNNER_ISOLATION_LEVELS)
+for (const level of RUNNER_ISOLATION_LEVELS.filter((one) => one !== "container"))
   describe.skipIf(!report.available.includes(level))(`a supervisor that is killed, at level ${level}`, () => {
     it("leaves nothing once its run was swept", async () => {
       const one = await begin(30_000, "sleep 300 & setsid sleep 301 & echo up; sleep 302", { level });
@@ -252,6 +253,25 @@ for (const level of RUNNER_ISOLATION_LEVELS)
       expect(await readExit(files.exit)).toBeNull();
     });
   });
+
+const place = await containerPlace(mkdtempSync(join(tmpdir(), "plumule-place-")));
+it.skipIf("missing" in place)(
+  "a supervisor runs a job in a container, which sees the folders of its run alone",
+  async () => {
+    if ("missing" in place) return;
+    const { engine, image } = place;
+    const one = await supervisors.take();
+    writeLease(files.control, monotonicMs() + 60_000);
+    const plain = order("echo kept >$HOME/file; cd /; echo */; echo $(<$HOME/file)");
+    one.begin({
+      ...plain,
+      machine: { ...plain.machine, isolation: "container", path: "/bin", container: { engine, image } },
+    });
+    expect(await endOf(one)).toMatchObject({ outcome: "succeeded", isolation: "container" });
+    expect(log()).toMatch(/^bin\/ dev\/ .*\nkept\n$/);
+    expect(log()).not.toMatch(/home|root|srv/);
+  },
+);
 
 /** Everything that a module loads before anything else happens. */
 function loadedBy(path: string, seen = new Set<string>()): Set<string> {

@@ -1,9 +1,20 @@
-import { evictDurableObject, runDurableObjectAlarm } from "cloudflare:test";
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import type { JobDetail, JobView, LockView } from "@plumule/protocol";
+import type { JobDetail, JobView, LockView, SubmitBody } from "@plumule/protocol";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { deploymentObject, namespaceObject } from "../../durable-objects/shared/names.ts";
-import { advance, alarmOf, eventsOf, guardOf, type House, newHouse, ok, Runner, submit } from "./deployment-harness.ts";
+import {
+  advance,
+  alarmOf,
+  eventsOf,
+  guardOf,
+  type House,
+  newHouse,
+  ok,
+  rowsWritten,
+  Runner,
+  submit,
+} from "./deployment-harness.ts";
 
 const KING = { locks: ["host:king"] };
 const SLOW = { timeout: 15_000 };
@@ -136,6 +147,42 @@ describe("two deployments and one lock", () => {
     await held(two, second.job.id);
   });
 });
+
+it("costs a job that names locks a handful of rows", async () => {
+  const { one, runner } = await twoHouses();
+  const namespace = namespaceObject(env, one.namespace);
+  const rows = async (): Promise<number> => {
+    const count = (state: DurableObjectState): number =>
+      state.storage.sql.exec<{ rows: number }>("SELECT total_changes() AS rows").one().rows;
+    return (await rowsWritten(one)) + (await runInDurableObject(namespace, (_, state) => count(state)));
+  };
+  const costOf = async (body: Partial<SubmitBody>): Promise<number> => {
+    const before = await rows();
+    const parked = await runner.park();
+    const { job } = await submit(one, body);
+    const assignment = await parked.answer;
+    if (assignment?.job !== job.id) throw new Error("another job came");
+    ok(await runner.beat(assignment));
+    ok(await runner.finish(assignment));
+    await vi.waitFor(async () => {
+      expect((await viewOf(one, job.id)).state).toBe("succeeded");
+      expect(await locksOf(one)).toEqual([]);
+      expect(await isPublished(one)).toBe(true);
+    }, SLOW);
+    return (await rows()) - before;
+  };
+  await costOf({});
+  const plain = await costOf({});
+  const locked = await costOf(KING);
+  expect(locked - plain).toBeLessThanOrEqual(8);
+});
+
+/** Whether the namespace was told everything. */
+function isPublished({ deployment }: House): Promise<boolean> {
+  const query =
+    "SELECT (SELECT max(last) FROM event_rows) = (SELECT json_extract(record, '$.published') FROM lane) AS told";
+  return runInDurableObject(deployment, (_, state) => state.storage.sql.exec(query).one()["told"] === 1);
+}
 
 describe("locks of several names", () => {
   it("are all taken at once, first come first served, without a deadlock", async () => {

@@ -55,7 +55,7 @@ export function bridgeCommand(): Command {
     .option("--seed <url>", "poll this seed over HTTP; needs no node, but --repo")
     .option("--poll <time>", "how often the seed is asked (default: 30s)", pollTime)
     .option("--dry-run", "post nothing and remember nothing: say what each event would start, and why not")
-    .option("--once", "look once, deliver, and leave; 75 when something has to wait")
+    .option("--once", "look once, deliver, and leave; 75 when something could not be looked at or has to wait")
     .action(act(startHere));
   const bridge = new Command("bridge").summary("tell the broker what is pushed to Radicle");
   for (const command of [start, bridgeServiceCommand()]) bridge.addCommand(command);

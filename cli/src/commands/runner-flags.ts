@@ -18,6 +18,7 @@ export type RunnerFlags = {
   feature?: string[];
   label?: string[];
   isolation?: string;
+  containerImage?: string;
   allowLocal?: true;
   radHome?: string;
   seed?: string[];
@@ -58,6 +59,7 @@ export function withRunnerFlags(command: Command): Command {
         ...ISOLATION_LEVELS,
       ]),
     )
+    .option("--container-image <image>", "image in which jobs run, by podman, at the level container")
     .option("--allow-local", "let jobs name repositories of this machine by file: URLs")
     .option("--rad-home <folder>", "home of the Radicle node whose storage rad: is fetched from (default: ~/.radicle)")
     .option("--seed <url>", "seed from which public rad: repositories are fetched; may be repeated", collect)

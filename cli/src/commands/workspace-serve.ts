@@ -7,7 +7,6 @@ import {
   readPrivateFile,
   serveWorkspacesHttp,
   serveWorkspacesNats,
-  WORKSPACE_PROVIDERS,
   type WorkspaceDoor,
   type WorkspaceService,
 } from "@plumule/runner";
@@ -16,28 +15,23 @@ import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
 import { paint } from "../print.ts";
-import { configOf, openProvider, withStateFlag, workspacesFolder } from "../workspaces.ts";
+import { configOf, openProvider, type ProvisionFlags, withProvisionFlags, workspacesFolder } from "../workspaces.ts";
 
-type ServeFlags = {
-  provisioningMode: string;
+type ServeFlags = ProvisionFlags & {
   serverMode: "http" | "nats";
-  workspaceConfigPath: string;
   listen: string;
   tokenFile?: string;
   subject?: string;
-  state?: string;
 };
 
 /** `plumule workspace serve`. */
 export function serveCommand(): Command {
-  return withStateFlag(
+  return withProvisionFlags(
     new Command("serve")
       .summary("let other programs set up and use workspaces, over HTTP or NATS")
       .description(
         "Answers requests to set up workspaces of one configuration, run commands in them, read and write files, fetch, reset and tear down, until it is stopped. HTTP is for this machine alone; NATS is found by NATS_URL and the other variables of the `nats` command. The requests are in docs/workspaces-server.md.",
       )
-      .requiredOption("-w, --workspace-config-path <file>", "the configuration of the workspaces")
-      .option("-p, --provisioning-mode <mode>", `${WORKSPACE_PROVIDERS.join(", ")}, or docker for container`, "local")
       .addOption(new Option("-s, --server-mode <mode>", "how it is asked").choices(["http", "nats"]).default("http"))
       .option("--listen <address>", "for http: a port of this machine, or the path of a unix socket", "127.0.0.1:50080")
       .option(

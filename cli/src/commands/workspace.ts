@@ -1,17 +1,11 @@
-import {
-  isWorkspaceRefusal,
-  type OpenWorkspace,
-  WORKSPACE_PROVIDERS,
-  type WorkspaceConfig,
-  type WorkspaceRefusal,
-} from "@plumule/runner";
+import { isWorkspaceRefusal, type OpenWorkspace, type WorkspaceConfig, type WorkspaceRefusal } from "@plumule/runner";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
 import { collectPairs } from "../flags.ts";
 import { ageOf, paint, printDone, tableLines } from "../print.ts";
-import { inLine } from "../terminal-text.ts";
+import { createTextFilter, inLine } from "../terminal-text.ts";
 import {
   configOf,
   failureOfWorkspace,
@@ -19,7 +13,9 @@ import {
   idOf,
   openProvider,
   openProviders,
+  type ProvisionFlags,
   type WhichFlags,
+  withProvisionFlags,
   withStateFlag,
   withWhichFlags,
 } from "../workspaces.ts";
@@ -28,14 +24,12 @@ import { serveCommand } from "./workspace-serve.ts";
 
 /** `plumule workspace`: fresh places for commands on this machine, made from repositories and a set-up script. */
 export function workspaceCommand(): Command {
-  const up = withStateFlag(
+  const up = withProvisionFlags(
     new Command("up")
       .summary("set a workspace up")
       .description(
         'Brings the repositories of a configuration to their paths and runs its set-up script, or takes what an earlier run of it left. The configuration is {"name", "repositories": [{"url", "path", "reference"?}], "setup_script"}.',
       )
-      .requiredOption("-w, --workspace-config-path <file>", "the configuration")
-      .option("-p, --provisioning-mode <mode>", `${WORKSPACE_PROVIDERS.join(", ")}, or docker for container`, "local")
       .option("--id <id>", "what it is found by again (default: the name of the configuration)")
       .option("--env <name=value>", "a variable for the script and every command; may be repeated", collectPairs),
   ).action(act(setUp));
@@ -69,13 +63,7 @@ export function workspaceCommand(): Command {
   return workspace;
 }
 
-type UpFlags = {
-  workspaceConfigPath: string;
-  provisioningMode: string;
-  id?: string;
-  env?: Record<string, string>;
-  state?: string;
-};
+type UpFlags = ProvisionFlags & { id?: string; env?: Record<string, string> };
 
 async function setUp(context: Context, flags: UpFlags): Promise<ExitCode | Failure> {
   const { terminal } = context;
@@ -84,16 +72,20 @@ async function setUp(context: Context, flags: UpFlags): Promise<ExitCode | Failu
   const provider = await openProvider(flags.provisioningMode, flags, context);
   if (isFailure(provider)) return provider;
   const id = flags.id ?? idOf(config);
+  // The script is of whoever wrote the configuration, and what it prints of whatever it runs.
+  const filter = createTextFilter({ colours: terminal.colours });
+  const decoder = new TextDecoder();
   const stop = new AbortController();
   process.once("SIGINT", () => stop.abort());
   process.once("SIGTERM", () => stop.abort());
   const made = await provider.setup({
     config,
     cancel: stop.signal,
-    onOutput: (chunk) => void process.stderr.write(chunk),
+    onOutput: (chunk) => void process.stderr.write(filter.push(decoder.decode(chunk, { stream: true }))),
     ...(id === undefined ? {} : { id }),
     ...(flags.env === undefined ? {} : { env: flags.env }),
   });
+  process.stderr.write(filter.flush());
   if (isWorkspaceRefusal(made)) return failureOfUp(made, id);
   const script = made.setupCached === null ? "" : made.setupCached ? ", set-up from the cache" : ", set-up done";
   const line = `workspace ${paint.strong(made.id)} is up (${made.provider}, ${made.strategy}${script})`;

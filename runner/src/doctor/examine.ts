@@ -15,12 +15,13 @@ import { connectBroker } from "../broker.ts";
 import { type RunnerConfig, type RunnerFolders, runnerFolders } from "../config.ts";
 import { findExecutable } from "../executable.ts";
 import { probeEffects } from "../effects/probe.ts";
-import { probeIsolation, type RunnerIsolationLevel } from "../isolation.ts";
+import type { RunnerIsolationLevel } from "../isolation.ts";
 import { probeLimits } from "../limits/probe.ts";
 import { loadKey } from "../key.ts";
 import { machineTools, nixSettings } from "../machine.ts";
 import { cacheKeyFault } from "../nix/cache.ts";
 import { probeNix } from "../nix/probe.ts";
+import { type ContainerEngine, probeLevels } from "../probe-container.ts";
 import { readPrivateFile } from "../private-file.ts";
 import { openAgentSigner } from "../register.ts";
 import {
@@ -47,18 +48,15 @@ const DAEMON_SOCKET = "/nix/var/nix/daemon-socket/socket";
 
 /** Looks at everything that a runner with this configuration needs. It changes nothing: a key that is not there stays so. */
 export async function examine(config: RunnerConfig, fetch: ClientDeps["fetch"]): Promise<Check[]> {
-  const report = probeIsolation();
+  const limits = probeLimits();
+  const { report, container } = await probeLevels(config.containerImage, limits);
   const parts = await Promise.all([
     examineBriefly(config, fetch),
     examineRegistration(config, fetch),
-    examineNix(config, report.level).then(judgeNix),
+    examineNix(config, report.level, container ?? undefined).then(judgeNix),
     examineEffects(config, report.level),
   ]);
-  return [
-    ...parts.flat(),
-    ...judgeIsolation(report, config.isolation as typeof report.level | undefined),
-    ...judgeLimits(probeLimits()),
-  ];
+  return [...parts.flat(), ...judgeIsolation(report, config.isolation), ...judgeLimits(limits)];
 }
 
 /** What changes between two starts, and costs no process to look at. */
@@ -83,7 +81,7 @@ export async function examineBriefly(config: RunnerConfig, fetch: ClientDeps["fe
 }
 
 async function examineEffects(config: RunnerConfig, best: RunnerIsolationLevel): Promise<Check[]> {
-  const level = (config.isolation as RunnerIsolationLevel | undefined) ?? best;
+  const level = config.isolation ?? best;
   const tools = await machineTools(config, level);
   return "refused" in tools ? [] : [judgeEffects(await probeEffects(level, tools.nix))];
 }
@@ -177,10 +175,11 @@ export async function freeBytesAt(folder: string): Promise<number> {
 
 async function examineNix(
   config: RunnerConfig,
-  level: ReturnType<typeof probeIsolation>["level"],
+  level: RunnerIsolationLevel,
+  container: ContainerEngine | undefined,
 ): Promise<NixFindings | { why: string }> {
   // A doctor makes no folders, so Nix runs where it does no harm.
-  const tools = await machineTools({ ...config, state: "/" }, level);
+  const tools = await machineTools({ ...config, state: "/" }, level, container);
   if ("refused" in tools) return { why: tools.refused };
   const probe = await probeNix(tools.nix);
   if (!probe.present) return { why: probe.why };

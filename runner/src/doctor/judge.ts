@@ -1,6 +1,6 @@
 import { TRUST_LIMITS } from "@plumule/protocol";
 import { RUNNER_SUBGROUP } from "../cgroup.ts";
-import { type IsolationReport, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../isolation.ts";
+import { type IsolationReport, NO_IMAGE, RUNNER_ISOLATION_LEVELS, type RunnerIsolationLevel } from "../isolation.ts";
 import { describeMeans, isByCgroup, type MachineLimits } from "../limits/limits.ts";
 
 /**
@@ -90,6 +90,8 @@ export function judgeIsolation(report: IsolationReport, wanted: RunnerIsolationL
   const levels = RUNNER_ISOLATION_LEVELS.map((one) => {
     const name = `isolation ${one}`;
     if (report.available.includes(one)) return good(name, one === level ? "works, and is used" : "works");
+    // Which files jobs see is for the owner to choose, and nothing that is missing.
+    if (why(one) === NO_IMAGE && one !== wanted) return good(name, `not used: ${NO_IMAGE}`);
     return one === wanted
       ? bad(name, why(one), "Mend it, or leave --isolation away: the best level that works is then used.")
       : care(name, why(one), ISOLATION_FIX[one]);
@@ -112,6 +114,8 @@ export function judgeLimits(limits: MachineLimits): Check[] {
 }
 
 const ISOLATION_FIX: Readonly<Record<RunnerIsolationLevel, string>> = {
+  container:
+    "Install podman, give the runner's user an image that it can run (`podman pull`), and name it with --container-image.",
   bwrap:
     "Install bubblewrap. On Ubuntu 23.10 and later AppArmor blocks unprivileged user namespaces: give bwrap a profile in /etc/apparmor.d with `userns,`, or set sysctl kernel.apparmor_restrict_unprivileged_userns=0.",
   userns:

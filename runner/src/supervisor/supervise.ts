@@ -1,6 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import { NIX_MOUNT } from "../container.ts";
 import { jobEnvironment } from "../environment.ts";
 import { fileDigest } from "../file-digest.ts";
 import { logLimits, openLogFile } from "../log-file.ts";
@@ -181,11 +182,21 @@ async function work(
     survivors,
     ran,
     within: limited.within,
+    ...containerOf(order, made.workspace),
     silenceMs: assignment.limits.silenceMs,
     ...(spec.skipUnchanged === true ? { lastSuccess: assignment.lastSuccess ?? null } : {}),
   };
   await loaded;
   return limited.around(() => runSteps(context, spec.task));
+}
+
+/** What of the machine is in the container of a run: its own folders, and to read the mirrors, whose objects its checkout borrows, and Nix. */
+function containerOf(order: SupervisorOrder, { folder }: Workspace): Pick<TaskContext, "container"> {
+  const { container } = order.machine;
+  if (container === undefined) return {};
+  const secrets = order.secrets.folder === null ? [] : [join(order.secrets.folder, order.assignment.run)];
+  const toRead = [order.mirrors, ...secrets].map((path) => ({ path, writable: false }));
+  return { container: { ...container, mounts: [...toRead, { path: folder, writable: true }, NIX_MOUNT] } };
 }
 
 /** The file of the job's configuration, beside its checkout; its bytes are those whose digest the runner signs. Undefined when it has none. */

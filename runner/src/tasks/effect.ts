@@ -1,31 +1,16 @@
-import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { realpathSync } from "node:fs";
-import { join } from "node:path";
 import { LIMITS, type Phase, sha256Hex, type Task, utf8 } from "@plumule/protocol";
-import { type EffectDerivation, findEffect } from "../effects/derivation.ts";
-import { effectEnvironment, type EffectSetting, INSIDE, scriptEnvironment } from "../effects/environment.ts";
-import { type Sandbox, sandboxCommand, sandboxFault } from "../effects/sandbox.ts";
-import { readSecretsMap, secretsForEffect, type SecretsMap } from "../effects/secrets.ts";
-import { serveState, stateFolder, type StateServer } from "../effects/state.ts";
-import { findExecutable } from "../executable.ts";
-import { nameOf } from "../nix/arguments.ts";
+import { findEffect } from "../effects/derivation.ts";
+import { createPhaseReader } from "../effects/phases.ts";
+import { sandboxFault } from "../effects/sandbox.ts";
+import { readSecretsMap } from "../effects/secrets.ts";
 import { buildInstallables, realise } from "../nix/build.ts";
 import { derivationName } from "../nix/plan.ts";
 import type { ProcessResult } from "../process.ts";
+import { effectCommand, openStage, type Prepared, scriptCommand, type Stage } from "./effect-stage.ts";
 import { buildRequestOf, builtTargets, nixContextOf, nixFailed, reportNix } from "./nix-build.ts";
-import { type BuiltTarget, ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
+import { ended, orderOf, runTaskProcess, stopEnd, type TaskContext, type TaskEnd } from "./task.ts";
 
 type EffectTask = Extract<Task, { kind: "effect" }>;
-
-/** An effect whose build is done: what is left to do for it. */
-type Prepared = { effect: EffectDerivation | null; outputs: readonly string[]; targets: BuiltTarget[] };
-
-/** The sandbox of a run and what belongs to it, open from its plan on until it has applied. */
-type Stage = {
-  setting: EffectSetting;
-  sandbox: Omit<Sandbox, "env" | "cwd" | "files" | "uid" | "gid">;
-  state: StateServer;
-};
 
 /**
  * Runs an effect: builds, makes its plan where it has one, and applies. It applies only after the broker has taken its word that it begins: until then
@@ -80,62 +65,6 @@ async function prepare(
     if (built.outcome === "failed") return { end: nixFailed(context, built.failure) };
   }
   return { effect, outputs: [], targets: [] };
-}
-
-/** Opens the secrets and starts the server of state files. */
-async function openStage(context: TaskContext, map: SecretsMap): Promise<Stage | { end: TaskEnd }> {
-  const { assignment, workspace, machine, secrets, stop, log } = context;
-  const opened = await secrets.open((all, token) => secretsForEffect(all, map, token));
-  if (!opened.ok) {
-    if (stop.aborted) return { end: stopEnd(orderOf(stop), null) };
-    log(`[plumule] ${opened.detail}\n`);
-    return { end: ended(opened.elsewhere ? "refused" : "failed", null, { code: "refused", detail: opened.detail }) };
-  }
-  const etc = join(workspace.folder, "etc");
-  await mkdir(etc, { recursive: true, mode: 0o700 });
-  await writeFile(join(etc, "passwd"), `root:x:0:0:root:${INSIDE.build}:/noshell\n`);
-  await writeFile(join(etc, "group"), "root:x:0:\n");
-  const state = await serveState({
-    folder: stateFolder(context.effectStates, assignment),
-    token: secrets.token,
-    announce: () => context.tell({ type: "state" }),
-  });
-  const { owner, name } = nameOf(assignment.spec.source?.repository ?? assignment.deployment);
-  const { PLUMULE_SECRETS: folder, HERCULES_CI_SECRETS_JSON: hercules } = opened.env;
-  return {
-    state,
-    setting: {
-      store: machine.variables["NIX_STORE_DIR"] ?? "/nix/store",
-      apiBaseUrl: state.url,
-      projectId: assignment.deployment,
-      projectPath: `plumule/${owner ?? assignment.namespace}/${name}`,
-      facts: factsOf(context),
-    },
-    sandbox: {
-      store: machine.variables["NIX_STORE_DIR"] ?? "/nix/store",
-      etc,
-      secrets: folder === undefined || hercules === undefined ? null : { folder, hercules },
-      configuration: context.job.configuration?.path ?? null,
-      checkout:
-        context.commit === null ? null : { path: workspace.checkout, borrows: await borrowsOf(workspace.checkout) },
-    },
-  };
-}
-
-/** The `PLUMULE_…` variables as they are inside. */
-function factsOf({ env }: TaskContext): Record<string, string> {
-  const facts = Object.entries(env).filter(([name]) => name.startsWith("PLUMULE_"));
-  return {
-    ...Object.fromEntries(facts),
-    ...(env["PLUMULE_CONFIGURATION"] === undefined ? {} : { PLUMULE_CONFIGURATION: INSIDE.configuration }),
-    PLUMULE_SECRETS: INSIDE.secrets,
-  };
-}
-
-/** Folders that the repository of a checkout borrows objects from. */
-async function borrowsOf(checkout: string): Promise<string[]> {
-  const text = await readFile(join(checkout, ".git/objects/info/alternates"), "utf8").catch(() => "");
-  return text.split("\n").filter((line) => line.startsWith("/"));
 }
 
 async function planAndApply(
@@ -204,44 +133,12 @@ async function apply(context: TaskContext, { script }: EffectTask, prepared: Pre
       : await effectCommand(context, prepared.effect, stage);
   const taken = await context.tell({ type: "phase", phase: "applying" satisfies Phase, at: new Date().toISOString() });
   if (!taken) return stopEnd(orderOf(stop), null);
-  const result = await runTaskProcess(context, command, { merged: true, onOutput: (chunk) => context.log(chunk) });
+  const phases = createPhaseReader(context.log);
+  const result = await runTaskProcess(context, command, { merged: true, onOutput: (chunk) => phases.push(chunk) });
+  phases.end();
   if (result.reason === "exit" && result.exitCode === 0)
     return { outcome: "succeeded", exitCode: 0, reason: null, targets: prepared.targets };
   return failedEnd(context, result, "effect");
-}
-
-/** The builder of an effect in its sandbox. */
-async function effectCommand(
-  context: TaskContext,
-  effect: EffectDerivation,
-  { setting, sandbox }: Stage,
-): Promise<string[]> {
-  const { env, files: contents } = effectEnvironment(setting, effect.env);
-  const files: Record<string, string> = {};
-  for (const [at, [inside, text]] of Object.entries(contents).entries()) {
-    files[inside] = join(context.workspace.folder, `attr-${at}`);
-    await writeFile(files[inside], text, { mode: 0o600 });
-  }
-  const id = (name: string): number => (/^\d{1,9}$/.test(effect.env[name] ?? "") ? Number(effect.env[name]) : 0);
-  const uid = id("__hci_effect_virtual_uid");
-  const gid = id("__hci_effect_virtual_gid");
-  const own = { ...sandbox, checkout: null, env, files, uid, gid, cwd: INSIDE.build };
-  return sandboxCommand(own, [effect.builder, ...effect.args]);
-}
-
-/** A script of the job in the sandbox, beside what was built and in the checkout. */
-function scriptCommand(
-  context: TaskContext,
-  script: string,
-  { effect, outputs }: Prepared,
-  { setting, sandbox }: Stage,
-): string[] {
-  const inside = { ...context.env, ...setting.facts };
-  const env = scriptEnvironment(inside, setting, { outputs, drv: effect?.drv ?? null });
-  const found = findExecutable("bash", context.machine.path, "/");
-  const cwd = sandbox.checkout === null ? INSIDE.build : INSIDE.checkout;
-  const bash = found === null ? "bash" : realpathSync(found);
-  return sandboxCommand({ ...sandbox, env, files: {}, uid: 0, gid: 0, cwd }, [bash, "-euo", "pipefail", "-c", script]);
 }
 
 function failedEnd(context: TaskContext, result: ProcessResult, what: "effect" | "plan"): TaskEnd {

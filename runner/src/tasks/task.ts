@@ -1,4 +1,5 @@
 import type { Assignment, Output, Outcome, Reason, RunnerEvent } from "@plumule/protocol";
+import type { ContainerPlace } from "../container.ts";
 import type { StopOrder } from "../core/model.ts";
 import type { MachineFacts } from "../machine.ts";
 import type { Confinement, RunnerIsolationLevel } from "../isolation.ts";
@@ -39,6 +40,8 @@ export type TaskContext = {
   ran: { isolation: RunnerIsolationLevel | null };
   /** What limits all of them. */
   within: Confinement;
+  /** Where they run at the level `container`. */
+  container?: ContainerPlace;
   silenceMs: number;
   /** The success that the job is to be compared with before anything is built; null when there is none, missing when it asks for no comparison. */
   lastSuccess?: Assignment["lastSuccess"] | null;
@@ -107,6 +110,7 @@ export async function runTaskProcess(
     env: options.env ?? context.env,
     level: context.machine.isolation,
     within: context.within,
+    ...(context.container === undefined ? {} : { container: context.container }),
     merged: options.merged,
     onOutput: options.onOutput,
     cancel: options.cancel ?? context.stop,

@@ -29,7 +29,7 @@ export function createAtWork(): AtWork {
     async during(workspace, gone, act) {
       if (isStopping) return tooBusy("The server is stopping.");
       if (all.size >= SERVER_LIMITS.workCount)
-        return tooBusy(`${SERVER_LIMITS.workCount} commands and set-ups are at work, which is the limit.`);
+        return tooBusy(`${SERVER_LIMITS.workCount} requests are at work, which is the limit.`);
       const id = randomUUID();
       const [cancel, kill] = [new AbortController(), new AbortController()];
       all.set(id, { workspace, cancel, kill });

@@ -56,6 +56,7 @@ export async function serveWorkspacesHttp(
   server.on("checkContinue", handle);
   server.maxConnections = SERVER_LIMITS.connectionsCount;
   server.headersTimeout = SERVER_LIMITS.headersMs;
+  server.requestTimeout = SERVER_LIMITS.requestMs;
   const refused = await listen(server, address);
   if (refused !== null) return { refused };
   const closed = once(server, "close").then(() => {});
@@ -173,6 +174,7 @@ async function readBody(
   { route, held, taking }: { route: Route; held: { bytes: number }; taking: { bytes: number } },
 ): Promise<Uint8Array | Refusal> {
   const limit = route.name === "write_file" ? SERVER_LIMITS.fileBodyBytes : SERVER_LIMITS.bodyBytes;
+  const tooMuch = (): Refusal => tooBusy("Other requests hold all the memory that files may take.");
   const tooLarge = (): Refusal => refuse("payload-too-large", `The body of this request may have ${limit} bytes.`);
   if (Number(request.headers["content-length"] ?? 0) > limit) return tooLarge();
   if (/^100-continue$/i.test(request.headers.expect ?? "")) response.writeContinue();
@@ -182,9 +184,10 @@ async function readBody(
     taking.bytes += chunk.length;
     held.bytes += chunk.length;
     if (taking.bytes > limit) return tooLarge();
-    if (held.bytes > SERVER_LIMITS.heldBytes) return tooBusy("Too many bytes of requests are in memory.");
+    if (held.bytes > SERVER_LIMITS.heldBytes) return tooMuch();
     chunks.push(chunk);
   }
+  if (route.name === "read_file" && held.bytes > SERVER_LIMITS.heldBytes) return tooMuch();
   return Buffer.concat(chunks);
 }
 

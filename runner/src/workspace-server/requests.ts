@@ -119,9 +119,8 @@ async function askOpen(
   request: DoorRequest,
   { config, atWork }: { config: WorkspaceConfig; atWork: AtWork },
 ): Promise<DoorAnswer> {
-  const { cancel, emit, answerBytes } = request;
-  const during = (act: Parameters<AtWork["during"]>[2]): Promise<DoorAnswer> =>
-    atWork.during(workspace.id, cancel, act);
+  const { cancel: gone, emit, answerBytes } = request;
+  const during = (act: Parameters<AtWork["during"]>[2]): Promise<DoorAnswer> => atWork.during(workspace.id, gone, act);
   switch (name) {
     case "cmd":
       return withBody(bodies.commandBodySchema, request, (body) => during((work) => run(workspace, body, work)));
@@ -134,20 +133,29 @@ async function askOpen(
     case "stop":
       return withBody(bodies.stopBodySchema, request, async (body) => atWork.stopOne(workspace.id, body));
     case "write_file":
-      return withBody(bodies.writeFileBodySchema, request, async ({ path, working_dir: folder, content }) =>
-        answerOf(await workspace.writeFile(inFolder(folder, path), Buffer.from(content, "base64")), { success: true }),
+      return withBody(bodies.writeFileBodySchema, request, ({ path, working_dir: folder, content }) =>
+        during(async () => {
+          const written = await workspace.writeFile(inFolder(folder, path), Buffer.from(content, "base64"));
+          return answerOf(written, { success: true });
+        }),
       );
     case "read_file":
-      return withBody(bodies.readFileBodySchema, request, async ({ path, working_dir: folder }) => {
-        const read = await workspace.readFile(inFolder(folder, path));
-        return isWorkspaceRefusal(read) ? refusalOf(read) : { bytes: read };
-      });
+      return withBody(bodies.readFileBodySchema, request, ({ path, working_dir: folder }) =>
+        during(async () => {
+          const read = await workspace.readFile(inFolder(folder, path));
+          return isWorkspaceRefusal(read) ? refusalOf(read) : { bytes: read };
+        }),
+      );
     case "fetch":
-      return withBody(bodies.noBodySchema, request, async () => answerOf(await workspace.fetch({ cancel, config })));
+      return withBody(bodies.noBodySchema, request, () =>
+        during(async (work) => answerOf(await workspace.fetch({ cancel: work.cancel, config }))),
+      );
     case "reset":
-      return withBody(bodies.noBodySchema, request, async () => answerOf(await workspace.reset({ cancel })));
+      return withBody(bodies.noBodySchema, request, () =>
+        during(async (work) => answerOf(await workspace.reset({ cancel: work.cancel }))),
+      );
     case "changes":
-      return withBody(bodies.noBodySchema, request, async () => answerOf(await workspace.changes()));
+      return withBody(bodies.noBodySchema, request, () => during(async () => answerOf(await workspace.changes())));
     case "teardown":
       return withBody(bodies.noBodySchema, request, async () => answerOf(await workspace.teardown(), true));
   }
