@@ -1,7 +1,14 @@
 import { appendFileSync, mkdirSync } from "node:fs";
-import { type Assignment, ISOLATION_LEVELS, type IsolationLevel, LIMITS, type RunnerEvent } from "@plumule/protocol";
+import {
+  type Assignment,
+  ISOLATION_LEVELS,
+  type IsolationLevel,
+  LIMITS,
+  type Problem,
+  type RunnerEvent,
+} from "@plumule/protocol";
 import type { Admission } from "./admission/admission.ts";
-import type { Broker } from "./broker.ts";
+import type { Broker, BrokerAnswer } from "./broker.ts";
 import { ownLimits, radiclePolicy, type RunnerConfig, type RunnerFolders } from "./config.ts";
 import type { Input, StopOrder, Supervisor } from "./core/model.ts";
 import { followRun } from "./follow-run.ts";
@@ -11,6 +18,7 @@ import { least } from "./limits/limits.ts";
 import type { Machine } from "./machine.ts";
 import { readLease, type RunFiles, runFiles, writeLease, writeOrder, writeTaken } from "./supervisor/files.ts";
 import type { SupervisorOrder } from "./supervisor/order.ts";
+import type { EventBatch } from "./supervisor/records.ts";
 import type { Supervisors, WaitingSupervisor } from "./supervisors.ts";
 
 /** What carrying out a run's effects needs of its runner. */
@@ -125,13 +133,7 @@ export class AttendedRun {
       files: this.#files,
       supervisor,
       sendLog: (offset, bytes) => broker.appendLog(this.assignment, offset, bytes),
-      sendEvents: async (batch) => {
-        const answer = await broker.report(this.assignment, batch);
-        // Also that it has later ones: an earlier process may have sent them, and the run still waits.
-        if (answer.ok && (batch.events.some(isWish) || answer.value.number > batch.number))
-          writeTaken(this.#files.control, answer.value.number);
-        return answer;
-      },
+      sendEvents: (batch) => this.#report(batch),
       onEnd: ({ seen, reportedNumber }) => {
         this.reportedNumber = reportedNumber;
         this.#isOver = true;
@@ -140,6 +142,18 @@ export class AttendedRun {
       },
     });
     return this.#follower;
+  }
+
+  /** Sends a batch, and tells the run what it may be waiting for: also that later ones were taken, which an earlier process may have sent. */
+  async #report(batch: EventBatch): Promise<BrokerAnswer<{ number: number }>> {
+    const answer = await this.#deps.broker.report(this.assignment, batch);
+    if (!answer.ok || !(batch.events.some(isWish) || answer.value.number > batch.number)) return answer;
+    try {
+      writeTaken(this.#files.control, answer.value.number);
+      return answer;
+    } catch (error) {
+      return { ok: false, retry: true, logSize: null, problem: untold(String(error)) };
+    }
   }
 
   /** Writes until when the lease is held. */
@@ -177,6 +191,19 @@ export class AttendedRun {
     if (!this.#hasBegun) this.#waiting?.dismiss();
     if (this.#overdue !== null) clearTimeout(this.#overdue);
   }
+}
+
+/** The disk is full: the batch is sent again until the run can be told. The broker knows it by its number. */
+function untold(detail: string): Problem {
+  const next = "Make room where the runner keeps its state.";
+  return {
+    type: "about:blank",
+    title: "The disk takes no word for a run",
+    status: 0,
+    code: "unavailable",
+    detail,
+    next,
+  };
 }
 
 /** Whether a run goes on only after the broker has taken this. */
