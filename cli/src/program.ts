@@ -21,6 +21,10 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
   },
   delete: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).deleteCommand() },
   runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
+  triggers: {
+    group: "Machines and keys:",
+    load: async () => (await import("./commands/triggers.ts")).triggersCommand(),
+  },
   bridge: { group: "Machines and keys:", load: async () => (await import("./commands/bridge.ts")).bridgeCommand() },
   doctor: { group: "Machines and keys:", load: async () => (await import("./commands/doctor.ts")).doctorCommand() },
   key: { group: "Machines and keys:", load: async () => (await import("./commands/key.ts")).keyCommand() },

@@ -33,6 +33,7 @@ import type {
   TokenCreated,
   TokenView,
   TriggersBody,
+  TriggersTest,
   TriggersView,
   TrustBasis,
   TrustPolicy,
@@ -236,6 +237,7 @@ export type NamespaceCalls = {
   listLocks(call: { cursor: string | null; limit: number }): Promise<Page<LockView> | Refusal>;
 
   // Webhooks
+  testTriggers(call: { event: Record<string, unknown>; audience: string }): Promise<TriggersTest | Refusal>;
   receiveHook(call: RawHook): Promise<{ status: 200 | 202; delivery: DeliveryView } | Refusal>;
   listDeliveries(call: { cursor: string | null; limit: number }): Promise<Page<DeliveryView> | Refusal>;
   redeliver(call: { actor: Actor; id: string }): Promise<DeliveryView | Refusal>;

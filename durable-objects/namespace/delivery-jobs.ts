@@ -1,4 +1,12 @@
-import { isRefusal, type Millis, type Push, sha256Hex, type SubmitBody, utf8 } from "@plumule/protocol";
+import {
+  isRefusal,
+  type Millis,
+  type Push,
+  sha256Hex,
+  type SubmitBody,
+  type TriggersTest,
+  utf8,
+} from "@plumule/protocol";
 import type { Stranger } from "../deployment/calls.ts";
 import { deploymentObject } from "../shared/names.ts";
 import { bounded } from "./bounded.ts";
@@ -21,19 +29,23 @@ type Submission = {
   deployment: string;
   body: SubmitBody;
   stranger: Stranger | null;
+  /** What was not known of the push and counted as a match. Handed over by an earlier version: undefined. */
+  note?: string | null;
 };
+
+/** Why nothing comes of any push. */
+export const NO_RULES = "the namespace has no trigger rules";
 
 /** Runs the rules of now over a push; what they ask for goes into the outbox, for each deployment in the order of its deliveries. */
 export function plan({ sql }: NamespaceContext, delivery: Delivery, push: Push, now: Millis): Delivery {
   const { triggers, hooks: _, ...beside } = readTriggers(sql);
-  if (triggers.length === 0)
-    return { ...delivery, state: "ignored", results: [ignored("*", "the namespace has no trigger rules")] };
+  if (triggers.length === 0) return { ...delivery, state: "ignored", results: [ignored("*", NO_RULES)] };
   const plans = planJobs(push, triggers, beside);
   for (const one of plans) {
     if (one.deployment === null) continue;
-    const { trigger, deployment, body, stranger } = one;
+    const { trigger, deployment, body, stranger, note } = one;
     const { id, round, hook } = delivery;
-    const submission: Submission = { delivery: id, round, trigger, hook, deployment, body, stranger };
+    const submission: Submission = { delivery: id, round, trigger, hook, deployment, body, stranger, note };
     insertOutbox(sql, "submit", submission, now, `submit ${deployment}`);
   }
   return settle(delivery, plans.map(resultOf));
@@ -49,6 +61,25 @@ function resultOf(one: Plan): DeliveryResult {
         detail: "on its way to the deployment",
         pending: true,
       };
+}
+
+/** A plan as it is shown to whoever tries the rules. */
+export function testedPlan(one: Plan): TriggersTest["results"][number] {
+  const { trigger, checks } = one;
+  if (one.deployment === null) return { trigger, deployment: null, detail: one.detail, checks };
+  const { deployment, body, stranger } = one;
+  const outcome =
+    stranger === null ? (body.hold === true ? "held: the rule holds its jobs" : "a job") : heldFor(stranger);
+  const detail = noted(outcome, one.note);
+  return { trigger, deployment, detail, ...(stranger === null ? {} : { approvers: [...stranger.approvers] }), checks };
+}
+
+function heldFor({ why }: Stranger): string {
+  return `held: ${why}`;
+}
+
+function noted(outcome: string, note: string | null | undefined): string {
+  return note == null ? outcome : `${outcome}; ${note}`;
 }
 
 /** What a rule, or `*` for all of them, did not do, and why. */
@@ -88,7 +119,7 @@ export function submitCourier(context: NamespaceContext): Courier {
   return {
     async deliver(payload) {
       const submission = JSON.parse(payload) as Submission;
-      const { delivery, round, trigger, hook, deployment, stranger } = submission;
+      const { delivery, round, trigger, hook, deployment, stranger, note } = submission;
       const { secrets: named, ...plain } = submission.body;
       const secrets = named === undefined ? undefined : fillSecrets(sql, named);
       if (isRefusal(secrets))
@@ -111,11 +142,10 @@ export function submitCourier(context: NamespaceContext): Courier {
         return () =>
           record(submission, {
             job: answer.job.id,
-            detail: answer.joined
-              ? "joined a job that is there"
-              : stranger == null
-                ? "submitted"
-                : `held: ${stranger.why}`,
+            detail: noted(
+              answer.joined ? "joined a job that is there" : stranger == null ? "submitted" : heldFor(stranger),
+              note,
+            ),
             pending: false,
           });
       if (isTransient(answer)) throw new Error(answer.detail);

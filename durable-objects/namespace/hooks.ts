@@ -7,15 +7,17 @@ import {
   type Push,
   refuse,
   type Refusal,
+  type TriggersTest,
 } from "@plumule/protocol";
 import type { Page, RawHook } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { withPolicySigners } from "./core/hooks.ts";
-import { placePush } from "./core/order.ts";
+import { type Place, placePush } from "./core/order.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import { type HookEvent, readHookBody } from "./core/push.ts";
 import { refKeyOf } from "./core/refs.ts";
-import { ignored, plan } from "./delivery-jobs.ts";
+import { planJobs } from "./core/triggers.ts";
+import { ignored, NO_RULES, plan, testedPlan } from "./delivery-jobs.ts";
 import { type DeliveryKeys, keysOf } from "./delivery-keys.ts";
 import { type VerifiedHook, verifyHook } from "./hook-verify.ts";
 import { tellOfDelivery } from "./statuses.ts";
@@ -34,6 +36,8 @@ import { readTriggers, readTrust } from "./store/settings.ts";
 /** Webhooks in, and what became of them. */
 export type Hooks = {
   receive(call: RawHook): Promise<{ status: 200 | 202; delivery: DeliveryView } | Refusal>;
+  /** What the rules would make of a webhook's body, by the steps of `receive` behind its signature. Changes nothing. */
+  test(call: { event: Record<string, unknown>; audience: string }): TriggersTest | Refusal;
   listDeliveries(call: { cursor: string | null; limit: number }): Page<DeliveryView> | Refusal;
   redeliver(call: { actor: string; id: string }): DeliveryView | Refusal;
 };
@@ -60,6 +64,18 @@ export function createHooks(context: NamespaceContext): Hooks {
       if (isRefusal(event)) return event;
       const keys = await keysOf(verified, event, call.body);
       return store(context, verified, event, keys, now);
+    },
+
+    test({ event, audience }) {
+      const read = readHookBody({ audience, ...event }, { eventType: null, audience, signedByKey: false });
+      if (isRefusal(read)) return read;
+      const { version, triggers, hooks: _, ...beside } = readTriggers(sql);
+      if (read.kind === "other") return { version, push: null, detail: read.detail, results: [] };
+      const { push } = read;
+      // Numbers compare with those of the same sender, and nobody has sent this one.
+      const placed = place(context, { id: "", signer: "", state: "accepted" }, push, Date.now());
+      const detail = placed.place === "newest" ? (triggers.length === 0 ? NO_RULES : null) : whyNotNew(placed);
+      return { version, push, detail, results: planJobs(push, triggers, beside).map(testedPlan) };
     },
 
     listDeliveries({ cursor, limit }) {
@@ -157,8 +173,7 @@ function pushParts(
 
 /** A copy of a push, and one that is older than what the ref has seen, start nothing. */
 function handle(context: NamespaceContext, delivery: Delivery, push: Push, now: Millis): Delivery {
-  const earlier = readMoves(context.sql, delivery.refKey ?? "", now - LIMITS.deliveryDedupeMs);
-  const placed = placePush(moveOf(delivery, push), earlier);
+  const placed = place(context, delivery, push, now);
   switch (placed.place) {
     case "newest":
       return plan(context, delivery, push, now);
@@ -166,15 +181,29 @@ function handle(context: NamespaceContext, delivery: Delivery, push: Push, now: 
       return {
         ...delivery,
         state: "duplicate",
-        results: [ignored("*", `the same push came as delivery ${placed.as}`)],
+        results: [ignored("*", whyNotNew(placed))],
         status: delivery.status === null ? null : { ...delivery.status, as: placed.as },
       };
     case "late":
       return {
         ...delivery,
-        results: [
-          ignored("*", `the ref has moved on: delivery ${placed.as} is a newer push of it; redeliver to run this one`),
-        ],
+        results: [ignored("*", whyNotNew(placed))],
       };
   }
+}
+
+function place(
+  { sql }: NamespaceContext,
+  delivery: Pick<Delivery, "id" | "signer" | "state">,
+  push: Push,
+  now: Millis,
+): Place {
+  const earlier = readMoves(sql, refKeyOf(push), now - LIMITS.deliveryDedupeMs);
+  return placePush(moveOf(delivery, push), earlier);
+}
+
+function whyNotNew({ place, as }: Exclude<Place, { place: "newest" }>): string {
+  return place === "same"
+    ? `the same push came as delivery ${as}`
+    : `the ref has moved on: delivery ${as} is a newer push of it; redeliver to run this one`;
 }

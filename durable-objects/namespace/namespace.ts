@@ -268,6 +268,10 @@ export class Namespace extends DurableObject<Env> implements NamespaceCalls {
 
   // Webhooks
 
+  async testTriggers(call: Call<"testTriggers">): Answer<"testTriggers"> {
+    return this.#parts?.hooks.test(call) ?? notOpen();
+  }
+
   async receiveHook(call: Call<"receiveHook">): Answer<"receiveHook"> {
     const answer = await (this.#parts?.hooks.receive(call) ?? badSignature());
     this.#flushLater();

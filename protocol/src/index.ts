@@ -34,6 +34,7 @@ export * from "./did-key.ts";
 export * from "./ed25519.ts";
 export * from "./key-admission.ts";
 export * from "./strict-json.ts";
+export * from "./trigger-test.ts";
 export * from "./trust-limits.ts";
 export * from "./dsse.ts";
 export * from "./statements.ts";

@@ -212,6 +212,11 @@ export const LIMITS = {
   hookSecrets: 4,
   /** Hosts to which the states of one hook's commits may be reported. */
   statusHosts: 8,
+  /** Changed paths that a push tells, and characters of them together: with the rest of the push they stay below the 20 KB that webhooks should have. */
+  changedPaths: 500,
+  changedPathsCharacters: 12 * 1024,
+  /** Patterns of paths in all rules of a namespace: every path of a push may be compared with every one. */
+  pathPatterns: 256,
   /** Delegates of a repository, and other people that a rule names. */
   delegates: 64,
   /** Rows of an audit log that are kept, and characters of one. Older ones go together with their signed heads, but for the last of these. */

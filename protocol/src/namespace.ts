@@ -70,7 +70,7 @@ export const wsTicketSchema = z.object({ ticket: z.string(), expiresAt: timeSche
 export type WsTicket = z.output<typeof wsTicketSchema>;
 
 const pattern = z.string().min(1).max(255);
-/** A rule: which pushes make which job. Patterns know `*` (within a path part) and `**`. Empty `repositories` matches every repository. */
+/** A rule: which pushes make which job. Patterns know `*` (within a path part) and `**`; what one with `!` before it matches is left out. Empty `repositories` matches every repository. */
 export const triggerSchema = z
   .strictObject({
     name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/),
@@ -92,7 +92,7 @@ export const triggerSchema = z
     urls: z.array(repositoryUrlSchema).max(8).optional(),
   })
   .meta({ id: "Trigger" });
-/** `deployment` is a template: `{repository}`, `{ref}`, `{branch}`, `{patch}` are replaced by the push's values, made safe. */
+/** `deployment` is a template: `{repository}`, `{ref}`, `{branch}`, `{tag}`, `{patch}` are replaced by the push's values, made safe. */
 export type Trigger = z.output<typeof triggerSchema>;
 /** Stored secrets for the jobs of a rule, by its name. They stand beside the rules, whose readers of version 1 allow no other field. */
 const ruleSecrets = z
@@ -106,6 +106,8 @@ const ruleQuorums = z.record(triggerSchema.shape.name, quorumSchema).optional();
 const ruleSkips = z.array(triggerSchema.shape.name).max(LIMITS.triggers).optional();
 /** The locks of the jobs of a rule, by its name; beside the rules for the same reason. */
 const ruleLocks = z.record(triggerSchema.shape.name, locksSchema).optional();
+/** Paths of which one has to have changed, by the rule's name; beside the rules for the same reason. */
+const rulePaths = z.record(triggerSchema.shape.name, z.array(pattern).min(1).max(32)).optional();
 export const triggersBodySchema = z
   .strictObject({
     triggers: z.array(triggerSchema).max(LIMITS.triggers),
@@ -115,6 +117,7 @@ export const triggersBodySchema = z
     quorums: ruleQuorums,
     skipUnchanged: ruleSkips,
     locks: ruleLocks,
+    paths: rulePaths,
   })
   .meta({ id: "TriggersBody" });
 export type TriggersBody = z.output<typeof triggersBodySchema>;
@@ -129,6 +132,7 @@ export const triggersViewSchema = z
     quorums: ruleQuorums,
     skipUnchanged: ruleSkips,
     locks: ruleLocks,
+    paths: rulePaths,
   })
   .meta({ id: "Triggers" });
 export type TriggersView = z.output<typeof triggersViewSchema>;
@@ -137,7 +141,8 @@ export type TriggersView = z.output<typeof triggersViewSchema>;
  * plumule's own webhook body, what the bridge sends. `audience` is `<broker origin>/v1/{ns}`, so that a webhook for one broker cannot be
  * replayed to another. `before`/`after` are commit ids of the ref; `after` of all zeros is a deletion; `base` is what a patch is to be merged
  * into. `number` grows with every push that the sender tells of a ref, so that a late one is known as such. `delegates` of the repository and
- * whether the sender's node follows the author decide whether a job may start without approval.
+ * whether the sender's node follows the author decide whether a job may start without approval. `paths` are those that differ between what was there and
+ * `after` (of a patch: that it changes), left out when they are not known; with `pathsTruncated` there are more.
  */
 export const pushBodySchema = z
   .looseObject({
@@ -156,6 +161,8 @@ export const pushBodySchema = z
     base: commitSchema.optional(),
     delegates: z.array(runnerIdSchema).max(LIMITS.delegates).optional(),
     followed: z.boolean().optional(),
+    paths: z.array(z.string().max(LIMITS.changedPathsCharacters)).max(LIMITS.changedPaths).optional(),
+    pathsTruncated: z.boolean().optional(),
   })
   .meta({ id: "Push" });
 export type Push = z.output<typeof pushBodySchema>;

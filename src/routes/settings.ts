@@ -47,6 +47,7 @@ import {
   revokeToken,
   STREAM_SUBPROTOCOL,
   undrainRunner,
+  testTriggers,
 } from "@plumule/protocol";
 import { DIRECTORY, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { forgetCallers } from "../auth.ts";
@@ -207,6 +208,14 @@ function versionedRoutes(app: App): void {
         actor: principal.actor,
         body,
         ifMatch: request.headers.get("if-match"),
+      }),
+    ),
+  );
+  implement(app, testTriggers, async ({ params, body, request, env }) =>
+    ok(
+      await namespaceObject(env, params.ns).testTriggers({
+        event: body,
+        audience: audienceOf(env, request, params.ns),
       }),
     ),
   );

@@ -100,6 +100,8 @@ describe("a rule that matches", () => {
         summary: "Fix the roof",
       },
       stranger: null,
+      note: null,
+      checks: [{ name: "ref", ok: true, detail: "`refs/heads/**` matches refs/heads/main" }],
     });
     expect(submitBodySchema.safeParse((plan as { body: unknown }).body).success).toBe(true);
   });

@@ -18,7 +18,7 @@ import {
   runnerIdSchema,
 } from "@plumule/protocol";
 import { didOf } from "./refs.ts";
-import { isZeroCommit } from "./triggers.ts";
+import { isZeroCommit } from "./rule-checks.ts";
 
 /**
  * What a verified webhook says: a push, or something that starts no job. `status` is where Garden wants to hear what becomes of it. It is a

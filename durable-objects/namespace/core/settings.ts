@@ -1,12 +1,14 @@
 import {
   admitDidKey,
   type FieldError,
+  LIMITS,
   refuse,
   type Refusal,
   type Trigger,
   TRUST_LIMITS,
   type TriggersBody,
 } from "@plumule/protocol";
+import { patternsFault } from "./rule-checks.ts";
 import { templateFault } from "./triggers.ts";
 
 /** Whether a document may be replaced: `If-Match` must name the version that stands. */
@@ -30,6 +32,7 @@ export function checkTriggers({
   quorums = {},
   skipUnchanged = [],
   locks = {},
+  paths = {},
 }: TriggersBody): Refusal | null {
   const errors: FieldError[] = [
     ...repeated(
@@ -42,7 +45,7 @@ export function checkTriggers({
       "id",
       hooks.map(({ id }) => id),
     ),
-    ...Object.entries({ approvals, locks }).flatMap(([field, named]) =>
+    ...Object.entries({ approvals, locks, paths }).flatMap(([field, named]) =>
       Object.keys(named).flatMap((name) =>
         triggers.some((trigger) => trigger.name === name)
           ? []
@@ -56,13 +59,18 @@ export function checkTriggers({
     ...skipUnchanged.flatMap((name, at) => {
       const fault = skipFault(
         triggers.find((trigger) => trigger.name === name),
-        name in quorums,
+        Object.hasOwn(quorums, name),
       );
       return fault === null ? [] : [{ pointer: `/skipUnchanged/${at}`, detail: fault }];
     }),
     ...Object.keys(secrets).flatMap((name) => {
       const fault = secretsFault(triggers.find((trigger) => trigger.name === name));
       return fault === null ? [] : [{ pointer: `/secrets/${name}`, detail: fault }];
+    }),
+    ...pathsFaults(paths),
+    ...triggers.flatMap(({ refs }, at) => {
+      const fault = patternsFault(refs);
+      return fault === null ? [] : [{ pointer: `/triggers/${at}/refs`, detail: fault }];
     }),
     ...triggers.flatMap(({ deployment }, at) => {
       const fault = templateFault(deployment);
@@ -88,6 +96,19 @@ function checkPeople(approvals: NonNullable<TriggersBody["approvals"]>): Refusal
     return admitted.ok ? [] : [{ pointer, detail: admitted.detail }];
   });
   return weak.length === 0 ? null : refuse("weak-key", "A rule names a key that cannot be trusted.", { errors: weak });
+}
+
+function pathsFaults(paths: NonNullable<TriggersBody["paths"]>): FieldError[] {
+  const count = Object.values(paths).flat().length;
+  return [
+    ...(count > LIMITS.pathPatterns
+      ? [{ pointer: "/paths", detail: `${count} patterns, at most ${LIMITS.pathPatterns} are allowed together` }]
+      : []),
+    ...Object.entries(paths).flatMap(([name, patterns]) => {
+      const fault = patternsFault(patterns);
+      return fault === null ? [] : [{ pointer: `/paths/${name}`, detail: fault }];
+    }),
+  ];
 }
 
 /** Why the jobs of a rule have no quorum, or null. */

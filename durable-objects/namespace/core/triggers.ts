@@ -3,69 +3,91 @@ import {
   deploymentIdSchema,
   type DeploymentId,
   type Push,
+  type RuleCheck,
   type SubmitBody,
   type Trigger,
   type TriggersBody,
 } from "@plumule/protocol";
 import type { Stranger } from "../../deployment/calls.ts";
-import { matchesPattern } from "./patterns.ts";
-import { didOf, repositoryKey } from "./refs.ts";
+import { repositoryKey } from "./refs.ts";
+import { checkRule } from "./rule-checks.ts";
 import { strangerOf, strangersRequires } from "./strangers.ts";
 
-/** What a rule makes of a push: a job for a deployment, held when it is a stranger's, or in words why none. */
-export type Plan =
-  | { trigger: string; deployment: DeploymentId; body: SubmitBody; stranger: Stranger | null }
-  | { trigger: string; deployment: null; detail: string };
+/**
+ * What a rule makes of a push, with all that it asked: a job for a deployment, held when it is a stranger's, or in words why none. `note`
+ * says what was not known and counted as met.
+ */
+export type Plan = { trigger: string; checks: RuleCheck[] } & (
+  | { deployment: DeploymentId; body: SubmitBody; stranger: Stranger | null; note: string | null }
+  | { deployment: null; detail: string }
+);
 
 /** What a rule can fill into `deployment`. */
-const PLACEHOLDERS = ["repository", "ref", "branch", "patch"] as const;
+const PLACEHOLDERS = ["repository", "ref", "branch", "tag", "patch"] as const;
 type Placeholder = (typeof PLACEHOLDERS)[number];
-
-/** True for the commit id of all zeros, with which git says that a ref is gone. */
-export function isZeroCommit(commit: string): boolean {
-  return /^(?:0{40}|0{64})$/.test(commit);
-}
 
 /**
  * What every rule makes of a push, in the order of the rules. By the names of rules: `secrets`, stored secrets for their jobs, which strangers
  * do not get, `approvals`, whose jobs they start without asking, `quorums`, how many runners have to agree about their jobs, `locks`, which they hold while
- * they work, and `skipUnchanged`, the rules whose jobs need not be done again.
+ * they work, `skipUnchanged`, the rules whose jobs need not be done again, and `paths`, of which one has to have changed.
  */
 export function planJobs(
   push: Push,
   triggers: readonly Trigger[],
-  { secrets = {}, approvals = {}, quorums = {}, locks = {}, skipUnchanged = [] }: Partial<TriggersBody> = {},
+  {
+    secrets = {},
+    approvals = {},
+    quorums = {},
+    locks = {},
+    skipUnchanged = [],
+    paths = {},
+  }: Partial<TriggersBody> = {},
 ): Plan[] {
   return triggers.map((trigger) => {
     const { name } = trigger;
-    const plan = planJob(push, trigger, secrets[name] ?? [], approvals[name] ?? {});
+    const checks = checkRule(push, trigger, ofRule(paths, name));
+    const plan = planJob(push, trigger, checks, ofRule(secrets, name) ?? [], ofRule(approvals, name) ?? {});
     if (plan.deployment === null) return plan;
+    const [quorum, held] = [ofRule(quorums, name), ofRule(locks, name)];
     const body = {
       ...plan.body,
-      ...(quorums[name] === undefined ? {} : { quorum: quorums[name] }),
-      ...(locks[name] === undefined ? {} : { locks: locks[name] }),
+      ...(quorum === undefined ? {} : { quorum }),
+      ...(held === undefined ? {} : { locks: held }),
       ...(skipUnchanged.includes(name) ? { skipUnchanged: true } : {}),
     };
     return { ...plan, body };
   });
 }
 
-function planJob(push: Push, trigger: Trigger, secrets: readonly string[], approval: ApprovalRule): Plan {
-  const refused = whyNot(push, trigger);
-  if (refused !== null) return { trigger: trigger.name, deployment: null, detail: refused };
+/** What stands beside the rules for one of them. A rule may have the name of what every object has: `constructor`. */
+function ofRule<T>(named: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(named, name) ? named[name] : undefined;
+}
+
+function planJob(
+  push: Push,
+  trigger: Trigger,
+  checks: RuleCheck[],
+  secrets: readonly string[],
+  approval: ApprovalRule,
+): Plan {
+  const none = (detail: string): Plan => ({ trigger: trigger.name, checks, deployment: null, detail });
+  const unmet = checks.find(({ ok }) => !ok);
+  if (unmet !== undefined) return none(unmet.detail);
   const deployment = fillTemplate(trigger.deployment, push);
-  if (!deploymentIdSchema.safeParse(deployment).success) {
-    const detail = `\`${trigger.deployment}\` becomes \`${deployment}\`, which is no name of a deployment (1 to 128 characters, the first a letter or digit)`;
-    return { trigger: trigger.name, deployment: null, detail };
-  }
+  if (!deploymentIdSchema.safeParse(deployment).success)
+    return none(
+      `\`${trigger.deployment}\` becomes \`${deployment}\`, which is no name of a deployment (1 to 128 characters, the first a letter or digit)`,
+    );
   const stranger = strangerOf(push, trigger, approval);
   const closed = stranger === null ? null : whyClosed(stranger, trigger);
-  if (closed !== null) return { trigger: trigger.name, deployment: null, detail: closed };
+  if (closed !== null) return none(closed);
   const body =
     stranger === null
       ? submitBodyOf(push, trigger, secrets)
       : { ...submitBodyOf(push, trigger, []), hold: true, requires: strangersRequires(trigger, approval) };
-  return { trigger: trigger.name, deployment, body, stranger };
+  const note = checks.find(({ assumed }) => assumed === true)?.detail ?? null;
+  return { trigger: trigger.name, checks, deployment, body, stranger, note };
 }
 
 /** Why a rule has no job for strangers at all. */
@@ -74,25 +96,6 @@ function whyClosed({ why, approvers }: Stranger, { task }: Trigger): string | nu
   return approvers.length === 0
     ? `${why}, and nobody could approve: the webhook names no delegates, the rule no \`delegates\` or \`approvers\``
     : null;
-}
-
-function whyNot(push: Push, trigger: Trigger): string | null {
-  if (isZeroCommit(push.after)) return "the ref was deleted: there is nothing to build";
-  if (trigger.events !== undefined && !trigger.events.includes(push.type))
-    return `the rule is for ${trigger.events.join(", ")}, this is a ${push.type}`;
-  const repositories = trigger.repositories ?? [];
-  if (repositories.length > 0 && !repositories.some((one) => repositoryKey(one) === repositoryKey(push.repository)))
-    return `the rule does not name the repository ${push.repository}`;
-  if (!trigger.refs.some((pattern) => matchesPattern(pattern, push.ref)))
-    return `no pattern of the rule matches ${push.ref}`;
-  const author = push.author == null ? null : didOf(push.author);
-  if (trigger.authors !== undefined && !trigger.authors.some((one) => didOf(one) === author))
-    return author === null
-      ? "the rule asks for an author, the push names none"
-      : `the rule does not name the author ${push.author}`;
-  if (trigger.deployment.includes("{patch}") && push.patch == null)
-    return "the deployment's name needs `{patch}`, and this is not a patch";
-  return null;
 }
 
 function submitBodyOf(push: Push, trigger: Trigger, secrets: readonly string[]): SubmitBody {
@@ -126,6 +129,7 @@ function fillTemplate(template: string, push: Push): string {
     repository: repositoryKey(push.repository).replace(/^[a-z]+:\/*/, ""),
     ref: push.ref,
     branch: push.ref.replace(/^refs\/(?:heads|tags|patches)\//, ""),
+    tag: push.ref.replace(/^refs\/tags\//, ""),
     patch: push.patch ?? "",
   };
   return template.replace(/\{(\w+)\}/g, (whole, name) => (isPlaceholder(name) ? encodeName(values[name]) : whole));

@@ -19,6 +19,7 @@ import {
 import { sessionChallengeSchema, wireEnvelopeSchema } from "../run.ts";
 import { secretBodySchema, secretViewSchema } from "../secrets.ts";
 import { secretNameSchema } from "../submit.ts";
+import { triggerEventSchema, triggersTestSchema } from "../trigger-test.ts";
 import { trustPolicySchema } from "../trust.ts";
 import { endpoint } from "./endpoint.ts";
 
@@ -221,6 +222,17 @@ export const putTriggers = endpoint({
   bodyLimitBytes: LIMITS.submitBytes,
   answers: { 200: triggersViewSchema },
   refusals: ["precondition-required", "revision-conflict", "weak-key"],
+});
+export const testTriggers = endpoint({
+  name: "testTriggers",
+  method: "post",
+  path: "/v1/:ns/triggers/test",
+  summary: "What the rules would make of a webhook's body, rule by rule; changes nothing",
+  access: "read",
+  params: ns,
+  body: triggerEventSchema,
+  bodyLimitBytes: LIMITS.webhookBytes,
+  answers: { 200: triggersTestSchema },
 });
 
 const secret = ns.extend({ secret: secretNameSchema });
