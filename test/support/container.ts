@@ -13,7 +13,7 @@ const none = { by: "none", why: "for the test" } as const;
 
 /** A place for containers, with this machine's programs and a writable folder; or why there is none. */
 export async function containerPlace(folder: string): Promise<ContainerPlace | { missing: string }> {
-  const image = "localhost/plumule-test:1";
+  const image = "localhost/plumule-test:2";
   if (spawnSync("podman", ["--version"]).error !== undefined) return { missing: "no podman" };
   const made = importImage(image);
   if (made !== null) return { missing: made };
@@ -36,8 +36,9 @@ async function tryEngine({ image }: ContainerPlace): Promise<{ unavailable: stri
   return { unavailable: report.unavailable.get("container") ?? null };
 }
 
-/** An image of two shells and what they are linked with. */
+/** An image of two shells and what they are linked with, made once. Why there is none, or null. */
 function importImage(image: string): string | null {
+  if (spawnSync("podman", ["image", "exists", image]).status === 0) return null;
   const root = mkdtempSync(join(tmpdir(), "plumule-image-"));
   try {
     for (const name of ["bin", "usr", "lib", "lib64", "tmp", "nix"]) mkdirSync(join(root, name));

@@ -66,9 +66,10 @@ describe.skipIf("missing" in place)(`a container${"missing" in place ? ` (missin
   it("has its grace when it is cancelled, and leaves nothing behind, of whatever session and environment", async () => {
     const cancel = new AbortController();
     const trackingId = `container-${process.pid}`;
+    // Each says so when the signal would not end it any more.
     const script =
-      "trap 'echo cleaned; exit 42' TERM; (env -i setsid sleep 300 &); (trap '' TERM; sleep 301) & echo ready; sleep 302 & wait";
-    const onText = (text: string): void => void (text.includes("ready") && cancel.abort());
+      "trap 'echo cleaned; exit 42' TERM; (env -i setsid /bin/sh -c 'echo away; sleep 300' &); (trap '' TERM; echo deaf; sleep 301) & sleep 302 & wait";
+    const onText = (text: string): void => void (text.includes("away") && text.includes("deaf") && cancel.abort());
     const result = await run(script, { cancel: cancel.signal, onText, trackingId, graceMs: 300 });
     expect(result).toMatchObject({ reason: "cancelled", exitCode: 42, leftoverCount: 0 });
     expect(result.output).toContain("cleaned");

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, 
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type Assignment, type JobLimits, runIdOf, type SubmitBody } from "@plumule/protocol";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type ExitRecord } from "../../runner/src/supervisor/records.ts";
 import { readExit } from "../../runner/src/conclude.ts";
 import { readBatches } from "../../runner/src/event-feed.ts";
@@ -254,7 +254,9 @@ for (const level of RUNNER_ISOLATION_LEVELS.filter((one) => one !== "container")
     });
   });
 
-const place = await containerPlace(mkdtempSync(join(tmpdir(), "plumule-place-")));
+const settings = mkdtempSync(join(tmpdir(), "plumule-place-"));
+const place = await containerPlace(settings);
+afterAll(() => rmSync(settings, { recursive: true, force: true }));
 it.skipIf("missing" in place)(
   "a supervisor runs a job in a container, which sees the folders of its run alone",
   async () => {

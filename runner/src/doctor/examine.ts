@@ -82,7 +82,8 @@ export async function examineBriefly(config: RunnerConfig, fetch: ClientDeps["fe
 
 async function examineEffects(config: RunnerConfig, best: RunnerIsolationLevel): Promise<Check[]> {
   const level = config.isolation ?? best;
-  const tools = await machineTools(config, level);
+  // As above: a doctor makes no folders.
+  const tools = await machineTools({ ...config, state: "/" }, level);
   return "refused" in tools ? [] : [judgeEffects(await probeEffects(level, tools.nix))];
 }
 
