@@ -3,6 +3,7 @@ import {
   EXEC_SUBPROTOCOL,
   type ExecBody,
   type ExecCall,
+  type ExecPersonFrame,
   type ExecSession,
   type ExecSide,
   formatTime,
@@ -123,6 +124,9 @@ function createRelay(deps: ExecDeps, sessions: Map<string, Session>): Relay {
     const left = (): void => end(session, side === "person" ? "the person left" : "the runner left");
     server.addEventListener("close", left);
     server.addEventListener("error", left);
+    // What is said to somebody who is not there yet would be lost.
+    if (SIDES.every((one) => session.sockets[one] !== undefined))
+      session.sockets.runner?.send(JSON.stringify({ op: "begin" } satisfies ExecPersonFrame));
     return new Response(null, { status: 101, webSocket: client, headers: SPOKEN });
   };
   const begin = (session: Session): void => {

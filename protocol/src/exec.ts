@@ -61,10 +61,11 @@ export type ExecCall = z.output<typeof execCallSchema>;
 
 /**
  * Text frames of a session; binary frames carry bytes behind one byte that names their channel. `ack` confirms bytes that were read and passed on:
- * neither side sends more than `LIMITS.execWindowBytes` unconfirmed.
+ * neither side sends more than `LIMITS.execWindowBytes` unconfirmed. `begin` is the broker's: both ends are there, and nothing was said before it.
  */
 export const execPersonFrameSchema = z
   .discriminatedUnion("op", [
+    z.strictObject({ op: z.literal("begin") }),
     z.strictObject({ op: z.literal("resize"), ...sizeSchema.shape }),
     z.strictObject({ op: z.literal("end-of-input") }),
     z.strictObject({ op: z.literal("ack"), bytes: z.int().min(1).max(LIMITS.execWindowBytes) }),

@@ -75,6 +75,11 @@ export class AttendedRun {
     });
   }
 
+  /** Whether its supervisor is at work, as far as is known here. */
+  get isWorking(): boolean {
+    return this.#hasBegun && !this.#isOver;
+  }
+
   /** Takes a supervisor that waits. */
   async prepare(): Promise<void> {
     const { tell, supervisors, say } = this.#deps;

@@ -61,6 +61,18 @@ export const runnerConfigSchema = z
       .default([]),
     /** Takes approved jobs of strangers. They run as this user, so that they can read what it can: for machines that hold nothing else. */
     untrusted: z.boolean().default(false),
+    /** Lets people in whom the broker lets operate: into runs that work and hold no secrets, and into workspaces that were kept. */
+    allowExec: z.boolean().default(false),
+    /** How long the workspace of a failed run is kept, ms; 0 for not at all. Those that were used the longest ago go first when all together are larger. */
+    keepFailedMs: z
+      .int()
+      .min(0)
+      .max(30 * 24 * 3600_000)
+      .default(0),
+    keepFailedBytes: z
+      .int()
+      .min(0)
+      .default(4 * 1024 * 1024 * 1024),
     /** A folder for a Nix store of the runner's own, instead of the system's. */
     nixStore: z.string().startsWith("/").optional(),
     /** Lets evaluations build derivations and read them: needed by some flakes, and a build that nobody saw in a plan. */
@@ -133,6 +145,8 @@ export type RunnerFolders = {
   /** Logs of runs by runners that had no supervisors. */
   logs: string;
   cache: string;
+  /** Which workspaces of failed runs are kept. */
+  kept: string;
   /** What runs have taken of memory and time. */
   history: string;
 };
@@ -160,6 +174,7 @@ export function runnerFolders(config: RunnerConfig): RunnerFolders {
     effectStates: at("effects"),
     logs: at("logs"),
     cache: at("cache"),
+    kept: at("kept"),
     history: at("history.json"),
   };
 }

@@ -1,13 +1,15 @@
 import { existsSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type Assignment, LIMITS, PROTOCOL_VERSION } from "@plumule/protocol";
+import { type Assignment, type ExecCall, LIMITS, PROTOCOL_VERSION } from "@plumule/protocol";
 import { type AttendDeps, AttendedRun } from "./attended-run.ts";
 import type { BrokerAnswer } from "./broker.ts";
 import { concludeRun } from "./conclude.ts";
 import type { Effect, RunRecord } from "./core/model.ts";
 import type { Found } from "./core/recover.ts";
+import type { ExecDesk } from "./exec/desk.ts";
 import type { Journal } from "./journal.ts";
+import type { KeptWorkspaces } from "./kept.ts";
 import { bootId, isAlive, monotonicMs } from "./process-identity.ts";
 import { journaledRuns, type JournalRecord, POLL_KEY, type SpoolRecord } from "./records.ts";
 import { removeSecretFiles, sweepSecretFiles } from "./secrets/files.ts";
@@ -20,12 +22,15 @@ import { listWorkspaces, removeWorkspace } from "./workspace.ts";
 export type HandsDeps = AttendDeps & {
   journal: Journal<JournalRecord>;
   spool: Spool<SpoolRecord>;
+  kept: KeptWorkspaces;
   deliver: () => void;
   /** Aborts a poll that is held. */
   interrupt: () => AbortSignal;
   polled: (answer: BrokerAnswer<Assignment | null>) => void;
 };
 
+/** Between two looks at the workspaces that are kept, ms. */
+const TIDY_MS = 60_000;
 /** How long the last question for a lost answer may take, ms. */
 const LAST_POLL_MS = 2_000;
 
@@ -33,6 +38,10 @@ const LAST_POLL_MS = 2_000;
 export class Hands {
   readonly #deps: HandsDeps;
   readonly #runs: Map<string, AttendedRun>;
+  /** Runs whose workspaces people may want to look into. */
+  readonly #failed = new Set<string>();
+  #desk: Promise<ExecDesk> | null = null;
+  #tidying: NodeJS.Timeout | undefined;
 
   constructor(deps: HandsDeps) {
     this.#deps = deps;
@@ -89,13 +98,34 @@ export class Hands {
   }
 
   /** Removes what no record names and no lease keeps. */
-  sweep(): Promise<void> {
-    return sweep(this.#deps, new Set(this.#runs.keys()));
+  async sweep(): Promise<void> {
+    const { kept, say } = this.#deps;
+    const tidy = (): void => void kept.tidy().catch((error: unknown) => say(`kept workspaces: ${String(error)}`));
+    this.#tidying = setInterval(tidy, TIDY_MS).unref();
+    await sweep(this.#deps, new Set(this.#runs.keys()));
+    tidy();
   }
 
-  /** Sends and watches nothing any more. */
-  leave(): void {
+  /** Somebody waits in a session about a run. */
+  called(call: ExecCall): void {
+    const { say } = this.#deps;
+    const findRun = (run: string): Assignment | null => {
+      const attended = this.#runs.get(run);
+      return attended?.isWorking === true ? attended.assignment : null;
+    };
+    // Most runners let nobody in.
+    this.#desk ??= import("./exec/desk.ts").then(({ openDesk }) => openDesk({ ...this.#deps, findRun }));
+    void this.#desk.then(
+      (desk) => desk.called(call),
+      (error: unknown) => say(`a session failed: ${String(error)}`),
+    );
+  }
+
+  /** Sends and watches nothing any more, and lets nobody stay. */
+  async leave(): Promise<void> {
+    clearInterval(this.#tidying);
     for (const run of this.#runs.values()) run.leave();
+    await (await this.#desk)?.close();
   }
 
   #known(run: string): AttendedRun {
@@ -125,19 +155,33 @@ export class Hands {
     const answer = await spool.put(run, record);
     if (!answer.ok) throw new Error(answer.detail);
     attended.leave();
+    void this.#desk?.then((desk) => desk.ended(run));
+    if (record.result.outcome === "failed") this.#failed.add(run);
     if (end !== "seen") say(`run ${run}: ${record.result.reason?.detail ?? end}`);
     tell({ type: "result kept", run });
   }
 
   async #discard(run: string): Promise<void> {
     const { config, folders, spool, say } = this.#deps;
+    const attended = this.#runs.get(run);
     this.#runs.delete(run);
     if (folders.secrets.folder !== null) await removeSecretFiles(folders.secrets.folder, run);
-    const workspace = join(folders.workspaces, run);
-    if (!(await removeWorkspace(folders, run))) say(`run ${run}: files of another user remain in ${workspace}`);
+    const isKept = this.#failed.delete(run) && attended !== undefined && (await this.#keep(attended));
+    if (!isKept && !(await removeWorkspace(folders, run)))
+      say(`run ${run}: files of another user remain in ${join(folders.workspaces, run)}`);
     if (!spool.pending().some(({ runId }) => runId === run))
       await rm(runFiles(folders.runs, run).folder, { recursive: true, force: true });
     await keepWithin(config, folders);
+  }
+
+  /** False when there is no room or no wish for it, or the disk refuses. */
+  async #keep({ assignment: { leaseToken: _, ...assignment } }: AttendedRun): Promise<boolean> {
+    try {
+      return await this.#deps.kept.keep(assignment);
+    } catch (error) {
+      this.#deps.say(`run ${assignment.run}: its workspace is not kept: ${String(error)}`);
+      return false;
+    }
   }
 }
 
@@ -175,12 +219,12 @@ async function forgetResult(spool: Spool<SpoolRecord>, run: string): Promise<voi
 }
 
 /** A run that the journal does not name may still be at work, for a runner of another version: its lease ends it, and a later start tidies up. */
-async function sweep({ folders, spool }: HandsDeps, kept: ReadonlySet<string>): Promise<void> {
+async function sweep({ folders, spool, kept: workspaces }: HandsDeps, kept: ReadonlySet<string>): Promise<void> {
   const { folder } = folders.secrets;
   if (folder !== null) await sweepSecretFiles(folder, (run) => kept.has(run) || isLeased(folders.runs, run));
   const spooled = new Set(spool.pending().map(({ runId }) => runId));
   for (const run of await listWorkspaces(folders))
-    if (!kept.has(run) && !isLeased(folders.runs, run)) await removeWorkspace(folders, run);
+    if (!kept.has(run) && !workspaces.has(run) && !isLeased(folders.runs, run)) await removeWorkspace(folders, run);
   for (const run of await readdir(folders.runs).catch(() => []))
     if (!kept.has(run) && !spooled.has(run) && !isLeased(folders.runs, run))
       await rm(runFiles(folders.runs, run).folder, { recursive: true, force: true });

@@ -1,4 +1,4 @@
-import { EFFECTS_FEATURE, type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
+import { EFFECTS_FEATURE, EXEC_FEATURE, type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
 import { probeEffects } from "./effects/probe.ts";
 import { jobEnvironment } from "./environment.ts";
 import { NIX_MOUNT } from "./container.ts";
@@ -55,6 +55,7 @@ const TASK_LIMIT_FEATURE = "task-limit";
 const PROMISES: ReadonlySet<string> = new Set([
   UNTRUSTED_FEATURE,
   EFFECTS_FEATURE,
+  EXEC_FEATURE,
   MEMORY_LIMIT_FEATURE,
   TASK_LIMIT_FEATURE,
 ]);
@@ -91,6 +92,7 @@ export async function probeMachine(
       ...("version" in nix ? ["nix"] : []),
       ...(effectsFault === null ? [EFFECTS_FEATURE] : []),
       ...(config.untrusted ? [UNTRUSTED_FEATURE] : []),
+      ...(config.allowExec ? [EXEC_FEATURE] : []),
       ...(isByCgroup(limits.memory) ? [MEMORY_LIMIT_FEATURE] : []),
       ...(isByCgroup(limits.tasks) ? [TASK_LIMIT_FEATURE] : []),
       // These words are promises of this runner, not labels that somebody may give it.

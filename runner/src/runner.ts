@@ -1,5 +1,12 @@
 import { randomUUID } from "node:crypto";
-import { type Assignment, type ClientDeps, didKeyOf, type Envelope, type RunnerOrder } from "@plumule/protocol";
+import {
+  type Assignment,
+  type ClientDeps,
+  didKeyOf,
+  type Envelope,
+  type ExecCall,
+  type RunnerOrder,
+} from "@plumule/protocol";
 import { Admission } from "./admission/admission.ts";
 import { openHistory } from "./admission/history.ts";
 import { memoryOfTrees } from "./admission/measure.ts";
@@ -19,6 +26,7 @@ import { observe } from "./health/observe.ts";
 import type { RunnerStatus } from "./health/status.ts";
 import { Hands, type HandsDeps } from "./hands.ts";
 import { openJournal } from "./journal.ts";
+import { openKeptOf } from "./kept.ts";
 import { probeMachine } from "./machine.ts";
 import {
   type JournalRecord,
@@ -105,8 +113,9 @@ async function open(
   const counters = newCounters();
   let started: Runner | null = null;
   const obey = (order: RunnerOrder): void => started?.obey(order);
+  const called = (call: ExecCall): void => started?.called(call);
   const { signer } = opened;
-  const broker = countCalls(connectBroker({ baseUrl, namespace, runner, signer, fetch, obey }), counters);
+  const broker = countCalls(connectBroker({ baseUrl, namespace, runner, signer, fetch, obey, called }), counters);
   const journal = await openJournal<JournalRecord>(folders.journal, recordReader(journalRecordSchema));
   const readSpool = recordReader(spoolRecordSchema);
   const spool = await openSpool<SpoolRecord>(folders.spool, readSpool, SPOOL_BYTES, ({ result }) => result.log.bytes);
@@ -121,15 +130,15 @@ async function open(
     for (const { name, standing, found, fix } of checks)
       if (standing !== "good") say(`${name}: ${found}. ${fix ?? ""}`);
   });
-  const { machine } = probed;
   const deps = {
     config,
     folders,
-    machine,
+    machine: probed.machine,
     broker,
     journal,
     spool,
     supervisors,
+    kept: await openKeptOf(config, folders),
     admission,
     say,
     lock,
@@ -209,6 +218,8 @@ class Runner {
     };
   }
 
+  readonly called = (call: ExecCall): void => this.#hands.called(call);
+
   /** How it is at this moment. */
   status(): Promise<RunnerStatus> {
     const [phase, startedAt, turnedAt] = [this.#phase, this.#startedAt, this.#turnedAt];
@@ -229,7 +240,7 @@ class Runner {
     if (this.#memory.intent !== "leave") await this.#deliverer.drained(AbortSignal.timeout(LAST_DELIVERY_MS));
     await this.#carried;
     this.#exit.abort();
-    this.#hands.leave();
+    await this.#hands.leave();
     await supervisors.close();
     this.#sayWhatWaits();
     await lock.release();
@@ -346,11 +357,7 @@ class Runner {
     const count = this.#memory.runs.length;
     switch (this.#phase) {
       case "working":
-        say(
-          count === 0
-            ? "leaving"
-            : `no new work; waiting for ${count === 1 ? "1 run" : `${count} runs`} (stop again to end)`,
-        );
+        say(count === 0 ? "leaving" : `no new work; waiting for ${runsOf(count)} (stop again to end)`);
         return this.#begin("draining");
       case "draining":
         say("ending the runs (stop again to leave at once)");
@@ -369,8 +376,7 @@ class Runner {
     this.#drained = drain;
     if (drain === null) return say("the broker gives this runner work again");
     const { note, deadlineMs, end } = drain;
-    const count = this.#memory.runs.length;
-    const runs = count === 1 ? "1 run" : `${count} runs`;
+    const runs = runsOf(this.#memory.runs.length);
     const until = deadlineMs === null ? "" : ` within ${Math.round(deadlineMs / 1000)} s`;
     say(`drained${note === null ? "" : ` (${note})`}: ${runs} may end${until}, then the runner ${end}s`);
     if (end === "exit" && this.#phase === "working") this.#begin("draining");
@@ -383,10 +389,12 @@ class Runner {
 
   #leaveRuns(): void {
     const count = this.#memory.runs.length;
-    this.#deps.say(
-      count === 0 ? "leaving" : `leaving ${count === 1 ? "1 run" : `${count} runs`} to the next start of this runner`,
-    );
+    this.#deps.say(count === 0 ? "leaving" : `leaving ${runsOf(count)} to the next start of this runner`);
     this.#drain.abort();
     void this.#tell({ type: "told to leave the runs" });
   }
+}
+
+function runsOf(count: number): string {
+  return count === 1 ? "1 run" : `${count} runs`;
 }

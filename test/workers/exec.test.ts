@@ -70,6 +70,8 @@ async function join(token: string): Promise<End> {
   return end;
 }
 
+/** What the runner hears first. */
+const BEGIN = `{"op":"begin"}`;
 /** Both ends of a session. */
 async function meet(body: unknown = {}): Promise<{ person: End; king: End; call: ExecCall; session: ExecSession }> {
   const polled = poll(5_000);
@@ -100,7 +102,7 @@ describe("a session in the workspace of a run", () => {
     king.socket.send(JSON.stringify({ op: "started", terminal: true, isolation: "bwrap", workspace: "running" }));
     person.socket.send(execBytes(EXEC_CHANNELS.input, new Uint8Array([1, 2])));
     person.socket.send(JSON.stringify({ op: "resize", columns: 100, rows: 30 }));
-    await vi.waitFor(() => expect(king.heard).toEqual([[0, 1, 2], `{"op":"resize","columns":100,"rows":30}`]));
+    await vi.waitFor(() => expect(king.heard).toEqual([BEGIN, [0, 1, 2], `{"op":"resize","columns":100,"rows":30}`]));
     king.socket.send(execBytes(EXEC_CHANNELS.output, new Uint8Array([3])));
     king.socket.send(JSON.stringify({ op: "exit", code: 7, detail: null }));
     await vi.waitFor(() => expect(person.heard).toHaveLength(3));
@@ -189,7 +191,7 @@ describe("a session in the workspace of a run", () => {
       king.socket.send(execBytes(1, new Uint8Array(bytes)));
       await vi.waitFor(() => expect(person.heard).toHaveLength(frame));
       person.socket.send(JSON.stringify({ op: "ack", bytes }));
-      await vi.waitFor(() => expect(king.heard).toHaveLength(frame));
+      await vi.waitFor(() => expect(king.heard).toHaveLength(1 + frame));
     }
   });
 });

@@ -1,9 +1,10 @@
 import { ISOLATION_LEVELS } from "@plumule/protocol";
-import { type Command, Option } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type Failure, isFailure } from "../failure.ts";
 import { bytesOf, collect, wholeNumber } from "../flags.ts";
 import { type FoundSettings, runnerSettings } from "../runner-settings.ts";
+import { durationOf } from "../times.ts";
 
 /** The flags with which a runner is started, and asked what it would do. */
 export type RunnerFlags = {
@@ -24,6 +25,9 @@ export type RunnerFlags = {
   seed?: string[];
   private?: string[];
   untrusted?: true;
+  allowExec?: true;
+  keepFailed?: number;
+  keepFailedBytes?: number;
   secretsOnDisk?: true;
   nixStore?: string;
   nixImportFromDerivation?: true;
@@ -65,6 +69,13 @@ export function withRunnerFlags(command: Command): Command {
     .option("--seed <url>", "seed from which public rad: repositories are fetched; may be repeated", collect)
     .option("--private <rid>", "a private repository of the node that jobs may name, rad:z…; may be repeated", collect)
     .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
+    .option("--allow-exec", "let people with the scope operate into runs without secrets and into kept workspaces")
+    .option(
+      "--keep-failed <time>",
+      "keep workspaces of failed runs for so long: 30m, 8h (default: not at all)",
+      keepTime,
+    )
+    .option("--keep-failed-bytes <bytes>", "keep at most so much of them (default: 4GiB)", bytesOf)
     .option("--secrets-on-disk", "let secrets of jobs lie on the disk where this machine has no file system in memory")
     .option("--nix-store <folder>", "a Nix store of the runner's own")
     .option("--nix-import-from-derivation", "let evaluations build")
@@ -86,7 +97,7 @@ export function withRunnerFlags(command: Command): Command {
 /** The settings of the runner that these flags mean, with broker and namespace from wherever they are known. */
 export async function settingsOfFlags(
   { env, cwd, globals, connect }: Context,
-  { config, agent, system, feature, label, seed, private: privateRepositories, ...flags }: RunnerFlags,
+  { config, agent, system, feature, label, seed, private: privateRepositories, keepFailed, ...flags }: RunnerFlags,
 ): Promise<FoundSettings | Failure> {
   const { url, namespace } = globals;
   const named = {
@@ -99,6 +110,7 @@ export async function settingsOfFlags(
     labels: label,
     seeds: seed,
     privateRepositories,
+    keepFailedMs: keepFailed,
   };
   const found = await runnerSettings(named, { file: config, env, cwd });
   if (isFailure(found)) return found;
@@ -112,4 +124,10 @@ export async function settingsOfFlags(
     settings: { ...known, ...settings },
     origins: { url: foundIn, namespace: foundIn, ...origins },
   };
+}
+
+function keepTime(text: string): number {
+  const ms = durationOf(text);
+  if (ms === null) throw new InvalidArgumentError("Give it as 30m, 8h or 24h.");
+  return ms;
 }

@@ -7,6 +7,7 @@ import { paint } from "../print.ts";
 import { configCommand } from "./runner-config.ts";
 import { doctorCommand } from "./doctor.ts";
 import { durationOf } from "../times.ts";
+import { execCommand } from "./runner-exec.ts";
 import { installServiceCommand } from "./install-service.ts";
 import { fleet, setDrained } from "./runner-fleet.ts";
 import { startCommand } from "./runner-start.ts";
@@ -37,6 +38,7 @@ export function runnerCommand(): Command {
     configCommand(),
     doctorCommand(),
     installServiceCommand(),
+    execCommand(),
     list,
     drain,
     undrain,

@@ -46,8 +46,8 @@ export function watchWorkspace(
   };
 }
 
-/** By du(1): as fast as the kernel, hard links once, and in a process of its own, because a large tree would hold up the log. */
-function sizeOf(folders: readonly string[]): Promise<number | null> {
+/** Bytes of folders on disk, or null. By du(1): as fast as the kernel, hard links once, and in a process of its own, because a large tree would hold up the log. */
+export function sizeOf(folders: readonly string[]): Promise<number | null> {
   return new Promise((resolve) => {
     // It ends with 1 when a file went away meanwhile, and says the rest all the same.
     execFile("du", ["-skx", ...folders], (_, stdout) => {

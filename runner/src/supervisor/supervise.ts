@@ -1,8 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { NIX_MOUNT } from "../container.ts";
-import { jobEnvironment } from "../environment.ts";
+import { containerOf, runEnvironment } from "../run-environment.ts";
 import { fileDigest } from "../file-digest.ts";
 import { logLimits, openLogFile } from "../log-file.ts";
 import type { FetchOptions } from "../mirror.ts";
@@ -153,7 +152,7 @@ async function work(
     return ended(passing ? "refused" : "failed", null, { code: "source-unavailable", detail });
   }
   const configuration = await writeConfiguration(made.workspace, spec.configuration);
-  const env = environmentOf(order, made.workspace, configuration);
+  const env = runEnvironment(assignment, machine, made.workspace, configuration);
   if (!env.ok) return ended("failed", null, { code: "task-invalid", detail: `env.${env.name}: ${env.detail}` });
   const limited = limitRun(order, { workspace: made.workspace.written, stop, log, survivors });
   if ("refused" in limited) return ended("refused", null, { code: "setup-failed", detail: limited.refused });
@@ -182,7 +181,7 @@ async function work(
     survivors,
     ran,
     within: limited.within,
-    ...containerOf(order, made.workspace),
+    ...containerOf(machine, made.workspace, [order.mirrors, ...secretFolders(order)]),
     silenceMs: assignment.limits.silenceMs,
     ...(spec.skipUnchanged === true ? { lastSuccess: assignment.lastSuccess ?? null } : {}),
   };
@@ -190,13 +189,8 @@ async function work(
   return limited.around(() => runSteps(context, spec.task));
 }
 
-/** What of the machine is in the container of a run: its own folders, and to read the mirrors, whose objects its checkout borrows, and Nix. */
-function containerOf(order: SupervisorOrder, { folder }: Workspace): Pick<TaskContext, "container"> {
-  const { container } = order.machine;
-  if (container === undefined) return {};
-  const secrets = order.secrets.folder === null ? [] : [join(order.secrets.folder, order.assignment.run)];
-  const toRead = [order.mirrors, ...secrets].map((path) => ({ path, writable: false }));
-  return { container: { ...container, mounts: [...toRead, { path: folder, writable: true }, NIX_MOUNT] } };
+function secretFolders({ secrets: { folder }, assignment }: SupervisorOrder): string[] {
+  return folder === null ? [] : [join(folder, assignment.run)];
 }
 
 /** The file of the job's configuration, beside its checkout; its bytes are those whose digest the runner signs. Undefined when it has none. */
@@ -205,31 +199,4 @@ async function writeConfiguration({ folder }: Workspace, configuration: unknown)
   const path = join(folder, "configuration.json");
   await writeFile(path, JSON.stringify(configuration), { mode: 0o600 });
   return path;
-}
-
-function environmentOf(
-  { assignment: { spec, ...ids }, machine }: SupervisorOrder,
-  workspace: Workspace,
-  configuration: string | undefined,
-): ReturnType<typeof jobEnvironment> {
-  return jobEnvironment({
-    path: machine.path,
-    home: workspace.home,
-    temporary: workspace.temporary,
-    machine: machine.variables,
-    facts: {
-      NAMESPACE: ids.namespace,
-      DEPLOYMENT: ids.deployment,
-      JOB: ids.job,
-      RUN: ids.run,
-      ATTEMPT: String(ids.attempt),
-      REPOSITORY: spec.source?.repository,
-      COMMIT: spec.source?.commit,
-      REF: spec.source?.ref,
-      TYPE: spec.type,
-      CONFIGURATION: configuration,
-      TEARDOWN: ids.teardown ? "1" : undefined,
-    },
-    ...(spec.env === undefined ? {} : { job: spec.env }),
-  });
 }
