@@ -151,7 +151,7 @@ function takeTyping(socket: WebSocket, say: (frame: ExecPersonFrame) => void, le
 }
 
 function sizeOf(): { columns: number; rows: number } {
-  const { columns = 80, rows = 24 } = process.stdout;
+  const { columns, rows } = process.stdout;
   return { columns: Math.min(Math.max(columns, 1), 1_000), rows: Math.min(Math.max(rows, 1), 1_000) };
 }
 

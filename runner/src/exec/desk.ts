@@ -89,7 +89,7 @@ function connect({ config, connect: open = webSocket }: DeskDeps, call: ExecCall
 }
 
 function webSocket(url: string, protocols: string[]): ExecSocket {
-  return new WebSocket(url, protocols) as unknown as ExecSocket;
+  return new WebSocket(url, protocols);
 }
 
 /** Where a command about a run would work, or why there is no such place. */
