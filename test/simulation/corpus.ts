@@ -11,4 +11,8 @@ export const CORPUS: readonly PastFailure[] = [
     seed: 1558,
     was: "a run whose lease the disk refused sent no heartbeat and had no end, so that its runner was full for ever",
   },
+  {
+    seed: 274,
+    was: "a runner whose disk refused word for a run of what the broker had taken ended of it",
+  },
 ];

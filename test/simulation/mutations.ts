@@ -163,7 +163,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "the work of a run goes on after its lease has ended",
-    from: 146,
+    from: 300,
     caughtBy: ["I1", "I20"],
     changes: [
       {
