@@ -1,3 +1,4 @@
+export { type AdapterDeps, type AdapterOptions, type AdapterRefusal, runAdapter } from "./adapter/adapter.ts";
 export { type BridgeDeps, type Explained, type RunningBridge, startBridge } from "./bridge.ts";
 export { type HookConfig, hookConfigSchema, readHookConfig } from "./config.ts";
 export { judge, type Selection, type Told, type Verdict } from "./core/judge.ts";

@@ -29,8 +29,11 @@ export function audienceOf(url: string, namespace: string): string {
   return `${new URL(url).origin}/v1/${namespace}`;
 }
 
-/** The webhook body of a ref update, or why it is none: refs beside branches, tags and patches start no jobs. */
-export function pushOf(update: RefUpdate, origin: PushOrigin): Result<Push, "not-a-push"> {
+/** The webhook body of a ref update, `before` null where nobody knows it, or why it is none: refs beside branches, tags and patches start no jobs. */
+export function pushOf(
+  update: Omit<RefUpdate, "before"> & { before: string | null },
+  origin: PushOrigin,
+): Result<Push, "not-a-push"> {
   const { repository, audience, urls, message, number } = origin;
   const parsed = pushBodySchema.safeParse({
     type: typeOf(update.ref),

@@ -26,6 +26,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
     load: async () => (await import("./commands/triggers.ts")).triggersCommand(),
   },
   bridge: { group: "Machines and keys:", load: async () => (await import("./commands/bridge.ts")).bridgeCommand() },
+  adapter: { group: "Machines and keys:", load: async () => (await import("./commands/adapter.ts")).adapterCommand() },
   doctor: { group: "Machines and keys:", load: async () => (await import("./commands/doctor.ts")).doctorCommand() },
   key: { group: "Machines and keys:", load: async () => (await import("./commands/key.ts")).keyCommand() },
   secret: { group: "Machines and keys:", load: async () => (await import("./commands/secret.ts")).secretCommand() },

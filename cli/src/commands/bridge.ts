@@ -1,10 +1,10 @@
-import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { bridgeOptionsSchema, type BridgeSettings, startBridge } from "@plumule/bridge";
-import { didKeyOf, type Signer } from "@plumule/protocol";
-import { agentSigner, createKey, listAgentKeys, loadKey, lockState, openAgentSigner } from "@plumule/runner";
+import { didKeyOf } from "@plumule/protocol";
+import { lockState } from "@plumule/runner";
 import { Command, InvalidArgumentError } from "commander";
 import { explanationData, explanationLines } from "../bridge-lines.ts";
+import { bridgeState, radHomeOf, signerOf } from "../bridge-place.ts";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
@@ -72,10 +72,7 @@ async function startHere(context: Context, flags: BridgeFlags): Promise<ExitCode
   const { terminal, env, cwd, connect } = context;
   const connection = await connect();
   if (isFailure(connection)) return connection;
-  const state = resolve(
-    cwd,
-    flags.state ?? join(env["XDG_STATE_HOME"] ?? join(homedir(), ".local", "state"), "plumule", "bridge"),
-  );
+  const state = bridgeState(flags.state, { env, cwd });
   const { url, namespace } = connection.place;
   const options = bridgeOptionsSchema.safeParse(settingsOf(flags, { url, namespace, state, env, cwd }));
   if (!options.success) {
@@ -85,7 +82,7 @@ async function startHere(context: Context, flags: BridgeFlags): Promise<ExitCode
   const lock = await lockState(state);
   if ("refused" in lock) return { exit: EXIT.conflict, what: lock.refused, next: "One bridge per folder." };
   try {
-    const signer = await signerOf(flags, resolve(cwd, flags.key ?? join(state, "key.pem")), env);
+    const signer = await signerOf(flags, state, { env, cwd });
     if (isFailure(signer)) return signer;
     const { hook, once, dryRun } = options.data;
     terminal.note(`bridge ${didKeyOf(signer.publicKey)} for hook ${hook} of ${namespace} at ${url}`);
@@ -121,7 +118,7 @@ function settingsOf(
     namespace,
     state,
     hook: flags.hook,
-    radHome: resolve(cwd, flags.radHome ?? env["RAD_HOME"] ?? join(homedir(), ".radicle")),
+    radHome: radHomeOf(flags.radHome, { env, cwd }),
     ...(socket === undefined ? {} : { socket: resolve(cwd, socket) }),
     ...(flags.seed === undefined ? {} : { seed: flags.seed }),
     pollMs: flags.poll,
@@ -131,32 +128,4 @@ function settingsOf(
     dryRun: flags.dryRun,
     once: flags.once,
   };
-}
-
-/** A key of the agent, or of a file; of a file with a passphrase the agent may hold the key. */
-async function signerOf(
-  { agent, key }: Pick<BridgeFlags, "agent" | "key">,
-  path: string,
-  env: Context["env"],
-): Promise<Signer | Failure> {
-  if (agent !== undefined) {
-    const opened = await openAgentSigner(agent);
-    return "refused" in opened ? misuse(opened.refused, "See what it has: `plumule key show --agent`.") : opened.signer;
-  }
-  const loaded = await loadKey(path);
-  if (loaded.ok) return loaded.signer;
-  if (loaded.reason === "missing" && key === undefined) {
-    const made = await createKey(path);
-    return made.ok ? made.signer : misuse(made.detail, "Start it again.");
-  }
-  const socket = env["SSH_AUTH_SOCK"];
-  const { publicKey } = loaded;
-  if (publicKey !== undefined && socket !== undefined) {
-    const held = await listAgentKeys(socket).catch(() => []);
-    if (held.some((one) => Buffer.compare(one.publicKey, publicKey) === 0)) return agentSigner(socket, publicKey);
-  }
-  return misuse(
-    `${path}: ${loaded.detail}`,
-    "Add it to an ssh-agent (`rad auth`), or leave --key away for a key of its own.",
-  );
 }
