@@ -54,7 +54,7 @@ beforeAll(async () => {
 afterAll(() => broker.stop(), 60_000);
 
 /** What radicle-ci-broker 0.32.1 writes of a push; `before` is always `after`, and an alias may be missing. */
-function pushRequest(branch: string, after: string, commits: readonly string[] = [after]): object {
+function pushRequest(branch: string, after: string, commits: readonly string[] = [after]): Record<string, unknown> {
   return {
     request: "trigger",
     version: 1,
@@ -162,10 +162,12 @@ describe("plumule adapter", { timeout: 120_000 }, () => {
 });
 
 function patchRequest(did: string, head: string): object {
-  const { pusher, before, after, branch, commits, ...common } = pushRequest("main", head) as Record<string, unknown>;
+  const { request, version, repository: about } = pushRequest("main", head);
   const author = { id: did };
   return {
-    ...common,
+    request,
+    version,
+    repository: about,
     event_type: "patch",
     action: "Created",
     patch: {

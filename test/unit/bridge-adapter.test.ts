@@ -33,7 +33,6 @@ describe("a request of radicle-ci-broker", () => {
       ok: true,
       value: { ...common, kind: "patch", patch: oid, base: oid, title: "t" },
     });
-    expect(branch).toBe("main");
   });
 
   it("is private unless it says that it is not", () => {
