@@ -20,16 +20,11 @@ describe("a request of radicle-ci-broker", () => {
   });
 
   it("is about a patch when it has one, whatever the action and the conflicts look like", () => {
-    const { pusher, branch, after, ...rest } = push;
-    const patch = {
-      id: oid,
-      author: pusher,
-      title: "t",
-      before: oid,
-      after,
-      state: { conflicts: [{ revision: oid }] },
-    };
-    expect(readRequest(JSON.stringify({ ...rest, action: "updated", patch }))).toEqual({
+    const author = { id: alice.did };
+    const conflicts = [{ revision: oid }];
+    const patch = { id: oid, author, title: "t", before: oid, after: oid, state: { conflicts } };
+    const request = { request: "trigger", version: 1, repository, action: "updated", patch };
+    expect(readRequest(JSON.stringify(request))).toEqual({
       ok: true,
       value: { ...common, kind: "patch", patch: oid, base: oid, title: "t" },
     });
