@@ -10,6 +10,7 @@ import {
 } from "@plumule/protocol";
 import { judge, type Selection, type Told, whyNotRepository } from "./core/judge.ts";
 import { type Move, movedRemotes, movesSince, type RemoteHistory, type Seen, seenNext } from "./core/moves.ts";
+import { withChangedPaths } from "./changed-paths.ts";
 import { pushOf } from "./push.ts";
 import {
   isAncestor,
@@ -117,13 +118,14 @@ async function findingOf(
   });
   if (!made.ok) return { move, push: null, why: made.detail };
   const delegates = document.delegates.filter((did) => runnerIdSchema.safeParse(did).success);
-  const push: Push = {
+  const known: Push = {
     ...made.value,
     ...(told.author === null ? {} : { author: told.author, followed: followed.has(told.author) }),
     ...(told.patch === null ? {} : { patch: told.patch }),
     ...(base === null ? {} : { base }),
     delegates: delegates.slice(0, LIMITS.delegates),
   };
+  const push = await withChangedPaths(known, repository.folder);
   // The same after a crash, and another one when the ref comes back to a commit.
   const key = [id, move.node, move.ref, move.before, move.after, seen?.revision ?? 0];
   const digest = createHash("sha256").update(JSON.stringify(key)).digest("hex");

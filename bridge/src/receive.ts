@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import type { HookConfig } from "./config.ts";
+import { withChangedPaths } from "./changed-paths.ts";
 import { deliver, type DeliverDeps, describeEnd } from "./deliver.ts";
 import { audienceOf, isDeletion, parseRefUpdate, pushOf, type RefUpdate } from "./push.ts";
 import { type DeliveryQueue, type QueuedDelivery } from "./queue.ts";
@@ -63,7 +64,11 @@ async function enqueue(
   );
   if (!push.ok) return `starts no job (${push.detail})`;
   const { url, namespace, hook } = config;
-  const added = await queue.add({ url, namespace, hook }, JSON.stringify(push.value), now());
+  const added = await queue.add(
+    { url, namespace, hook },
+    JSON.stringify(await withChangedPaths(push.value, gitDirectory)),
+    now(),
+  );
   return added.ok ? added.value : `not sent: ${added.detail}`;
 }
 

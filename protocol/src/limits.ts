@@ -212,9 +212,9 @@ export const LIMITS = {
   hookSecrets: 4,
   /** Hosts to which the states of one hook's commits may be reported. */
   statusHosts: 8,
-  /** Changed paths that a push tells, and characters of them together: with the rest of the push they stay below the 20 KB that webhooks should have. */
+  /** Changed paths that a push tells, and bytes of them together as JSON: with the rest of the push they stay below the 20 KB that webhooks should have. */
   changedPaths: 500,
-  changedPathsCharacters: 12 * 1024,
+  changedPathsBytes: 12 * 1024,
   /** Patterns of paths in all rules of a namespace: every path of a push may be compared with every one. */
   pathPatterns: 256,
   /** Delegates of a repository, and other people that a rule names. */

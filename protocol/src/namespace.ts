@@ -161,7 +161,7 @@ export const pushBodySchema = z
     base: commitSchema.optional(),
     delegates: z.array(runnerIdSchema).max(LIMITS.delegates).optional(),
     followed: z.boolean().optional(),
-    paths: z.array(z.string().max(LIMITS.changedPathsCharacters)).max(LIMITS.changedPaths).optional(),
+    paths: z.array(z.string().max(LIMITS.changedPathsBytes)).max(LIMITS.changedPaths).optional(),
     pathsTruncated: z.boolean().optional(),
   })
   .meta({ id: "Push" });

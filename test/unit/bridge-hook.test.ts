@@ -102,6 +102,14 @@ describe("a post-receive hook", () => {
     ]);
   });
 
+  it("tells which paths a push changes, and nothing of them for a new branch", async () => {
+    await push("grow");
+    await writeFile(join(folder, "work/leaf"), "green");
+    await git("-C", "work", "add", "leaf");
+    await push("leaf");
+    expect(pushes.map(({ paths }) => paths)).toEqual([undefined, ["leaf"]]);
+  });
+
   it("tells the commit that an annotated tag leads to", async () => {
     await push("grow");
     await git("-C", "work", "tag", "--annotate", "--message", "release", "v1");

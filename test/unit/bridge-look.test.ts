@@ -95,6 +95,7 @@ describe("a look at a repository", () => {
           message: "two",
           delegates: [alice.did],
           followed: true,
+          paths: ["file"],
         },
       },
     ]);
