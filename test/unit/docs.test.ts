@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { triggersBodySchema } from "@plumule/protocol";
+import { checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
 import { readRepositorySteps } from "../../runner/src/task-file.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -46,6 +48,13 @@ it("shows a task file that the runner reads as described", async () => {
       { name: "build", task: { installables: [".#default", ".#docs"] } },
     ],
   });
+});
+
+it("shows trigger rules that a namespace takes", () => {
+  const [whole, part] = blocks("docs/triggers.md", "json").map((block) => JSON.parse(block) as object);
+  const rules = triggersBodySchema.parse(whole);
+  expect([rules.triggers.length, checkTriggers(rules)]).toEqual([3, null]);
+  expect(rules).toMatchObject(part ?? {});
 });
 
 describe("docs/reliability.md", () => {
