@@ -40,6 +40,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
     group: "On this machine:",
     load: async () => (await import("./commands/workspace.ts")).workspaceCommand(),
   },
+  lint: { group: "On this machine:", load: async () => (await import("./commands/lint.ts")).lintCommand() },
   dev: { group: "On this machine:", load: async () => (await import("./commands/dev.ts")).devCommand() },
   demo: { group: "On this machine:", load: async () => (await import("./commands/demo.ts")).demoCommand() },
 };

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { nearestName } from "@plumule/protocol";
 import { runnerConfigSchema } from "@plumule/runner";
 import { configFolder } from "./connection.ts";
 import { type Failure, isFailure, misuse } from "./failure.ts";
@@ -162,26 +163,6 @@ function parseObject(text: string): RunnerSettings | null {
 
 /** What somebody who wrote this name may have meant. */
 function suggestion(name: string): string {
-  const plain = (text: string): string => text.toLowerCase().replaceAll(/[^a-z]/g, "");
-  const ranked = Object.keys(runnerConfigSchema.shape)
-    .map((known) => ({ known, apart: distance(plain(name), plain(known)) }))
-    .toSorted((one, other) => one.apart - other.apart);
-  const [nearest] = ranked;
-  return nearest !== undefined && nearest.apart <= 1 + name.length / 4
-    ? `is not a setting; did you mean ${nearest.known}?`
-    : "is not a setting";
-}
-
-/** How many letters must be put in, taken out or changed (Levenshtein). */
-function distance(one: string, other: string): number {
-  let row = Array.from({ length: other.length + 1 }, (_, index) => index);
-  for (const [above, letter] of Array.from(one).entries()) {
-    const next = [above + 1];
-    for (const [index, against] of Array.from(other).entries())
-      next.push(
-        Math.min((row[index] ?? 0) + (letter === against ? 0 : 1), (row[index + 1] ?? 0) + 1, (next[index] ?? 0) + 1),
-      );
-    row = next;
-  }
-  return row.at(-1) ?? 0;
+  const nearest = nearestName(name, Object.keys(runnerConfigSchema.shape));
+  return nearest === null ? "is not a setting" : `is not a setting; did you mean ${nearest}?`;
 }

@@ -54,3 +54,6 @@ export * from "./challenge.ts";
 export * from "./secrets.ts";
 export * from "./foreign-push.ts";
 export * from "./radicle.ts";
+export * from "./nearest.ts";
+export * from "./task-file.ts";
+export * from "./task-file-faults.ts";

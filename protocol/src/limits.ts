@@ -247,6 +247,15 @@ export const LIMITS = {
   execTotalMs: 4 * 3600_000,
   /** Sessions of one deployment: one for each run that is at work or kept, within reason. */
   execSessions: 16,
+  /** Bytes of a task file of a repository: it is written by hand. */
+  taskFileBytes: 256 * 1024,
+  /** Jobs of one task file, and steps that their matrices make of them: each is said in the result of one run. */
+  taskFileJobs: 64,
+  taskFileSteps: 256,
+  /** Lists of one matrix, values of one list, and characters of a value: it is a part of a step's name. */
+  matrixLists: 8,
+  matrixValues: 64,
+  matrixValueCharacters: 128,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,
 } as const;

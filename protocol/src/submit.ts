@@ -180,6 +180,16 @@ export const quorumSchema = z
   .meta({ id: "Quorum" });
 export type Quorum = z.output<typeof quorumSchema>;
 
+/** Environment variables that a job asks for. Which names it cannot have stands in `docs/runner.md`. */
+export const environmentSchema = z
+  .record(
+    z
+      .string()
+      .regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, "a name of letters, digits and underscores that starts with no digit"),
+    z.string().max(LIMITS.environmentCharacters),
+  )
+  .refine((env) => Object.keys(env).length <= LIMITS.environmentCount, `at most ${LIMITS.environmentCount} variables`);
+
 /**
  * The body of a submit. Only `task` is required. Scripts find `configuration`, any JSON, in the file that `$PLUMULE_CONFIGURATION` names, and
  * `type` in `$PLUMULE_TYPE`; an installable that is a function is called with the file as its argument `configuration`.
@@ -199,21 +209,7 @@ export const submitBodySchema = z
     retry: z
       .strictObject({ attempts: z.int().min(1).max(LIMITS.attemptsMax).optional(), onFailure: z.boolean().optional() })
       .optional(),
-    env: z
-      .record(
-        z
-          .string()
-          .regex(
-            /^[A-Za-z_][A-Za-z0-9_]{0,127}$/,
-            "a name of letters, digits and underscores that starts with no digit",
-          ),
-        z.string().max(LIMITS.environmentCharacters),
-      )
-      .refine(
-        (env) => Object.keys(env).length <= LIMITS.environmentCount,
-        `at most ${LIMITS.environmentCount} variables`,
-      )
-      .optional(),
+    env: environmentSchema.optional(),
     quorum: quorumSchema.optional(),
     /** Ends the job as `skipped` when it evaluates to the very derivations of the deployment's last success, made by an equal task and configuration. */
     skipUnchanged: z.boolean().optional(),

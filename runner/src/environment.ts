@@ -25,16 +25,21 @@ const RESERVED =
   /^(?:PLUMULE_.*|LD_.*|DYLD_.*|NIX_.*|GC_.*|GIT_(?!(?:AUTHOR|COMMITTER)_(?:NAME|EMAIL|DATE)$).*|HOME|XDG_.*|TMPDIR|PWD|CI)$/;
 const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 
+/** Why a job cannot set a variable, or null. */
+export function variableFault(name: string, value: string): string | null {
+  if (!NAME.test(name)) return "letters, digits and underscores, not starting with a digit";
+  if (RESERVED.test(name)) return "this name is reserved for the runner";
+  return value.includes("\0") ? "a value cannot hold a NUL character" : null;
+}
+
 /**
  * The complete environment of a job: nothing of the runner's own is in it unless it is named here. The job's variables win over the machine's
  * and over PATH and LANG, never over the reserved names.
  */
 export function jobEnvironment(parts: JobEnvironment): EnvironmentResult {
   for (const [name, value] of Object.entries(parts.job ?? {})) {
-    if (!NAME.test(name))
-      return { ok: false, name, detail: "letters, digits and underscores, not starting with a digit" };
-    if (RESERVED.test(name)) return { ok: false, name, detail: "this name is reserved for the runner" };
-    if (value.includes("\0")) return { ok: false, name, detail: "a value cannot hold a NUL character" };
+    const detail = variableFault(name, value);
+    if (detail !== null) return { ok: false, name, detail };
   }
   const facts = Object.entries(parts.facts).flatMap(([name, value]) =>
     value === undefined ? [] : [[`PLUMULE_${name}`, value] as const],

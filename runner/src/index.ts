@@ -10,6 +10,9 @@ export { openAgentSigner } from "./register.ts";
 export { type RunnerEnvironment, type RunningRunner, startRunner } from "./runner.ts";
 export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
 export { lockState, type StateLock } from "./state-lock.ts";
+export { readPlain, readTaskFile, TASK_FILES } from "./task-file/read.ts";
+export type { Step } from "./task-file/steps.ts";
+export type { FileFault } from "./task-file/yaml.ts";
 export { parseWorkspaceConfig, readWorkspaceConfig, type WorkspaceConfig } from "./workspace/config.ts";
 export { openWorkspaceProvider, type ProviderOptions } from "./workspace/open.ts";
 export {

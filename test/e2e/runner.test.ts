@@ -274,7 +274,7 @@ describe("a build of a real commit", () => {
     const { job: done, runs } = await broker.until(job.id);
     expect(done.state).toBe("succeeded");
     expect(await broker.log(runs[0]!.id)).toBe(
-      `[plumule] .radicle/plumule.yaml: one, two\n[plumule] one\n${repository.commit}\n[plumule] two\ntwo\n`,
+      `[plumule] .radicle/plumule.yaml: one, two\n[plumule] one\n${repository.commit}\n[plumule] one: succeeded\n[plumule] two\ntwo\n[plumule] two: succeeded\n`,
     );
   });
 

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { triggersBodySchema } from "@plumule/protocol";
 import { checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
-import { readRepositorySteps } from "../../runner/src/task-file.ts";
+import { readRepositorySteps } from "../../runner/src/task-file/read.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const documents = [

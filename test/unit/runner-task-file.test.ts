@@ -2,7 +2,8 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readRepositorySteps, type Step, strangersFault } from "../../runner/src/task-file.ts";
+import { readRepositorySteps } from "../../runner/src/task-file/read.ts";
+import { type Step, strangersFault } from "../../runner/src/task-file/steps.ts";
 
 let checkout: string;
 beforeEach(async () => {

@@ -1,10 +1,12 @@
 import type { Task } from "@plumule/protocol";
-import type { Step } from "../task-file.ts";
+import { type Step, strangersFault } from "../task-file/steps.ts";
 import { runShell } from "./shell.ts";
+import { endOfSteps, type StepEnd } from "./step-ends.ts";
+import { withStepTime } from "./step-time.ts";
 import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 
 // A supervisor that waits holds memory and one that starts is waited for: what only some tasks need is loaded when one does.
-const loadTaskFile = () => import("../task-file.ts");
+const loadTaskFile = () => import("../task-file/read.ts");
 const loadNixBuild = () => import("./nix-build.ts");
 const loadEffect = () => import("./effect.ts");
 const loadPush = () => import("./push-outputs.ts");
@@ -24,7 +26,7 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
   return end.targets.length === 0 ? end : (await loadPush()).pushOutputs(context, end);
 }
 
-/** Itself, or the steps that its repository describes, in order, until one does not succeed. */
+/** Itself, or the steps that its repository describes, in their order. A step that needs one which did not succeed is not run. */
 async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
   const { readRepositorySteps } = await loadTaskFile();
@@ -35,23 +37,50 @@ async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   }
   context.log(`[plumule] ${read.found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
   const [only] = read.steps;
-  const isOneBuild = read.steps.length === 1 && (only?.task.kind === "nix-build" || only?.task.kind === "flake");
-  if (context.lastSuccess !== undefined && !isOneBuild)
-    context.log("[plumule] not compared with the last success: only a task that is one build can be\n");
-  const { lastSuccess: _, ...alone } = context;
-  const targets: TaskEnd["targets"] = [];
-  for (const step of read.steps) {
-    if (read.steps.length > 1) context.log(`[plumule] ${step.name}\n`);
-    const end = await runStep(isOneBuild ? context : alone, step);
-    targets.push(...end.targets);
-    if (end.outcome !== "succeeded") return { ...end, targets: [] };
-  }
-  return { outcome: "succeeded", exitCode: 0, reason: null, targets };
+  if (only === undefined || read.steps.length > 1) return runEach(context, read.steps);
+  const isOneBuild = only.task.kind === "nix-build" || only.task.kind === "flake";
+  return runStep(isOneBuild ? context : notCompared(context), only);
 }
 
-async function runStep(context: TaskContext, { name, task }: Step): Promise<TaskEnd> {
-  const fault = context.untrusted ? (await loadTaskFile()).strangersFault({ name, task }) : null;
+async function runEach(context: TaskContext, steps: readonly Step[]): Promise<TaskEnd> {
+  const alone = notCompared(context);
+  const ends: StepEnd[] = [];
+  for (const step of steps) {
+    const broken = step.needs?.find((need) =>
+      ends.some(({ name, end }) => name === need && end?.outcome !== "succeeded"),
+    );
+    if (broken !== undefined) {
+      context.log(`[plumule] ${step.name}: not run, because it needs ${broken}\n`);
+      ends.push({ name: step.name, end: null });
+      continue;
+    }
+    context.log(`[plumule] ${step.name}\n`);
+    const end = await runStep(alone, step);
+    context.log(`[plumule] ${step.name}: ${end.outcome}\n`);
+    // Whoever stopped the run, and a machine that cannot do a step, mean the whole of it.
+    if (context.stop.aborted || (end.outcome !== "succeeded" && end.outcome !== "failed"))
+      return { ...end, targets: [] };
+    ends.push({ name: step.name, end });
+  }
+  return endOfSteps(ends);
+}
+
+/** Without the last success: what it has built says nothing about scripts, and several builds are not told apart in it. */
+function notCompared({ lastSuccess, ...context }: TaskContext): TaskContext {
+  if (lastSuccess !== undefined)
+    context.log("[plumule] not compared with the last success: only a task that is one build can be\n");
+  return context;
+}
+
+/** In the environment that the step asks for, where whoever submitted the job did not say otherwise. */
+async function runStep(context: TaskContext, step: Step): Promise<TaskEnd> {
+  const fault = context.untrusted ? strangersFault(step) : null;
   if (fault !== null) return ended("failed", null, { code: "task-invalid", detail: fault });
+  const env = { ...step.env, ...context.env, ...step.matrix };
+  return withStepTime({ ...context, env }, step.timeouts ?? {}, (within) => runTask(within, step.task));
+}
+
+async function runTask(context: TaskContext, task: Step["task"]): Promise<TaskEnd> {
   switch (task.kind) {
     case "shell":
       return runShell(context, task);

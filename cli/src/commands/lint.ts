@@ -1,0 +1,96 @@
+import { stat } from "node:fs/promises";
+import { join, relative, resolve } from "node:path";
+import { type FileFault, readPlain, readTaskFile, type Step, TASK_FILES } from "@plumule/runner";
+import { Command } from "commander";
+import { act, type Context } from "../context.ts";
+import { EXIT, type ExitCode } from "../exit-codes.ts";
+import { type Failure, isFailure, misuse } from "../failure.ts";
+import { paint, tableLines } from "../print.ts";
+import { inLine } from "../terminal-text.ts";
+
+/** `plumule lint`: what a task file asks for, or everything that is wrong with it. */
+export function lintCommand(): Command {
+  return new Command("lint")
+    .summary("check a task file, and show what would be run in which order")
+    .description(
+      `Reads FILE, or what a runner would find in the folder DIR: ${TASK_FILES.join(", ")}, or the flake. Asks no broker. Ends with 1 when something is wrong.`,
+    )
+    .argument("[path]", "FILE or DIR; by default this folder", ".")
+    .action(act(lint));
+}
+
+async function lint({ terminal, cwd }: Context, path: string): Promise<ExitCode | Failure> {
+  const found = await findFile(resolve(cwd, path));
+  if (isFailure(found)) return found;
+  const file = relative(cwd, found.path) || found.path;
+  const faults = "faults" in found ? found.faults : [];
+  const steps = "steps" in found ? found.steps : [];
+  if (terminal.json) terminal.data({ file, faults, steps });
+  else if (faults.length === 0) for (const line of stepLines(file, steps)) terminal.out(line);
+  else for (const line of faultLines(file, faults)) terminal.out(line);
+  return faults.length === 0 ? EXIT.ok : EXIT.failed;
+}
+
+type Found = { path: string } & ({ steps: Step[] } | { faults: FileFault[] });
+
+async function findFile(path: string): Promise<Found | Failure> {
+  const there = await stat(path).catch(() => null);
+  if (there === null) return misuse(`there is no ${path}`, "Name a task file, or a folder with one.");
+  if (!there.isDirectory()) return (await readFound(path)) ?? misuse(`${path} is gone`, "Try again.");
+  for (const name of TASK_FILES) {
+    const found = await readFound(join(path, name));
+    if (found !== null) return found;
+  }
+  const flake = join(path, "flake.nix");
+  if ((await stat(flake).catch(() => null)) !== null)
+    return { path: flake, steps: [{ name: "flake", task: { kind: "flake" } }] };
+  return misuse(
+    `${path} has no ${TASK_FILES.join(", no ")} and no flake.nix: a runner would have nothing to do`,
+    "Write .radicle/plumule.yaml; docs/task-file.md shows how.",
+  );
+}
+
+async function readFound(path: string): Promise<Found | null> {
+  const text = await readPlain(path);
+  if (text === null) return null;
+  if (typeof text !== "string") return { path, faults: [{ line: 1, column: 1, pointer: "", detail: text.refused }] };
+  return { path, ...readTaskFile(path, text) };
+}
+
+/** Faults as editors read them, `file:line:column: text`, and how many there are. */
+export function faultLines(file: string, faults: readonly FileFault[]): string[] {
+  const lines = faults.map(
+    ({ line, column, detail }) => `${paint.strong(`${inLine(file)}:${line}:${column}:`)} ${inLine(detail)}`,
+  );
+  return [...lines, `${paint.bad("✗")} ${faults.length === 1 ? "1 fault" : `${faults.length} faults`}`];
+}
+
+/** What would be run, in its order. */
+export function stepLines(file: string, steps: readonly Step[]): string[] {
+  const rows = steps.map(({ name, task, needs = [] }, index) => [
+    String(index + 1),
+    paint.strong(inLine(name)),
+    inLine(whatOf(task)),
+    inLine(needs.join(", ")),
+  ]);
+  const head = `${paint.good("✓")} ${inLine(file)}: ${steps.length === 1 ? "1 step" : `${steps.length} steps`}, run in this order`;
+  return [head, ...tableLines(["", "STEP", "DOES", "NEEDS"], rows)];
+}
+
+/** Characters of a script that are shown of it. */
+const SCRIPT_CHARACTERS = 50;
+
+function whatOf(task: Step["task"]): string {
+  switch (task.kind) {
+    case "shell": {
+      const [first = "", ...more] = task.script.trim().split("\n");
+      return more.length === 0 && first.length <= SCRIPT_CHARACTERS ? first : `${first.slice(0, SCRIPT_CHARACTERS)} …`;
+    }
+    case "nix-build":
+      return `nix build ${task.installables.join(" ")}`;
+    case "effect":
+      return `effect ${task.installable}`;
+    case "flake":
+      return "the flake's checks and default package";
+  }
+}

@@ -1,0 +1,194 @@
+import type * as z from "zod";
+import { LIMITS } from "./limits.ts";
+import { nearestName } from "./nearest.ts";
+import { installableSchema } from "./submit.ts";
+import {
+  combinationsOf,
+  filledIn,
+  inOrder,
+  needsOf,
+  type TaskFileJob,
+  taskFileJobSchema,
+  taskFileSchema,
+} from "./task-file.ts";
+
+/** What is wrong with a task file: where, as a path into it, at the name of that place or at its value, and in words. */
+export type TaskFileFault = { path: readonly (string | number)[]; at: "name" | "value"; detail: string };
+
+const FROM_OUTSIDE = "the file of a commit cannot ask for it: give it in the trigger rule, or with `plumule submit";
+/** Fields of a submit that people look for here, and where each is given. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  requires: `${FROM_OUTSIDE} --system|--feature|--label\``,
+  locks: `${FROM_OUTSIDE} --lock\``,
+  secrets: `${FROM_OUTSIDE} --secret\``,
+  effect: `${FROM_OUTSIDE} --effect\``,
+  limits: `${FROM_OUTSIDE} --max-memory|--max-log\``,
+  schedules: "nothing here is run by the clock: have cron or a timer of systemd call `plumule submit`",
+  schedule: "nothing here is run by the clock: have cron or a timer of systemd call `plumule submit`",
+};
+
+/** Every fault of what a file holds; none for a task file. */
+export function taskFileFaults(content: unknown): TaskFileFault[] {
+  const parsed = taskFileSchema.safeParse(content);
+  const faults = parsed.success ? [] : parsed.error.issues.flatMap(faultsOf);
+  const jobs = readableJobs(content);
+  return [...faults, ...needFaults(jobs), ...matrixFaults(jobs)];
+}
+
+/** The jobs of a file with those of their fields that are valid each for itself, so that one fault hides no other. */
+export function readableJobs(content: unknown): ReadonlyMap<string, TaskFileJob> {
+  const jobs = isObject(content) ? content["jobs"] : null;
+  if (!isObject(jobs) || Object.keys(jobs).length > LIMITS.taskFileJobs) return new Map();
+  return new Map(Object.entries(jobs).map(([name, job]) => [name, isObject(job) ? readable(job) : {}]));
+}
+
+function readable(job: Readonly<Record<string, unknown>>): TaskFileJob {
+  const valid = Object.entries(taskFileJobSchema.shape).filter(
+    ([field, schema]) => job[field] !== undefined && schema.safeParse(job[field]).success,
+  );
+  const fields: TaskFileJob = Object.fromEntries(valid.map(([field]) => [field, job[field]]));
+  // What stands in the place of a list's value cannot be told without the lists.
+  return job["matrix"] === undefined || fields.matrix !== undefined ? fields : withoutTemplates(fields);
+}
+
+function withoutTemplates({ build: _, develop: __, packages: ___, ...others }: TaskFileJob): TaskFileJob {
+  return others;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function faultsOf(issue: z.core.$ZodIssue): TaskFileFault[] {
+  const path = issue.path.map((part) => (typeof part === "number" ? part : String(part)));
+  switch (issue.code) {
+    case "unrecognized_keys":
+      return issue.keys.map((key) => ({ path: [...path, key], at: "name", detail: unknownField(path, key) }));
+    case "invalid_key":
+      return [{ path, at: "name", detail: issue.issues[0]?.message ?? issue.message }];
+    case "invalid_union": {
+      // The alternatives are a text or a list of texts: a list is meant by whoever wrote one.
+      const inside = issue.errors.find((issues) => issues.some((one) => one.path.length > 0));
+      if (inside === undefined) return [{ path, at: "value", detail: alternatives(issue) }];
+      return inside.flatMap((one) => faultsOf({ ...one, path: [...issue.path, ...one.path] }));
+    }
+    case "invalid_type": {
+      const isPlain = /received (?:number|boolean)$/.test(issue.message) && issue.expected === "string";
+      return [
+        {
+          path,
+          at: "value",
+          detail: isPlain ? "not a text: put it in quotes" : issue.message.replace("Invalid input: ", ""),
+        },
+      ];
+    }
+    default:
+      return [{ path, at: "value", detail: issue.message.replace(/^Invalid (?:input|string): /, "") }];
+  }
+}
+
+function alternatives(issue: z.core.$ZodIssueInvalidUnion): string {
+  const text = issue.errors[0]?.[0];
+  return text === undefined || text.code === "invalid_type" ? "expected a text or a list of texts" : text.message;
+}
+
+function unknownField(path: readonly (string | number)[], key: string): string {
+  const elsewhere = path.length === 2 || path.length === 0 ? ELSEWHERE[key] : undefined;
+  if (elsewhere !== undefined) return `\`${key}\`: ${elsewhere}`;
+  const known =
+    path.length === 0
+      ? ["version", "jobs"]
+      : path.length === 2
+        ? Object.keys(taskFileJobSchema.shape)
+        : ["runMs", "silenceMs"];
+  const nearest = nearestName(key, known);
+  const place = path.length === 0 ? "a task file" : path.length === 2 ? "a job" : "`timeouts`";
+  return `\`${key}\` is not a field of ${place}; ${nearest === null ? `it knows ${known.join(", ")}` : `did you mean ${nearest}?`}`;
+}
+
+function needFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
+  const faults: TaskFileFault[] = [];
+  const names = [...jobs.keys()];
+  for (const [name, job] of jobs) {
+    for (const [index, need] of needsOf(job).entries()) {
+      const path = ["jobs", name, "needs", ...(typeof job.needs === "string" ? [] : [index])];
+      const nearest = nearestName(need, names);
+      if (!jobs.has(need))
+        faults.push({
+          path,
+          at: "value",
+          detail: `there is no job \`${need}\`; ${nearest === null ? `there is ${names.join(", ")}` : `did you mean ${nearest}?`}`,
+        });
+      else if (needsOf(job).indexOf(need) !== index)
+        faults.push({ path, at: "value", detail: `\`${need}\` stands twice` });
+    }
+  }
+  const { rest } = inOrder(jobs);
+  const circle = circleIn(jobs, rest);
+  const [first] = circle;
+  if (first !== undefined)
+    faults.push({
+      path: ["jobs", first, "needs"],
+      at: "value",
+      detail: `the jobs need each other in a circle: ${[...circle, first].join(" needs ")}`,
+    });
+  return faults;
+}
+
+/** Each of `rest` needs another of them: whoever walks on comes to a job a second time. */
+function circleIn(jobs: ReadonlyMap<string, TaskFileJob>, rest: readonly string[]): string[] {
+  const walk: string[] = [];
+  let at = rest[0];
+  while (at !== undefined && !walk.includes(at)) {
+    walk.push(at);
+    const job: TaskFileJob | undefined = jobs.get(at);
+    at = job === undefined ? undefined : needsOf(job).find((need) => rest.includes(need));
+  }
+  return at === undefined ? [] : walk.slice(walk.indexOf(at));
+}
+
+/** How many there are, without making them: a small file may ask for more than any memory holds. */
+function combinationCount({ matrix = {} }: TaskFileJob): number {
+  return Object.values(matrix).reduce((count, values) => count * values.length, 1);
+}
+
+function matrixFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
+  const faults: TaskFileFault[] = [];
+  let steps = 0;
+  for (const [name, job] of jobs) {
+    steps += combinationCount(job);
+    if (steps > LIMITS.taskFileSteps) {
+      const detail = `with this job the file has ${steps} steps; at most ${LIMITS.taskFileSteps} are run`;
+      return [...faults, { path: ["jobs", name], at: "name", detail }];
+    }
+    for (const [path, text] of templatesOf(job)) {
+      const detail = templateFault(job, text);
+      if (detail !== null) faults.push({ path: ["jobs", name, ...path], at: "value", detail });
+    }
+  }
+  return faults;
+}
+
+function templateFault(job: TaskFileJob, text: string): string | null {
+  const names = Object.keys(job.matrix ?? {});
+  for (const [whole, name = ""] of text.matchAll(/\{([^{}]*)\}/g))
+    if (!names.includes(name))
+      return `${whole} stands for nothing; ${names.length === 0 ? "the job has no matrix" : `the matrix has ${names.join(", ")}`}`;
+  for (const combination of combinationsOf(job)) {
+    const installable = filledIn(text, combination);
+    const parsed = installableSchema.safeParse(installable);
+    if (!parsed.success)
+      return `\`${installable}\`: ${parsed.error.issues[0]?.message.replace(/^Invalid string: /, "")}`;
+  }
+  return null;
+}
+
+function templatesOf({ build, develop, packages }: TaskFileJob): [(string | number)[], string][] {
+  const list = (name: string, texts: readonly string[]): [(string | number)[], string][] =>
+    texts.map((text, index) => [[name, index], text]);
+  return [
+    ...(typeof build === "string" ? [[["build"], build] as [string[], string]] : list("build", build ?? [])),
+    ...(develop === undefined ? [] : [[["develop"], develop] as [string[], string]]),
+    ...list("packages", packages ?? []),
+  ];
+}

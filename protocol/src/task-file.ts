@@ -1,0 +1,125 @@
+import * as z from "zod";
+import type { JsonSchema } from "./json-schema.ts";
+import { LIMITS } from "./limits.ts";
+import { environmentSchema } from "./submit.ts";
+
+const jobName = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "1 to 63 of a-z, 0-9 and hyphens");
+const script = z.string().min(1).max(LIMITS.scriptCharacters);
+
+/** An installable in which `{name}` stands for the value of a list of the job's matrix. It is one only when these are in place. */
+const template = z
+  .string()
+  .min(1)
+  .max(1_000)
+  .regex(/^[^\s\p{Cc}]+$/u, "an installable without white space");
+
+const matrixSchema = z
+  .record(
+    z.string().regex(/^[a-z][a-z0-9_]{0,31}$/, "1 to 32 of a-z, 0-9 and underscore, starting with a letter"),
+    z
+      .array(
+        z
+          .string()
+          .min(1)
+          .max(LIMITS.matrixValueCharacters)
+          .regex(/^[^\p{Cc}]*$/u, "text without control characters"),
+      )
+      .min(1)
+      .max(LIMITS.matrixValues)
+      .refine((values) => new Set(values).size === values.length, "a value stands twice"),
+  )
+  .refine((lists) => Object.keys(lists).length <= LIMITS.matrixLists, `at most ${LIMITS.matrixLists} lists`);
+
+/** One job of a task file: `shell` or `build`, and what belongs to either. */
+export const taskFileJobSchema = z
+  .strictObject({
+    shell: script.describe("A script for bash -euo pipefail, in the checkout").optional(),
+    develop: template.describe("Flake whose development shell the script runs in").optional(),
+    packages: z.array(template).min(1).max(64).describe("Packages that the script finds in its PATH").optional(),
+    build: z
+      .union([template, z.array(template).min(1).max(64)])
+      .describe("What Nix builds: one installable or a list")
+      .optional(),
+    needs: z
+      .union([jobName, z.array(jobName).max(LIMITS.taskFileJobs)])
+      .describe("Jobs that have to succeed before this one is run")
+      .optional(),
+    matrix: matrixSchema
+      .describe("Named lists: the job is run once for each combination of their values, which is in MATRIX_<NAME>")
+      .optional(),
+    env: environmentSchema.describe("Environment variables of the script").optional(),
+    timeouts: z
+      .strictObject({
+        runMs: z.int().min(1).max(LIMITS.runMaxMs).optional(),
+        silenceMs: z.int().min(1).max(LIMITS.silenceMaxMs).optional(),
+      })
+      .describe(
+        "How long each run of this job may take, and be silent, ms; never longer than the run that it is a part of",
+      )
+      .optional(),
+  })
+  .superRefine((job, context) => {
+    const fault = (message: string, ...path: string[]): void => context.addIssue({ code: "custom", path, message });
+    if ((job.shell === undefined) === (job.build === undefined)) fault("needs either `shell` or `build`");
+    else if (job.build !== undefined)
+      for (const field of ["develop", "packages", "env"] as const)
+        if (job[field] !== undefined) fault(`\`${field}\` is for \`shell\`; a build of Nix sees none of it`, field);
+    if (job.develop !== undefined && job.packages !== undefined)
+      fault("`develop` brings a shell of its own; put the packages into it", "packages");
+  })
+  .meta({ oneOf: [{ required: ["shell"] }, { required: ["build"] }] });
+export type TaskFileJob = z.output<typeof taskFileJobSchema>;
+
+/** `.radicle/plumule.yaml`: the work that a project describes for itself, as the steps of one run. */
+export const taskFileSchema = z.strictObject({
+  version: z.literal(1).optional(),
+  jobs: z
+    .record(jobName, taskFileJobSchema)
+    .refine((jobs) => Object.keys(jobs).length > 0, "at least one job")
+    .refine((jobs) => Object.keys(jobs).length <= LIMITS.taskFileJobs, `at most ${LIMITS.taskFileJobs} jobs`)
+    .meta({ minProperties: 1, maxProperties: LIMITS.taskFileJobs }),
+});
+export type TaskFile = z.output<typeof taskFileSchema>;
+
+/** The JSON Schema of a task file, for editors. */
+export function taskFileJsonSchema(): JsonSchema {
+  const schema: unknown = z.toJSONSchema(taskFileSchema, { io: "input", reused: "inline" });
+  return { title: "plumule task file (.radicle/plumule.yaml)", ...(schema as JsonSchema) };
+}
+
+/** What a job needs, as a list. */
+export function needsOf({ needs = [] }: TaskFileJob): readonly string[] {
+  return typeof needs === "string" ? [needs] : needs;
+}
+
+/** Jobs with those before them that they need, otherwise in the order of the file; `rest` are those in a circle, or behind one. */
+export function inOrder(jobs: ReadonlyMap<string, TaskFileJob>): { order: string[]; rest: string[] } {
+  const order: string[] = [];
+  let rest = [...jobs.keys()];
+  for (;;) {
+    const next = rest.find((name) => {
+      const job = jobs.get(name);
+      // A need that is not in the file is a fault of its own, and no circle.
+      return job === undefined || needsOf(job).every((need) => !jobs.has(need) || order.includes(need));
+    });
+    if (next === undefined) return { order, rest };
+    order.push(next);
+    rest = rest.filter((name) => name !== next);
+  }
+}
+
+/** One combination of a matrix: a value for each of its lists. */
+export type Combination = Readonly<Record<string, string>>;
+
+/** All combinations, the last list turning fastest; one without values for a job without a matrix. */
+export function combinationsOf({ matrix = {} }: TaskFileJob): Combination[] {
+  return Object.entries(matrix).reduce<Combination[]>(
+    (all, [name, values]) => all.flatMap((one) => values.map((value) => ({ ...one, [name]: value }))),
+    [{}],
+  );
+}
+
+/** An installable with the values of a combination in the place of `{name}`. */
+export function filledIn(template: string, combination: Combination): string {
+  return template.replaceAll(/\{([^{}]*)\}/g, (whole, name: string) => combination[name] ?? whole);
+}

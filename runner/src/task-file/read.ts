@@ -1,0 +1,110 @@
+import { lstat, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { LIMITS, readableJobs, taskFileFaults, taskFileSchema } from "@plumule/protocol";
+import { variableFault } from "../environment.ts";
+import { ambientSteps, type ForeignSteps, nativeSteps } from "./foreign.ts";
+import { type Step, stepsFor, stepsOf } from "./steps.ts";
+import { type FileFault, type Place, readYaml } from "./yaml.ts";
+
+/** Files that describe a repository's work, the first that is there counts. */
+export const TASK_FILES = [".radicle/plumule.yaml", ".radicle/native.yaml", ".radicle/ambient.yaml"] as const;
+type Found = (typeof TASK_FILES)[number] | "flake.nix";
+
+/** The work that a repository describes for itself: steps in order, and where they were found. */
+export type RepositorySteps = { found: Found; steps: Step[] };
+
+/** Why a repository's description cannot be used, for a person. */
+export type TaskFileRefusal = { refused: "task-invalid" | "nothing-to-do"; detail: string };
+
+/** What a text of a task file asks for, or everything that is wrong with it. */
+export type TaskFileReading = { steps: Step[] } | { faults: FileFault[] };
+
+/**
+ * What to do for a checkout: the first of {@link TASK_FILES}, else what its flake offers. `wanted` picks one job of plumule's own file by name,
+ * with what it needs.
+ */
+export async function readRepositorySteps(
+  checkout: string,
+  wanted: string | undefined,
+): Promise<RepositorySteps | TaskFileRefusal> {
+  for (const path of TASK_FILES) {
+    const text = await readPlain(join(checkout, path));
+    if (text === null) continue;
+    if (typeof text !== "string") return invalid(path, text.refused);
+    const reading = readTaskFile(path, text);
+    if ("faults" in reading) return invalid(path, faultsText(reading.faults));
+    return pick(path, reading.steps, wanted);
+  }
+  if ((await lstat(join(checkout, "flake.nix")).catch(() => null)) !== null)
+    return pick("flake.nix", [{ name: "flake", task: { kind: "flake" } }], wanted);
+  return {
+    refused: "nothing-to-do",
+    detail: `The commit has no ${TASK_FILES.join(", no ")} and no flake.nix, so there is nothing to run.`,
+  };
+}
+
+/** Reads the text of a task file; the name of the file says whose it is: `native.yaml`, `ambient.yaml`, and any other is plumule's own. */
+export function readTaskFile(path: string, text: string): TaskFileReading {
+  const yaml = readYaml(text);
+  if ("faults" in yaml) return yaml;
+  const { content, locate } = yaml;
+  const steps = /(?:^|\/)native\.yaml$/.test(path)
+    ? nativeSteps(content)
+    : /(?:^|\/)ambient\.yaml$/.test(path)
+      ? ambientSteps(content)
+      : ownSteps(content);
+  return "steps" in steps ? steps : { faults: inPlace(steps.faults.map((fault) => locate(fault, fault.detail))) };
+}
+
+/** A file that a repository holds: its text, null when there is none, and refused when it is none that can be read. */
+export async function readPlain(path: string): Promise<string | null | { refused: string }> {
+  // A link is not followed: it could lead out of the checkout.
+  const file = await lstat(path).catch(() => null);
+  if (file === null) return null;
+  if (!file.isFile()) return { refused: "it is not a plain file" };
+  if (file.size > LIMITS.taskFileBytes) return { refused: `it is longer than ${LIMITS.taskFileBytes} bytes` };
+  return readFile(path, "utf8");
+}
+
+function ownSteps(content: unknown): ForeignSteps {
+  const faults = [...taskFileFaults(content), ...variableFaults(content)];
+  const { data: file } = taskFileSchema.safeParse(content);
+  if (file === undefined || faults.length > 0) return { faults };
+  return { steps: stepsOf(file) };
+}
+
+/** Names that the file of a commit cannot set, beyond those that no job can: they choose the programs that the runner itself calls. */
+const PROGRAMS = /^(?:PATH|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|MATRIX_.*)$/;
+
+function variableFaults(content: unknown): (Place & { detail: string })[] {
+  return [...readableJobs(content)].flatMap(([name, { env = {} }]) =>
+    Object.entries(env).flatMap(([variable, value]) => {
+      const detail = PROGRAMS.test(variable) ? "this name is reserved for the runner" : variableFault(variable, value);
+      if (detail === null) return [];
+      const path = ["jobs", name, "env", variable];
+      return [{ path, at: "name" as const, detail: `\`${variable}\`: ${detail}; the script can export it` }];
+    }),
+  );
+}
+
+function pick(found: Found, steps: Step[], wanted: string | undefined): RepositorySteps | TaskFileRefusal {
+  if (wanted === undefined) return { found, steps };
+  const chosen = stepsFor(steps, wanted);
+  if (chosen.length > 0) return { found, steps: chosen };
+  const names = new Set(steps.map(({ job, name }) => job ?? name));
+  return { refused: "task-invalid", detail: `${found} has no job \`${wanted}\`; it has ${[...names].join(", ")}.` };
+}
+
+function inPlace(faults: FileFault[]): FileFault[] {
+  return faults.toSorted((one, other) => one.line - other.line || one.column - other.column);
+}
+
+function faultsText([first, ...others]: FileFault[]): string {
+  if (first === undefined) return "it is not valid";
+  const more = others.length === 0 ? "" : ` (and ${others.length} more: \`plumule lint\` shows all)`;
+  return `line ${first.line}, column ${first.column}: ${first.detail}${more}`;
+}
+
+function invalid(path: string, detail: string): TaskFileRefusal {
+  return { refused: "task-invalid", detail: `${path} cannot be used: ${detail}`.slice(0, LIMITS.textCharacters) };
+}

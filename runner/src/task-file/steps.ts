@@ -1,0 +1,96 @@
+import {
+  type Combination,
+  combinationsOf,
+  filledIn,
+  inOrder,
+  needsOf,
+  type Task,
+  type TaskFile,
+  type TaskFileJob,
+  type Timeouts,
+} from "@plumule/protocol";
+
+/**
+ * One thing to do in a checkout. `flake`: whatever checks and default package the flake offers. `needs` are names of steps that have to
+ * succeed before it; `job` is there for one combination of a job's matrix, `env` is weaker than the environment of the run, `matrix` stronger.
+ */
+export type Step = {
+  name: string;
+  task: Exclude<Task, { kind: "repository" }> | { kind: "flake" };
+  job?: string;
+  needs?: readonly string[];
+  env?: Readonly<Record<string, string>>;
+  matrix?: Readonly<Record<string, string>>;
+  timeouts?: Pick<Timeouts, "runMs" | "silenceMs">;
+};
+
+/** All that a step may say which a stranger wrote: what to run, never with what rights. Times can only become shorter by it. */
+const STRANGERS_FIELDS: readonly string[] = ["name", "task", "job", "needs", "env", "matrix", "timeouts"];
+const STRANGERS_TASK_FIELDS: readonly string[] = ["kind", "script", "develop", "packages", "installables"];
+
+/**
+ * Why a step is not run for a stranger, or null. The file at the commit is theirs: it says what is built and tested, which was approved
+ * with the commit. Secrets, effects, locks, isolation, pool and time come from the rule and the runner alone.
+ */
+export function strangersFault(step: Step): string | null {
+  const { name, task } = step;
+  if (task.kind === "effect") return `${name}: an effect is not run for a stranger.`;
+  const field =
+    Object.keys(task).find((one) => !STRANGERS_TASK_FIELDS.includes(one)) ??
+    Object.keys(step).find((one) => !STRANGERS_FIELDS.includes(one));
+  return field === undefined ? null : `${name}: \`${field}\` is not given to the commit of a stranger.`;
+}
+
+/** The steps of a task file without faults, in an order in which all that a step needs comes before it. */
+export function stepsOf(file: TaskFile): Step[] {
+  const jobs = new Map(Object.entries(file.jobs));
+  const names = new Map<string, string[]>();
+  return inOrder(jobs).order.flatMap((name) => {
+    const job = jobs.get(name);
+    if (job === undefined) return [];
+    const needs = needsOf(job).flatMap((need) => names.get(need) ?? []);
+    const steps = combinationsOf(job).map((combination) => stepOf(name, job, needs, combination));
+    names.set(
+      name,
+      steps.map((step) => step.name),
+    );
+    return steps;
+  });
+}
+
+/** Steps of one job, by its name, and all that they need, in their order; empty when no job has the name. */
+export function stepsFor(steps: readonly Step[], wanted: string): Step[] {
+  const taken = new Set(steps.filter((step) => (step.job ?? step.name) === wanted).map(({ name }) => name));
+  // What a step needs comes before it.
+  for (const { name, needs = [] } of steps.toReversed()) if (taken.has(name)) for (const need of needs) taken.add(need);
+  return steps.filter(({ name }) => taken.has(name));
+}
+
+function stepOf(name: string, job: TaskFileJob, needs: readonly string[], combination: Combination): Step {
+  const values = Object.entries(combination);
+  return {
+    name: values.length === 0 ? name : `${name} (${values.map(([list, value]) => `${list}=${value}`).join(", ")})`,
+    task: taskOf(job, combination),
+    ...(needs.length === 0 ? {} : { needs }),
+    ...(job.env === undefined ? {} : { env: job.env }),
+    ...(values.length === 0
+      ? {}
+      : {
+          job: name,
+          matrix: Object.fromEntries(values.map(([list, value]) => [`MATRIX_${list.toUpperCase()}`, value])),
+        }),
+    ...(job.timeouts === undefined ? {} : { timeouts: job.timeouts }),
+  };
+}
+
+function taskOf({ shell = "", develop, packages, build }: TaskFileJob, combination: Combination): Step["task"] {
+  const fill = (template: string): string => filledIn(template, combination);
+  if (build !== undefined)
+    return { kind: "nix-build", installables: (typeof build === "string" ? [build] : build).map(fill) };
+  return {
+    kind: "shell",
+    script: shell,
+    ...(develop === undefined ? {} : { develop: fill(develop) }),
+    ...(packages === undefined ? {} : { packages: packages.map(fill) }),
+  };
+}

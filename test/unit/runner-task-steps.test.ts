@@ -1,0 +1,114 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { StopOrder } from "../../runner/src/core/model.ts";
+import { UNCONFINED } from "../../runner/src/isolation.ts";
+import { withoutSecrets } from "../../runner/src/secrets/without-secrets.ts";
+import { runSteps } from "../../runner/src/tasks/steps.ts";
+import type { TaskContext, TaskEnd } from "../../runner/src/tasks/task.ts";
+
+let checkout: string;
+let log: string;
+let stop: AbortController;
+beforeEach(async () => {
+  checkout = await mkdtemp(join(tmpdir(), "plumule-task-steps-"));
+  await mkdir(join(checkout, ".radicle"));
+  log = "";
+  stop = new AbortController();
+});
+afterEach(() => rm(checkout, { recursive: true, force: true }));
+
+/** Runs a task file with real processes, without Nix. */
+async function run(file: string, over: Partial<TaskContext> = {}, task?: string): Promise<TaskEnd> {
+  await writeFile(join(checkout, ".radicle/plumule.yaml"), file);
+  const context = {
+    machine: { isolation: "process-group", nix: null },
+    workspace: { checkout },
+    assignment: { limits: { graceMs: 1_000 } },
+    untrusted: false,
+    commit: null,
+    env: { PATH: process.env["PATH"] ?? "" },
+    secrets: withoutSecrets(() => {}),
+    reporter: { phase: () => {} },
+    log: (chunk: Uint8Array | string) => (log += typeof chunk === "string" ? chunk : Buffer.from(chunk).toString()),
+    stop: stop.signal,
+    kill: new AbortController().signal,
+    survivors: { killedCount: 0, leftoverCount: 0 },
+    ran: { isolation: null },
+    within: UNCONFINED,
+    silenceMs: 60_000,
+    ...over,
+  } as unknown as TaskContext;
+  return runSteps(context, { kind: "repository", ...(task === undefined ? {} : { task }) });
+}
+
+describe("the steps of a task file", () => {
+  it("come after what they need, otherwise in the order of the file, and each end is said", async () => {
+    const end = await run("jobs:\n  b: { shell: echo B, needs: a }\n  a: { shell: echo A }\n  c: { shell: echo C }\n");
+    expect(end).toEqual({ outcome: "succeeded", exitCode: 0, reason: null, targets: [] });
+    expect(log).toBe(
+      "[plumule] .radicle/plumule.yaml: a, b, c\n" +
+        "[plumule] a\nA\n[plumule] a: succeeded\n[plumule] b\nB\n[plumule] b: succeeded\n[plumule] c\nC\n[plumule] c: succeeded\n",
+    );
+  });
+
+  it("go on after one that failed, without those that need it", async () => {
+    const end = await run(
+      "jobs:\n  a: { shell: exit 3 }\n  b: { shell: echo B, needs: [a] }\n  c: { shell: echo C, needs: [b] }\n  d: { shell: exit 4 }\n  e: { shell: echo E }\n",
+    );
+    expect(end).toEqual({
+      outcome: "failed",
+      exitCode: 3,
+      reason: {
+        code: "exit-code",
+        detail: "`a`: The script ended with exit code 3. Failed too: `d`. Not run: `b`, `c`.",
+      },
+      targets: [],
+    });
+    expect(log).toContain("[plumule] a: failed\n[plumule] b: not run, because it needs a\n");
+    expect(log).toContain("[plumule] c: not run, because it needs b\n");
+    expect(log).toContain("E\n[plumule] e: succeeded\n");
+  });
+
+  it("are one for each combination of a matrix, which the script finds in its environment", async () => {
+    const end = await run(
+      'jobs:\n  t:\n    matrix: { os: [a, "b c"], node: ["3.10"] }\n    shell: \'test "$MATRIX_OS" != a; echo "$MATRIX_OS on $MATRIX_NODE"\'\n  after: { shell: echo never, needs: t }\n',
+    );
+    expect(log).toContain("[plumule] t (os=b c, node=3.10)\nb c on 3.10\n");
+    expect(end.reason?.detail).toBe("`t (os=a, node=3.10)`: The script ended with exit code 1. Not run: `after`.");
+  });
+
+  it("have their own environment, in which whoever submits has the last word", async () => {
+    await run("jobs: { a: { shell: 'echo $ONE $TWO', env: { ONE: file, TWO: file } } }", {
+      env: { PATH: process.env["PATH"] ?? "", TWO: "submit" },
+    });
+    expect(log).toContain("file submit\n");
+  });
+
+  it("are those of one job by its name, with all that it needs", async () => {
+    await run("jobs: { a: { shell: echo A }, b: { shell: echo B, needs: a }, c: { shell: echo C } }", {}, "b");
+    expect(log).toContain("[plumule] .radicle/plumule.yaml: a, b\n");
+    expect(log).not.toContain("C");
+  });
+
+  it("are stopped by their own time-outs, and the run goes on", async () => {
+    const end = await run(
+      "jobs:\n  long: { shell: sleep 60, timeouts: { runMs: 100 } }\n  quiet: { shell: echo x; sleep 60, timeouts: { silenceMs: 100 } }\n  next: { shell: echo next }\n",
+    );
+    expect(end).toMatchObject({
+      outcome: "failed",
+      reason: { code: "run-timeout", detail: "`long`: The step took longer than 100 ms. Failed too: `quiet`." },
+    });
+    expect(log).toContain("next\n[plumule] next: succeeded\n");
+  });
+
+  it("end with the run when it is stopped, whatever they have still to do", async () => {
+    const order: StopOrder = { reason: { code: "cancelled", detail: "by a person" }, graceMs: null, leaseLost: false };
+    const ended = run("jobs: { a: { shell: 'echo ready; sleep 60' }, b: { shell: echo B } }");
+    await expect.poll(() => log).toContain("ready");
+    stop.abort(order);
+    expect(await ended).toMatchObject({ outcome: "cancelled", reason: order.reason });
+    expect(log).not.toContain("B\n");
+  });
+});
