@@ -1,5 +1,12 @@
+import { ESCAPE, isBlank } from "./redact-forms.ts";
+
 /** A spelling of a secret. `secret` is its number, from 1. */
 export type Needle = { secret: number; bytes: Uint8Array };
+
+/** A needle has to have begun with so many bytes before `skip` stops for it: with fewer, much of any text would be looked at twice. */
+const SUSPECT_BYTES = 4;
+
+const BLANK = Uint8Array.from({ length: 256 }, (_, byte) => (isBlank(byte) ? 1 : 0));
 
 /**
  * Aho–Corasick over bytes: a trie of all needles in which every state knows its longest proper suffix that is a state too. Most states of
@@ -46,6 +53,33 @@ export class Automaton {
       if (child !== 0) return child;
     }
     return this.#root[byte] ?? 0;
+  }
+
+  /**
+   * Where, from a place at which the state is 0 and no colour sequence is open, bytes have to be read one by one: at the beginning of what may
+   * become a needle, or of a colour sequence; the end of the bytes when there is nothing of the kind. Until there nothing is masked. This is what
+   * nearly all output takes, ten times as fast as reading.
+   */
+  skip(bytes: Uint8Array, from: number): number {
+    const [root, depths] = [this.#root, this.#depth];
+    let state = 0;
+    let at = from;
+    for (; at < bytes.length; at++) {
+      const byte = bytes[at] ?? 0;
+      if (BLANK[byte] === 1) continue;
+      if (byte === ESCAPE) break;
+      state = state === 0 ? (root[byte] ?? 0) : this.next(state, byte);
+      if (state !== 0 && (depths[state] ?? 0) >= SUSPECT_BYTES) {
+        at += 1;
+        break;
+      }
+    }
+    // Back to where it began: white space apart, all of it is before `at`.
+    for (let left = depths[state] ?? 0; left > 0;) {
+      at -= 1;
+      if (BLANK[bytes[at] ?? 0] === 0) left -= 1;
+    }
+    return at;
   }
 
   /** Length of the longest beginning of a needle that ends here. */

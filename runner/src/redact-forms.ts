@@ -4,6 +4,9 @@ export const SECRET_BYTES_MIN = 6;
 /** Longest colour sequence that is looked through: three colours in full with their attributes. */
 const COLOUR_BYTES_MAX = 64;
 
+/** The byte with which a colour sequence begins. */
+export const ESCAPE = 0x1b;
+
 /**
  * What of a stream secrets are compared with: not white space, which a shell or an encoder may change anywhere, and not what colours a
  * terminal (`ESC [ … m`, and the `ESC [ K` that grep puts beside it). `see` gets every other byte with its place.
@@ -17,9 +20,14 @@ export class Visible {
     this.#see = see;
   }
 
+  /** Whether every byte so far was decided on. */
+  get isSettled(): boolean {
+    return this.#pending.length === 0;
+  }
+
   push(byte: number, at: number): void {
     const count = this.#pending.length;
-    if (count === 0 && byte !== 0x1b) {
+    if (count === 0 && byte !== ESCAPE) {
       if (!isBlank(byte)) this.#see(byte, at);
       return;
     }
@@ -40,7 +48,8 @@ export class Visible {
   }
 }
 
-function isBlank(byte: number): boolean {
+/** Whether a byte is white space, which is never compared. */
+export function isBlank(byte: number): boolean {
   return byte === 0x20 || (byte >= 0x09 && byte <= 0x0d);
 }
 

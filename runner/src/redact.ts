@@ -17,7 +17,7 @@ export interface Redactor {
 
 /** Masks the values of secrets in a stream of bytes. */
 export interface RedactedStream {
-  /** The next bytes that are safe to show. What might be the beginning of a secret waits for more. */
+  /** The next bytes that are safe to show, which may be a view of `chunk`. What might be the beginning of a secret waits for more. */
   push(chunk: Uint8Array): Uint8Array;
   /** When nothing more came for a while: the bytes that waited, but for what is more than half of a secret. */
   settle(): Uint8Array;
@@ -75,10 +75,10 @@ class Stream implements RedactedStream {
   readonly #visible = new Visible((byte, at) => this.#read(byte, at));
   #state = 0;
   /** Bytes that were not given out yet, and where the first of them stands. */
-  #held = Buffer.alloc(0);
+  #held: Buffer = Buffer.alloc(0);
   #start = 0;
-  /** For each held byte, the secret that it belongs to, or 0. */
-  #secret = new Uint16Array();
+  /** For each held byte, the secret that it belongs to, or 0; null while all of them are 0, as in most output. */
+  #secret: Uint16Array | null = null;
   /** Where the last bytes that the automaton saw stand: as many as may begin a secret. */
   #at: number[] = [];
   /** Secrets of the mask that was given out last, when nothing else came after it. */
@@ -90,12 +90,19 @@ class Stream implements RedactedStream {
   }
 
   push(chunk: Uint8Array): Uint8Array {
-    const from = this.#start + this.#held.length;
-    this.#held = Buffer.concat([this.#held, chunk]);
-    const secret = new Uint16Array(this.#held.length);
-    secret.set(this.#secret);
-    this.#secret = secret;
-    for (let index = 0; index < chunk.length; index++) this.#visible.push(chunk[index] ?? 0, from + index);
+    const heldBytes = this.#held.length;
+    const from = this.#start + heldBytes;
+    this.#held = heldBytes === 0 ? viewOf(chunk) : Buffer.concat([this.#held, chunk]);
+    if (this.#secret !== null) {
+      const secret = new Uint16Array(this.#held.length);
+      secret.set(this.#secret);
+      this.#secret = secret;
+    }
+    for (let index = 0; index < chunk.length; index++) {
+      if (this.#state === 0 && this.#visible.isSettled) index = this.#automaton.skip(chunk, index);
+      const byte = chunk[index];
+      if (byte !== undefined) this.#visible.push(byte, from + index);
+    }
     return this.#giveOut(this.#automaton.depth(this.#state));
   }
 
@@ -120,6 +127,7 @@ class Stream implements RedactedStream {
     const length = this.#automaton.matched(this.#state);
     if (length > 0) {
       const from = Math.max(0, (this.#at.at(-length) ?? 0) - this.#start);
+      this.#secret ??= new Uint16Array(this.#held.length);
       this.#secret.fill(this.#automaton.secret(this.#state), from, at + 1 - this.#start);
     }
     // Trimmed now and then: every byte would cost a move of all.
@@ -129,21 +137,30 @@ class Stream implements RedactedStream {
   /** Gives out everything before the last `kept` bytes that the automaton saw. */
   #giveOut(kept: number): Uint8Array {
     const end = kept === 0 ? this.#held.length : Math.max(0, (this.#at.at(-kept) ?? 0) - this.#start);
+    const given = this.#held.subarray(0, end);
+    const secret = this.#secret;
+    // A copy of what stays: the chunk may be a view of a buffer that its reader uses again.
+    this.#held = Buffer.from(this.#held.subarray(end));
+    this.#secret = secret?.subarray(end).some((one) => one !== 0) === true ? secret.subarray(end) : null;
+    this.#start += end;
+    if (secret !== null) return this.#masking(given, secret);
+    if (end > 0) this.#masked.clear();
+    return given;
+  }
+
+  #masking(given: Buffer, secret: Uint16Array): Uint8Array {
     const parts: Uint8Array[] = [];
-    for (let start = 0; start < end;) {
-      const isSecret = this.#secret[start] !== 0;
+    for (let start = 0; start < given.length;) {
+      const isSecret = secret[start] !== 0;
       let stop = start + 1;
-      while (stop < end && (this.#secret[stop] !== 0) === isSecret) stop++;
-      if (isSecret) this.#mask(parts, this.#secret.subarray(start, stop));
+      while (stop < given.length && (secret[stop] !== 0) === isSecret) stop++;
+      if (isSecret) this.#mask(parts, secret.subarray(start, stop));
       else {
-        parts.push(this.#held.subarray(start, stop));
+        parts.push(given.subarray(start, stop));
         this.#masked.clear();
       }
       start = stop;
     }
-    this.#held = this.#held.subarray(end);
-    this.#secret = this.#secret.subarray(end);
-    this.#start += end;
     return Buffer.concat(parts);
   }
 
@@ -155,4 +172,8 @@ class Stream implements RedactedStream {
       this.#masked.add(secret);
     }
   }
+}
+
+function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }
