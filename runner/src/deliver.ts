@@ -116,10 +116,11 @@ async function sendLog(
   if (bytes <= LIMITS.logTailBytes) return { offset: 0 };
   const file = await open(logPath, "r").catch(() => null);
   if (file === null) return "refused";
+  const buffer = new Uint8Array(LIMITS.logChunkBytes);
   try {
     // How much the broker has is asked with the first bytes, which it has or takes.
     for (let offset = 0, probe = true; bytes - offset > LIMITS.logTailBytes; probe = false) {
-      const chunk = await readAt(file, offset, probe ? 1 : Math.min(LIMITS.logChunkBytes, bytes - offset));
+      const chunk = await readAt(file, offset, buffer.subarray(0, probe ? 1 : bytes - offset));
       // A power cut may have taken the end of the file. What the broker lacks then it will never have.
       if (chunk.length === 0) return "refused";
       const answer = await broker.appendLog(assignment, offset, chunk);
@@ -134,9 +135,8 @@ async function sendLog(
   }
 }
 
-async function readAt(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
-  const buffer = new Uint8Array(length);
-  const { bytesRead } = await file.read(buffer, 0, length, offset);
+async function readAt(file: FileHandle, offset: number, buffer: Uint8Array): Promise<Uint8Array> {
+  const { bytesRead } = await file.read(buffer, 0, buffer.length, offset);
   return buffer.subarray(0, bytesRead);
 }
 
@@ -144,7 +144,7 @@ async function readTail(logPath: string, offset: number, bytes: number): Promise
   const file = await open(logPath, "r").catch(() => null);
   if (file === null) return { offset, base64: "" };
   try {
-    return { offset, base64: toBase64(await readAt(file, offset, Math.max(0, bytes - offset))) };
+    return { offset, base64: toBase64(await readAt(file, offset, new Uint8Array(Math.max(0, bytes - offset)))) };
   } finally {
     await file.close();
   }

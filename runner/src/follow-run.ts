@@ -67,14 +67,17 @@ export function followRun({
   return { look, close };
 }
 
-/** A log that another process writes. */
+/** A log that another process writes. What it reads is overwritten by its next read. */
 function logReader(path: string): Pick<LogFile, "size" | "read"> {
+  let buffer = new Uint8Array(0);
   return {
     size: () => statSync(path, { throwIfNoEntry: false })?.size ?? 0,
     async read(offset, maxBytes) {
       const file = await open(path, "r");
       try {
-        const { bytesRead, buffer } = await file.read(new Uint8Array(maxBytes), 0, maxBytes, offset);
+        // One for all reads of a log: each of its own would be garbage for a while.
+        if (buffer.length < maxBytes) buffer = new Uint8Array(maxBytes);
+        const { bytesRead } = await file.read(buffer, 0, maxBytes, offset);
         return buffer.subarray(0, bytesRead);
       } finally {
         await file.close();

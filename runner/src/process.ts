@@ -38,6 +38,8 @@ export interface ProcessRequest {
    * its output is taken waits for it. When it throws or rejects, the job is stopped as `lost`.
    */
   onOutput(chunk: Uint8Array, stream: OutputStream): unknown;
+  /** Whether the chunk is only lent, and overwritten once `onOutput` is done with it: for output that may be long, since copies pile up until they are collected. */
+  lend?: boolean;
   /** Stops the job: `firstSignal`, then `graceMs`, then SIGKILL. */
   cancel?: AbortSignal;
   /** Stops the job without a grace, or ends the grace that runs. */
@@ -83,6 +85,8 @@ const DRAIN_MS = 500;
 /** How long the helpers of a job that ended by itself may take to follow it (`tee` flushing its last lines), ms. */
 const SETTLE_MS = 100;
 const POLL_MS = 10;
+/** What is read at a time: as much as a pipe of Linux holds. */
+const READ_BYTES = 64 * 1024;
 
 /**
  * Runs a process to its end, and the end of everything that it started. Never throws for what the job or the machine
@@ -111,11 +115,10 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   const job = startProcess(plan, request, trackingId, { stdin: input?.readFd ?? "ignore", stdout, stderr });
   // The job has its copies; with another writer here its end of output would never come.
   for (const pipe of outputs) closeSync(pipe.writeFd);
-  const readers = outputs.map(({ readFd }) => new Socket({ fd: readFd, readable: true, writable: false }));
   const unfed = input === undefined || request.stdin === undefined ? () => {} : feed(input, request.stdin);
-  if (typeof job !== "string") return supervise(job, request, readers).finally(unfed);
+  if (typeof job !== "string") return supervise(job, request, outputs).finally(unfed);
   unfed();
-  for (const reader of readers) reader.destroy();
+  for (const pipe of outputs) closeSync(pipe.readFd);
   return notStarted(job);
 }
 
@@ -136,7 +139,7 @@ function feed(input: Pipe, bytes: Uint8Array | AsyncIterable<Uint8Array>): () =>
   return () => writer.destroy();
 }
 
-async function supervise(job: StartedProcess, request: ProcessRequest, readers: Socket[]): Promise<ProcessResult> {
+async function supervise(job: StartedProcess, request: ProcessRequest, outputs: Pipe[]): Promise<ProcessResult> {
   const killed = new Map<number, string>();
   const timers: NodeJS.Timeout[] = [];
   let stopped: { reason: ProcessReason; detail: string | null; graceEndsAt: number } | null = null;
@@ -168,8 +171,8 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
   request.kill?.addEventListener("abort", hurry);
   if (request.cancel?.aborted) cancel();
   if (request.kill?.aborted) hurry();
-  const drained = readOutput(
-    readers,
+  const { readers, drained } = readOutput(
+    outputs,
     request,
     () => silence?.refresh(),
     (detail) => stop("lost", detail),
@@ -196,32 +199,46 @@ async function supervise(job: StartedProcess, request: ProcessRequest, readers: 
   });
 }
 
-/** Feeds the output to the request; resolves when every writer has closed its end. */
-async function readOutput(
-  readers: Socket[],
+/** Feeds the output to the request; `drained` resolves when every writer has closed its end. */
+function readOutput(
+  outputs: readonly Pipe[],
   request: ProcessRequest,
   onActivity: () => void,
   onFailure: (detail: string) => void,
-): Promise<void> {
+): { readers: Socket[]; drained: Promise<void> } {
   const streams: OutputStream[] = request.merged ? ["merged"] : ["stdout", "stderr"];
-  const closed = readers.map(async (reader, index) => {
-    const fail = (error: unknown): void => onFailure(`its output could not be kept: ${String(error)}`);
-    let taking: Promise<void> | undefined;
-    reader.on("data", (chunk: Uint8Array) => {
+  const fail = (error: unknown): void => onFailure(`its output could not be kept: ${String(error)}`);
+  const taking: Promise<void>[] = [];
+  const readers = outputs.map(({ readFd }, index) => {
+    const reader = openReader(readFd, (lent) => {
       onActivity();
       try {
-        const taken = request.onOutput(chunk, streams[index] ?? "merged");
+        const taken = request.onOutput(request.lend === true ? lent : Buffer.from(lent), streams[index] ?? "merged");
         if (!(taken instanceof Promise)) return;
         reader.pause();
-        taking = taken.catch(fail).finally(() => reader.resume());
+        taking[index] = taken.catch(fail).finally(() => reader.resume());
       } catch (error) {
         fail(error);
       }
     });
-    await once(reader, "close").catch(() => {});
-    await taking;
+    return reader;
   });
-  await Promise.all(closed);
+  const closed = readers.map(async (reader, index) => {
+    await once(reader, "close").catch(() => {});
+    await taking[index];
+  });
+  return { readers, drained: Promise.all(closed).then(() => {}) };
+}
+
+/** Reads a pipe into one buffer, whose part with new bytes `take` gets: a buffer for each read would be garbage of sixty megabytes before it is collected. */
+function openReader(fd: number, take: (lent: Buffer) => void): Socket {
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  const callback = (count: number): boolean => {
+    take(buffer.subarray(0, count));
+    return true;
+  };
+  const reader = new Socket({ fd, readable: true, writable: false, onread: { buffer, callback } });
+  return reader.resume();
 }
 
 /** Waits for what is still in the pipes. The time for which somebody holds the output up does not count. */

@@ -23,7 +23,7 @@ export async function runShell(context: TaskContext, task: ShellTask): Promise<T
   context.reporter.phase("building");
   const env = { ...context.env, ...opened.env };
   const onOutput = (chunk: Uint8Array): void => context.log(chunk);
-  const result = await runTaskProcess(context, command.argv, { env, merged: true, onOutput });
+  const result = await runTaskProcess(context, command.argv, { env, merged: true, lend: true, onOutput });
   await context.secrets.close();
   return endOf(context, result);
 }

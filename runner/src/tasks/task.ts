@@ -99,6 +99,7 @@ export async function runTaskProcess(
     env?: Readonly<Record<string, string>>;
     cwd?: string;
     merged: boolean;
+    lend?: boolean;
     firstSignal?: NodeJS.Signals;
     cancel?: AbortSignal;
     onOutput: (chunk: Uint8Array, stream: "merged" | "stdout" | "stderr") => void;
@@ -113,6 +114,7 @@ export async function runTaskProcess(
     ...(context.container === undefined ? {} : { container: context.container }),
     merged: options.merged,
     onOutput: options.onOutput,
+    lend: options.lend ?? false,
     cancel: options.cancel ?? context.stop,
     kill: context.kill,
     // The order that stops the run also says when its grace is over, which aborts `kill`.
