@@ -25,6 +25,11 @@ const commands = {
   test: { required: [nix], optional: [chromium, bubblewrap, openssh, openssl, natsServer], start: test },
   check: { required: [], optional: [], start: check },
   bench: { required: [], optional: [], start: (args) => run("node", ["bench/main.ts", ...args]) },
+  "bench:runner": {
+    required: [],
+    optional: [bubblewrap],
+    start: (args) => run("node", ["bench/runner/main.ts", ...args]),
+  },
   chaos: { required: [], optional: [nix, bubblewrap], start: (args) => run("node", ["test/chaos/main.ts", ...args]) },
   simulate: { required: [], optional: [], start: (args) => run("node", ["test/simulation/main.ts", ...args]) },
   fuzz: { required: [], optional: [], start: fuzz },
