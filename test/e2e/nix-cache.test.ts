@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { JobDetail } from "@plumule/protocol";
+import type { JobDetail, SubmitBody } from "@plumule/protocol";
 import type { RunnerOptions } from "@plumule/runner";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { privateStore } from "../../runner/src/nix/probe.ts";
@@ -25,7 +25,10 @@ beforeAll(async () => {
 afterAll(() => broker.stop());
 
 /** Builds two derivations, one of which refers to the other, by a runner with these settings. */
-async function build(settings: Partial<RunnerOptions>): Promise<{ detail: JobDetail; log: string; said: string[] }> {
+async function build(
+  settings: Partial<RunnerOptions>,
+  task: SubmitBody["task"] = { kind: "nix-build", installables: [".#default"] },
+): Promise<{ detail: JobDetail; log: string; said: string[] }> {
   const [salt, checkout] = [randomUUID(), join(broker.folder, randomUUID())];
   mkdirSync(checkout);
   const made = (name: string, script: string): string =>
@@ -44,7 +47,7 @@ async function build(settings: Partial<RunnerOptions>): Promise<{ detail: JobDet
   git("commit", "-qm", "flake");
   const runner = await broker.startRunner({ ...settings, name: salt, labels: [salt] });
   const job = await broker.submit(`cache-${salt}`, {
-    task: { kind: "nix-build", installables: [".#default"] },
+    task,
     source: { repository: `file://${checkout}`, commit: git("rev-parse", "HEAD").trim() },
     requires: { labels: [salt] },
     retry: { attempts: 1 },
@@ -87,12 +90,22 @@ describe("what a job has built", () => {
 
   it("sends the job elsewhere when the push fails and the cache is required", async () => {
     const file = join(broker.folder, "no-folder");
+    writeFileSync(file, "");
     const { detail } = await build({ nixCache: `file://${file}/cache`, nixCacheRequired: true });
     expect(detail.job).toMatchObject({
       state: "failed",
       reason: { code: "setup-failed", detail: expect.stringContaining("could not be pushed") as string },
     });
     expect(detail.runs[0]!.outputs).toEqual([]);
+  });
+
+  it("does not decide how an effect ends, which has been applied by then", async () => {
+    const file = join(broker.folder, "no-folder");
+    writeFileSync(file, "");
+    const task = { kind: "effect" as const, installable: ".#default", script: "echo applied" };
+    const { detail, log } = await build({ nixCache: `file://${file}/cache`, nixCacheRequired: true }, task);
+    expect(log).toMatch(/applied\n[^]*could not be pushed[^]*; how the job ends does not depend on it\n/);
+    expect(detail.job.state).toBe("succeeded");
   });
 });
 

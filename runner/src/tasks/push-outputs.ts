@@ -1,4 +1,5 @@
 import { homedir } from "node:os";
+import type { Task } from "@plumule/protocol";
 import { NETWORK_VARIABLES } from "../git.ts";
 import { cacheName, pushPaths, type NixCache } from "../nix/cache.ts";
 import type { NixContext } from "../nix/run.ts";
@@ -12,9 +13,10 @@ const DETAIL_CHARACTERS = 500;
 
 /**
  * Pushes what a job has built to the runner's cache. The runner does this for its owner, with the owner's credentials and outside of the job's sandbox.
- * A push that fails is told, in the log and to the owner; it decides how the job ends only where the cache is required.
+ * A push that fails is told, in the log and to the owner; it decides how the job ends only where the cache is required, and never that of an effect, which
+ * has been applied by then.
  */
-export async function pushOutputs(context: TaskContext, end: TaskEnd): Promise<TaskEnd> {
+export async function pushOutputs(context: TaskContext, task: Task, end: TaskEnd): Promise<TaskEnd> {
   const cache = context.machine.nix?.cache;
   const paths = [...new Set(end.targets.flatMap(({ outputs }) => outputs.map(({ path }) => path)))];
   if (cache === undefined || end.outcome !== "succeeded" || paths.length === 0) return end;
@@ -32,10 +34,11 @@ export async function pushOutputs(context: TaskContext, end: TaskEnd): Promise<T
   }
   // A cancel is told as one. For any other stop it is too late: the work is done.
   const stopped = context.stop.aborted ? stopEnd(orderOf(context.stop), null) : null;
-  if (stopped?.outcome === "cancelled") return stopped;
+  if (stopped?.outcome === "cancelled" && task.kind !== "effect") return stopped;
+  const decides = cache.required && task.kind !== "effect";
   const detail = `${count} could not be pushed to ${name}: ${fault.slice(0, DETAIL_CHARACTERS)}`;
-  context.log(`[plumule] ${detail}${cache.required ? "" : "; how the job ends does not depend on it"}\n`);
-  return cache.required ? ended("refused", null, { code: "setup-failed", detail }) : { ...end, note: detail };
+  context.log(`[plumule] ${detail}${decides ? "" : "; how the job ends does not depend on it"}\n`);
+  return decides ? ended("refused", null, { code: "setup-failed", detail }) : { ...end, note: detail };
 }
 
 async function push(context: TaskContext, cache: NixCache, paths: readonly string[]): Promise<string | null> {

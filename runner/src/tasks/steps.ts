@@ -23,7 +23,7 @@ export async function loadTask({ kind }: Task): Promise<void> {
 /** Runs a job's task, and pushes what it has built where the runner's owner wants it. */
 export async function runSteps(context: TaskContext, task: Task): Promise<TaskEnd> {
   const end = await runAll(context, task);
-  return end.targets.length === 0 ? end : (await loadPush()).pushOutputs(context, end);
+  return end.targets.length === 0 ? end : (await loadPush()).pushOutputs(context, task, end);
 }
 
 /** Itself, or the steps that its repository describes, in their order. A step that needs one which did not succeed is not run. */
