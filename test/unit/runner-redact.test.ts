@@ -190,6 +190,16 @@ describe("a stream", () => {
     expect(mask({}, "anything")).toBe("anything");
   });
 
+  test("may be read into one buffer that is overwritten for each chunk", () => {
+    const stream = redactor({ token: "secret-value" }).stream();
+    const buffer = Buffer.alloc(8);
+    const given = ["see secr", "et-value", " and sec", "rets too"].map((chunk) => {
+      buffer.write(chunk);
+      return Buffer.from(stream.push(buffer)).toString();
+    });
+    expect(given.join("") + Buffer.from(stream.flush()).toString()).toBe("see [redacted] and secrets too");
+  });
+
   test("copes with the largest secret in little memory and time", () => {
     const key = Buffer.from(Array.from({ length: 12 * 1024 }, (_, index) => (index * 7919) % 251)).toString("base64");
     expect(mask({ key }, `<${key}>`)).toBe("<[redacted]>");
