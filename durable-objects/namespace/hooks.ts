@@ -12,7 +12,7 @@ import {
 import type { Page, RawHook } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
 import { withPolicySigners } from "./core/hooks.ts";
-import { type Place, placePush } from "./core/order.ts";
+import { type Move, type Place, placePush, withBelievedPaths } from "./core/order.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import { type HookEvent, readHookBody } from "./core/push.ts";
 import { refKeyOf } from "./core/refs.ts";
@@ -71,9 +71,11 @@ export function createHooks(context: NamespaceContext): Hooks {
       if (isRefusal(read)) return read;
       const { version, triggers, hooks: _, ...beside } = readTriggers(sql);
       if (read.kind === "other") return { version, push: null, detail: read.detail, results: [] };
-      const { push } = read;
+      const earlier = earlierMoves(context, read.push, Date.now());
+      // Whoever makes up a push to see what its paths do need not know where the ref is.
+      const push = read.push.before == null ? read.push : withBelievedPaths(read.push, earlier);
       // Numbers compare with those of the same sender, and nobody has sent this one.
-      const placed = place(context, { id: "", signer: "", state: "accepted" }, push, Date.now());
+      const placed = placePush(moveOf({ id: "", signer: "", state: "accepted" }, push), earlier);
       const detail = placed.place === "newest" ? (triggers.length === 0 ? NO_RULES : null) : whyNotNew(placed);
       return { version, push, detail, results: planJobs(push, triggers, beside).map(testedPlan) };
     },
@@ -172,8 +174,12 @@ function pushParts(
 }
 
 /** A copy of a push, and one that is older than what the ref has seen, start nothing. */
-function handle(context: NamespaceContext, delivery: Delivery, push: Push, now: Millis): Delivery {
-  const placed = place(context, delivery, push, now);
+function handle(context: NamespaceContext, fresh: Delivery, sent: Push, now: Millis): Delivery {
+  const earlier = earlierMoves(context, sent, now);
+  const push = withBelievedPaths(sent, earlier);
+  // As it is stored it is read again, by whoever redelivers it when the ref has moved on.
+  const delivery = { ...fresh, push };
+  const placed = placePush(moveOf(delivery, push), earlier);
   switch (placed.place) {
     case "newest":
       return plan(context, delivery, push, now);
@@ -192,14 +198,8 @@ function handle(context: NamespaceContext, delivery: Delivery, push: Push, now: 
   }
 }
 
-function place(
-  { sql }: NamespaceContext,
-  delivery: Pick<Delivery, "id" | "signer" | "state">,
-  push: Push,
-  now: Millis,
-): Place {
-  const earlier = readMoves(sql, refKeyOf(push), now - LIMITS.deliveryDedupeMs);
-  return placePush(moveOf(delivery, push), earlier);
+function earlierMoves({ sql }: NamespaceContext, push: Push, now: Millis): Move[] {
+  return readMoves(sql, refKeyOf(push), now - LIMITS.deliveryDedupeMs);
 }
 
 function whyNotNew({ place, as }: Exclude<Place, { place: "newest" }>): string {

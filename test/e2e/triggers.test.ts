@@ -61,14 +61,11 @@ describe("rules", { timeout: 120_000 }, () => {
     const unsafe = { ...document, triggers: [{ ...rule, deployment: "{brunch}" }] };
     const refused = plumule(["triggers", "set", "-"], JSON.stringify(unsafe));
     expect([refused.status, refused.err]).toEqual([2, expect.stringContaining("/triggers/0/deployment")]);
-    const garbled = plumule(["triggers", "set", "-"], "{");
-    expect([garbled.status, garbled.err]).toEqual([2, expect.stringContaining("is not JSON")]);
     const set = plumule(["triggers", "set", "-"], JSON.stringify(document));
     expect([set.status, set.err]).toEqual([0, expect.stringContaining("1 rule stands, version 1")]);
 
     const listed = plumule(["triggers", "ls", "--json"]).out;
     expect(JSON.parse(listed)).toMatchObject({ version: 1, paths: document.paths });
-    expect(plumule(["triggers", "ls"]).out).toContain("**, !**.md");
     expect(plumule(["triggers", "set", "-"], listed).status).toBe(0);
     const late = plumule(["triggers", "set", "-"], listed);
     expect([late.status, late.err]).toEqual([5, expect.stringContaining('"v2"')]);
@@ -92,9 +89,6 @@ describe("rules", { timeout: 120_000 }, () => {
       /nothing starts: the same push came as delivery [^]*✓ code → site {2}a job/,
     );
     expect(push("src/b")).toMatch(/→ job .* queued/);
-    expect(plumule([...about.slice(0, -1), "refs/heads/wip/x"]).out).toContain(
-      "✗ ref: `!refs/heads/wip/**` leaves refs/heads/wip/x out",
-    );
     const unsaid = plumule(["triggers", "test", "--ref", "refs/heads/main"]);
     expect([unsaid.status, unsaid.err]).toEqual([2, expect.stringContaining("A push needs --repository")]);
   });

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type Move, placePush } from "../../durable-objects/namespace/core/order.ts";
+import { type Move, placePush, withBelievedPaths } from "../../durable-objects/namespace/core/order.ts";
 
 type Sent = { from: string | null; to: string; number?: number; signer?: string; failed?: boolean };
 
@@ -176,5 +176,48 @@ describe("pushes of one ref", () => {
         expect(new Set(newest.map(({ after }) => after)).size).toBe(newest.length);
       }),
     );
+  });
+});
+
+describe("the paths of a push", () => {
+  const push = {
+    type: "push",
+    audience: "",
+    repository: "rad:z3g",
+    ref: "refs/heads/main",
+    after: "d",
+    paths: ["a"],
+  } as const;
+  const believed = (before: string | null, history: readonly Sent[], type: "push" | "patch" = "push"): boolean =>
+    withBelievedPaths({ ...push, paths: ["a"], type, before }, history.map(moveOf)).paths !== undefined;
+
+  test.each([
+    ["the first of a ref", "x", [], true],
+    ["one that follows the newest", "c", [{ from: "b", to: "c" }], true],
+    ["one that follows something that was not told", "x", [{ from: "b", to: "c" }], false],
+    ["one that does not say what it follows", null, [{ from: "b", to: "c" }], false],
+    [
+      "one that follows what was not the last",
+      "b",
+      [
+        { from: "a", to: "b" },
+        { from: "b", to: "c" },
+      ],
+      false,
+    ],
+    [
+      "one after a late one and a copy",
+      "c",
+      [
+        { from: "b", to: "c" },
+        { from: "a", to: "b" },
+        { from: "b", to: "c" },
+      ],
+      true,
+    ],
+  ])("are those of %s: %j", (_, before, history, expected) => expect(believed(before, history)).toBe(expected));
+
+  test("of a patch are all of it, whatever came before", () => {
+    expect(believed("x", [{ from: "b", to: "c" }], "patch")).toBe(true);
   });
 });

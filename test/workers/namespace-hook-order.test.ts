@@ -194,3 +194,40 @@ describe("an answer to a wrong clock", () => {
     expect(Math.abs(Date.parse(answer.headers?.["Date"] ?? "") - Date.now())).toBeLessThan(5_000);
   });
 });
+
+describe("the paths of a push", () => {
+  const outcomes = async (pushes: Record<string, unknown>[]): Promise<string[]> => {
+    const place = await openHooks();
+    const body = { triggers: [RULE], hooks: [{ id: "seed", keys: [place.key.did] }], paths: { ci: ["src/**"] } };
+    granted(await place.calls.putTriggers({ actor: "admin", body, ifMatch: '"v1"' }));
+    const said: string[] = [];
+    for (const push of pushes) {
+      const { delivery } = granted(await post(place, push));
+      said.push((await settled(place.calls, delivery.id)).results[0]?.detail ?? "");
+    }
+    return said;
+  };
+  const docs = { paths: ["docs/a"] };
+
+  test("count where it follows the newest of its ref", async () => {
+    const said = await outcomes([
+      { before: ONE, after: TWO, ...docs },
+      { before: TWO, after: THREE, ...docs },
+    ]);
+    expect(said).toEqual(Array.from({ length: 2 }, () => expect.stringContaining("does not ask for the path")));
+  });
+
+  test("are not believed where one before it is missing, so that nothing of it is missed", async () => {
+    const zero = "d".repeat(40);
+    const said = await outcomes([
+      { before: zero, after: ONE, ...docs },
+      { before: TWO, after: THREE, ...docs },
+      { before: ONE, after: TWO, paths: ["src/a"] },
+    ]);
+    expect(said).toEqual([
+      expect.stringContaining("does not ask for the path"),
+      "submitted; which paths changed is not known, which counts as a match",
+      expect.stringContaining("the ref has moved on"),
+    ]);
+  });
+});

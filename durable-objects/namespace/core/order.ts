@@ -1,3 +1,5 @@
+import type { Push } from "@plumule/protocol";
+
 /** One push to a ref as far as its place matters. `number` compares with others of the same `signer` alone. `failed`: its job was refused. */
 export type Move = {
   id: string;
@@ -22,6 +24,22 @@ const NEWEST: Place = { place: "newest" };
  * push that starts from the newest commit follows it; one that leads to a commit from which the ref has already moved on is late.
  */
 export function placePush(push: Move, history: readonly Move[]): Place {
+  const { line, late } = placeAll(history);
+  return placeAmong(push, line, late);
+}
+
+/**
+ * The push without its paths where they are not all that changed since the newest push of its ref: one in between was not told, or comes later, or
+ * somebody else has moved the ref meanwhile. Those of a patch begin at its base, whatever came before.
+ */
+export function withBelievedPaths(push: Push, history: readonly Move[]): Push {
+  const newest = placeAll(history).line.at(-1);
+  if (push.type === "patch" || newest === undefined || newest.after === push.before) return push;
+  const { paths: _, pathsTruncated: __, ...rest } = push;
+  return rest;
+}
+
+function placeAll(history: readonly Move[]): { line: Move[]; late: Move[] } {
   const line: Move[] = [];
   const late: Move[] = [];
   for (const move of history) {
@@ -29,7 +47,7 @@ export function placePush(push: Move, history: readonly Move[]): Place {
     if (place === "newest") line.push(move);
     else if (place === "late") late.push(move);
   }
-  return placeAmong(push, line, late);
+  return { line, late };
 }
 
 /** `line` are the pushes that were the newest when they came, in that order; `late` those that were not. */
