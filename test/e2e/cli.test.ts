@@ -87,7 +87,7 @@ describe("a job from the command line", () => {
   });
 
   it("is about the checkout that one stands in, when nothing else is said", async () => {
-    const task = "default: true\nshell: cat file\n";
+    const task = "shell: cat file\n";
     const repository = await makeRepository(broker.folder, { file: "from the commit\n", ".radicle/native.yaml": task });
     const { code, out, err } = await start(["submit", "--wait"], { cwd: repository.path }).done;
     expect([code, out]).toEqual([0, expect.stringContaining("✓ succeeded")]);
