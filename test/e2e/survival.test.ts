@@ -130,7 +130,7 @@ describe.concurrent("a runner that is killed and started again", () => {
     await start("cancelled");
     await broker.ask(cancelJob, { params: { job: job.id }, body: {} });
     const { runs } = await broker.until(job.id, "cancelled");
-    expect(await broker.log(runs[0]!.id)).toBe("up\nbye\n");
+    expect(await broker.log(runs[0]!.id)).toBe("up\nbye\n[plumule] killed a process that was left: sleep\n");
     expect(isAlive(mark)).toBe(false);
   });
 
