@@ -1,5 +1,7 @@
 export { type AdapterDeps, type AdapterOptions, type AdapterRefusal, runAdapter } from "./adapter/adapter.ts";
 export { type BridgeDeps, type Explained, type RunningBridge, startBridge } from "./bridge.ts";
+export { type CobRun, type JobCobs, openJobCobs } from "./cobs/rad-job.ts";
+export { runScribe, type ScribeDeps, type ScribeOptions } from "./cobs/scribe.ts";
 export { type HookConfig, hookConfigSchema, readHookConfig } from "./config.ts";
 export { judge, type Selection, type Told, type Verdict } from "./core/judge.ts";
 export { type Move, movesSince, type Seen, seenNext } from "./core/moves.ts";

@@ -2,12 +2,8 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import {
   accepted,
-  call,
-  type CallInput,
   type ClientDeps,
-  type CallAnswer,
   type DeliveryView,
-  type Endpoint,
   getDeploymentEvents,
   getJob,
   isFinalJobState,
@@ -20,6 +16,7 @@ import {
   type Result,
   type Signer,
 } from "@plumule/protocol";
+import { type Ask, asker, type AskRefusal } from "../ask.ts";
 import { deliver, describeEnd } from "../deliver.ts";
 import { readFollowed } from "../followed.ts";
 import { audienceOf } from "../push.ts";
@@ -42,7 +39,7 @@ export type AdapterDeps = {
 };
 
 /** Why nothing, or nothing more, was answered. `no-job` and `held`: nothing has run, and radicle-ci-broker is told of no run. */
-export type AdapterRefusal = "not-a-request" | "gone" | "no-job" | "held" | "denied" | "unreachable";
+export type AdapterRefusal = "not-a-request" | "no-job" | "held" | "unreachable" | AskRefusal;
 
 /** How long the broker may take to make a job of a push, ms; radicle-ci-broker's own limit on runs is longer. */
 const BUDGET_MS = 5 * 60_000;
@@ -69,7 +66,7 @@ export async function runAdapter(
     followed: await readFollowed(radHome),
   });
   if (!push.ok) return push.code === "gone" ? refused("gone", push.detail) : refused("not-a-request", push.detail);
-  const ask = asker(options, deps);
+  const ask = asker({ ...deps, url });
   const delivery = await tell(push.value, options, deps, ask);
   if (!delivery.ok) return delivery;
   const jobs: JobView[] = [];
@@ -77,7 +74,7 @@ export async function runAdapter(
     if (job === null) continue;
     const read = await ask(getJob, { params: { ns: namespace, job } });
     if (!read.ok) return read;
-    jobs.push(read.value.job);
+    jobs.push(read.value.body.job);
   }
   const [first] = jobs;
   if (first === undefined)
@@ -138,7 +135,7 @@ async function findOriginal(
     const query = { limit: LIMITS.listPage, ...(cursor === undefined ? {} : { cursor }) };
     const read = await ask(listDeliveries, { params: { ns }, query });
     if (!read.ok) return read;
-    const found = read.value.items.find(
+    const found = read.value.body.items.find(
       ({ state, repository, ref, after }) =>
         state !== "duplicate" &&
         state !== "ignored" &&
@@ -147,8 +144,8 @@ async function findOriginal(
         after === copy.after,
     );
     if (found !== undefined) return accepted(found);
-    if (read.value.nextCursor === null) break;
-    cursor = read.value.nextCursor;
+    if (read.value.body.nextCursor === null) break;
+    cursor = read.value.body.nextCursor;
   }
   return accepted(null);
 }
@@ -161,32 +158,10 @@ async function endOf(job: JobView, ns: string, ask: Ask): Promise<Result<JobView
     const query = { wait: LIMITS.historyHoldMs / 1_000, ...(since === undefined ? {} : { since }) };
     const page = await ask(getDeploymentEvents, { params: { ns, deployment: job.deployment }, query });
     // A cursor that has become too old: from the beginning of what is kept.
-    since = page.ok ? page.value.cursor : undefined;
-    if (page.ok && page.value.more) continue;
+    since = page.ok ? page.value.body.cursor : undefined;
+    if (page.ok && page.value.body.more) continue;
     const read = await ask(getJob, { params: { ns, job: job.id } });
     if (!read.ok) return read;
-    now = read.value.job;
+    now = read.value.body.job;
   }
-}
-
-type Body<E extends Endpoint> = Extract<CallAnswer<E>, { ok: true }>["answer"]["body"];
-type Ask = <E extends Endpoint>(endpoint: E, input: CallInput<E>) => Promise<Result<Body<E>, AdapterRefusal>>;
-
-/** Asks until there is an answer: a broker that is away comes back, and radicle-ci-broker ends what takes too long. */
-function asker({ url }: Target, { fetch, bearer, pause, say }: AdapterDeps): Ask {
-  const client = { fetch, baseUrl: url, bearer };
-  return async (endpoint, input) => {
-    let said = "";
-    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-      const signal = AbortSignal.timeout(2 * LIMITS.historyHoldMs);
-      const answer = await call(client, endpoint, { ...input, signal }).catch((error: unknown) => String(error));
-      if (typeof answer !== "string" && answer.ok) return accepted(answer.answer.body);
-      const detail = typeof answer === "string" ? answer : `${answer.problem.detail} ${answer.problem.next}`;
-      const status = typeof answer === "string" ? 0 : answer.status;
-      if (status >= 400 && status < 500 && ![408, 425, 429].includes(status)) return refused("denied", detail);
-      if (detail !== said) say(`${url}: ${detail}; trying again`);
-      said = detail;
-      await pause(pauseMs);
-    }
-  };
 }

@@ -72,6 +72,7 @@ const EXITS: Readonly<Record<AdapterRefusal, ExitCode>> = {
   "no-job": EXIT.failed,
   held: EXIT.failed,
   denied: EXIT.authentication,
+  left: EXIT.interrupted,
   unreachable: EXIT.unreachable,
 };
 
@@ -81,6 +82,7 @@ const NEXT: Readonly<Record<AdapterRefusal, string>> = {
   "no-job": "Let a rule of the namespace match it: `plumule ls deliveries`.",
   held: "Approve it with `plumule approve`, then `cibtool trigger` again.",
   denied: "See that the hook believes this key (`plumule key show`), and that the token has the scope read.",
+  left: "",
   unreachable: "Look whether the broker runs, then `cibtool trigger` again.",
 };
 

@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { bridgeOptionsSchema, type BridgeSettings, startBridge } from "@plumule/bridge";
+import { scribeOf } from "../scribe.ts";
 import { didKeyOf } from "@plumule/protocol";
 import { lockState } from "@plumule/runner";
 import { Command, InvalidArgumentError } from "commander";
@@ -26,6 +27,7 @@ type BridgeFlags = {
   fetchFrom?: string[];
   dryRun?: true;
   once?: true;
+  writeCobs?: true;
 };
 
 /** `plumule bridge`: from a Radicle node to the broker. */
@@ -54,6 +56,10 @@ export function bridgeCommand(): Command {
     )
     .option("--seed <url>", "poll this seed over HTTP; needs no node, but --repo")
     .option("--poll <time>", "how often the seed is asked (default: 30s)", pollTime)
+    .option(
+      "--write-cobs",
+      "also write what becomes of jobs into job COBs, with rad-job and the node's key; of runners whose keys are pinned (`plumule key trust`), with a token that may read",
+    )
     .option("--dry-run", "post nothing and remember nothing: say what each event would start, and why not")
     .option("--once", "look once, deliver, and leave; 75 when something could not be looked at or has to wait")
     .action(act(startHere));
@@ -86,6 +92,8 @@ async function startHere(context: Context, flags: BridgeFlags): Promise<ExitCode
     if (isFailure(signer)) return signer;
     const { hook, once, dryRun } = options.data;
     terminal.note(`bridge ${didKeyOf(signer.publicKey)} for hook ${hook} of ${namespace} at ${url}`);
+    const scribe = flags.writeCobs === true ? await scribeOf(context, connection, options.data) : null;
+    if (isFailure(scribe)) return scribe;
     const bridge = await startBridge(options.data, {
       fetch,
       signer,
@@ -100,8 +108,16 @@ async function startHere(context: Context, flags: BridgeFlags): Promise<ExitCode
           }
         : {}),
     });
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => bridge.stop());
+    const leaving = new AbortController();
+    const leave = (): void => {
+      bridge.stop();
+      leaving.abort();
+    };
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, leave);
+    const writing = scribe?.(leaving.signal);
     const isDone = await bridge.done;
+    leaving.abort();
+    await writing;
     return once && !isDone ? EXIT.tryAgain : EXIT.ok;
   } finally {
     await lock.release();

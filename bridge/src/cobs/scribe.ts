@@ -1,0 +1,226 @@
+import { access, mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  type ClientDeps,
+  getJob,
+  getNamespaceEvents,
+  getStatements,
+  isFinalJobState,
+  jobIdSchema,
+  type JobView,
+  LIMITS,
+  listJobs,
+  parseJson,
+  isRefusal,
+  utf8,
+  verifyStatement,
+} from "@plumule/protocol";
+import { type Ask, asker } from "../ask.ts";
+import { type Believed, radicleSource, type Word, wordFor } from "../core/cob.ts";
+import { writeDurably } from "../durable-file.ts";
+import { waitFor } from "../waiting.ts";
+import { type JobCobs } from "./rad-job.ts";
+
+/** Whom a scribe believes (did:key of runners), and for which node it writes (`z6Mk…`). `repositories` (`z…`) empty: all. */
+export type ScribeOptions = {
+  url: string;
+  namespace: string;
+  /** A folder of its own, for what is not written yet. */
+  state: string;
+  radHome: string;
+  node: string;
+  believed: ReadonlySet<string>;
+  repositories: readonly string[];
+};
+
+export type ScribeDeps = {
+  fetch: ClientDeps["fetch"];
+  bearer: string | undefined;
+  now: () => number;
+  say: (line: string) => void;
+  openCobs: (repository: string) => JobCobs;
+  signal: AbortSignal;
+};
+
+const FIRST_PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 60_000;
+/** What could not be written after so long is given up, ms: its statements are kept longer, but nobody waits for it. */
+const GIVE_UP_MS = 30 * 24 * 3600_000;
+
+/**
+ * Follows the events of a namespace, and writes into job COBs what has become of jobs about commits on Radicle: a Request for the commit, a Run with the URL
+ * of the job's page, and Finished. A job whose end is not written yet has a file in `state`; that it is written stands in the COB itself, where a run is
+ * known by node and URL, so that nothing is written twice whenever the process ends. Resolves when the signal aborts. Never rejects.
+ */
+export async function runScribe(options: ScribeOptions, deps: ScribeDeps): Promise<void> {
+  const { signal, say } = deps;
+  const pause = (ms: number): Promise<void> => waitFor(ms, signal);
+  const ask = asker({ fetch: deps.fetch, url: options.url, bearer: deps.bearer, pause, say, signal });
+  await mkdir(options.state, { recursive: true, mode: 0o700 });
+  const desk = new Desk(options, deps, ask);
+  for (const name of await readdir(options.state))
+    if (name.endsWith(".json") && jobIdSchema.safeParse(name.slice(0, -5)).success) desk.work(name.slice(0, -5));
+  await follow(options, deps, ask, (job) => desk.take(job));
+  await desk.done();
+}
+
+/** Hands over every job of which there is something new. The cursor is kept once the jobs of a page are on disk. */
+async function follow(
+  { namespace: ns, state }: ScribeOptions,
+  { signal, say }: ScribeDeps,
+  ask: Ask,
+  take: (job: JobView) => Promise<void>,
+): Promise<void> {
+  let since = await readFile(join(state, "cursor"), "utf8").catch(() => undefined);
+  // What has happened before the first start is history.
+  let isHistory = since === undefined;
+  while (!signal.aborted) {
+    const query = { wait: LIMITS.historyHoldMs / 1_000, ...(since === undefined ? {} : { since }) };
+    const page = await ask(getNamespaceEvents, { params: { ns }, query });
+    if (!page.ok && page.code === "left") return;
+    if (page.ok) {
+      const { events, cursor, more } = page.value.body;
+      const jobs = new Map(events.flatMap(({ data: { job } }) => (job === undefined ? [] : [[job.id, job] as const])));
+      if (!isHistory) for (const job of jobs.values()) await take(job);
+      if (cursor !== since) await writeDurably(state, "cursor", cursor);
+      since = cursor;
+      isHistory &&= more;
+      continue;
+    }
+    const listed = await ask(listJobs, { params: { ns }, query: { limit: LIMITS.listPage } });
+    if (since === undefined || !listed.ok) {
+      say(`the events of ${ns} cannot be read: ${page.detail}`);
+      await waitFor(LONGEST_PAUSE_MS, signal);
+      continue;
+    }
+    // The cursor is too old, or of a broker that has begun anew.
+    say("the broker no longer has the events since then; looking at its newest jobs");
+    for (const job of listed.value.body.items) await take(job);
+    [since, isHistory] = [undefined, true];
+  }
+}
+
+/** The jobs that are being written, one after the other: `rad-job` and announcing both move the node's signed refs. */
+class Desk {
+  readonly #options: ScribeOptions;
+  readonly #deps: ScribeDeps;
+  readonly #ask: Ask;
+  #turn: Promise<unknown> = Promise.resolve();
+  readonly #waiting = new Set<string>();
+  readonly #failedCounts = new Map<string, number>();
+  /** What is written and announced of jobs that are not over: most of their events change nothing of it. */
+  readonly #written = new Map<string, Word>();
+
+  constructor(options: ScribeOptions, deps: ScribeDeps, ask: Ask) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#ask = ask;
+  }
+
+  /** Notes a job, if it is about a commit that this node may write of. */
+  async take(job: JobView): Promise<void> {
+    const { state, radHome, repositories } = this.#options;
+    const source = radicleSource(job);
+    if (source === null || job.run === null) return;
+    if (this.#written.has(job.id) && !isFinalJobState(job.state)) return;
+    if (repositories.length > 0 && !repositories.includes(source.id)) return;
+    const isHere = await access(join(radHome, "storage", source.id)).then(
+      () => true,
+      () => false,
+    );
+    if (!isHere) return;
+    await writeDurably(state, `${job.id}.json`, JSON.stringify({ job: job.id }));
+    this.work(job.id);
+  }
+
+  /** Puts a job that is on disk to the end of the line. */
+  work(id: string): void {
+    if (this.#waiting.has(id)) return;
+    this.#waiting.add(id);
+    this.#turn = this.#turn.then(() => this.#attempt(id));
+  }
+
+  /** Resolves when nothing is being written any more. */
+  async done(): Promise<void> {
+    for (let turn: unknown = null; turn !== this.#turn;) {
+      turn = this.#turn;
+      await turn;
+    }
+  }
+
+  async #attempt(id: string): Promise<void> {
+    const { signal, say } = this.#deps;
+    this.#waiting.delete(id);
+    if (signal.aborted) return;
+    try {
+      await this.#write(id);
+      this.#failedCounts.delete(id);
+    } catch (error) {
+      const count = this.#failedCounts.get(id) ?? 0;
+      this.#failedCounts.set(id, count + 1);
+      if (count === 0)
+        say(`job ${id}: not in its job COB yet: ${error instanceof Error ? error.message : String(error)}`);
+      const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** count, LONGEST_PAUSE_MS);
+      void waitFor(pauseMs, signal).then(() => this.work(id));
+    }
+  }
+
+  async #write(id: string): Promise<void> {
+    const { url, namespace: ns, node, believed } = this.#options;
+    const { say, openCobs, now } = this.#deps;
+    const file = join(this.#options.state, `${id}.json`);
+    const read = await this.#ask(getJob, { params: { ns, job: id } });
+    if (!read.ok && read.code === "left") return;
+    const source = read.ok ? radicleSource(read.value.body.job) : null;
+    if (!read.ok && read.code !== "gone") throw new Error(read.detail);
+    if (!read.ok || source === null) return rm(file, { force: true });
+    const { job } = read.value.body;
+    if (now() - Date.parse(job.createdAt) > GIVE_UP_MS) {
+      say(`job ${id}: given up, it is not in its job COB`);
+      return rm(file, { force: true });
+    }
+    const isOver = isFinalJobState(job.state);
+    const statements = isOver ? await this.#statements(job) : [];
+    const word = wordFor(read.value.body, statements, believed);
+    const log = `${url}/j/${id}`;
+    if (word !== "nothing") {
+      const cobs = openCobs(source.id);
+      await record(cobs, source.commit, { node, log, word });
+      await cobs.announce();
+      this.#written.set(id, word);
+      say(`job ${id} ${word} in the job COB of ${source.commit.slice(0, 7)}, rad:${source.id}`);
+    } else if (isOver) say(`job ${id} is not written: none of its runners is believed`);
+    if (!isOver) return;
+    await rm(file, { force: true });
+    this.#written.delete(id);
+  }
+
+  /** What of the statements about a job verifies under a believed key. */
+  async #statements(job: JobView): Promise<Believed[]> {
+    const { namespace, believed } = this.#options;
+    const answer = await this.#ask(getStatements, { params: { ns: namespace, job: job.id } });
+    if (!answer.ok) throw new Error(answer.detail);
+    const expected = { namespace, deployment: job.deployment, job: job.id, commit: job.source?.commit ?? null };
+    const found: Believed[] = [];
+    for (const line of (await answer.value.response.text()).split("\n").filter((text) => text !== "")) {
+      const envelope = parseJson(utf8(line));
+      if (isRefusal(envelope)) continue;
+      const checked = await verifyStatement(envelope.value, { signers: [...believed], expected });
+      if (checked.ok) found.push({ signer: checked.signer, claims: checked.claims });
+    }
+    return found;
+  }
+}
+
+/** Brings a commit's job COB to what is to be said, from wherever an earlier attempt has left it. */
+async function record(
+  cobs: JobCobs,
+  commit: string,
+  { node, log, word }: { node: string; log: string; word: "started" | "succeeded" | "failed" },
+): Promise<void> {
+  const runs = await cobs.runsOf(commit);
+  if (runs === null) await cobs.request(commit);
+  const own = runs?.find((run) => run.node === node && run.log === log);
+  const run = own?.run ?? (await cobs.start(commit, log));
+  if (word !== "started" && own?.status !== word) await cobs.finish(commit, run, word);
+}
