@@ -1,8 +1,10 @@
 export { type AdapterDeps, type AdapterOptions, type AdapterRefusal, runAdapter } from "./adapter/adapter.ts";
 export { type BridgeDeps, type Explained, type RunningBridge, startBridge } from "./bridge.ts";
 export { type CobRun, type JobCobs, openJobCobs } from "./cobs/rad-job.ts";
+export { record } from "./cobs/record.ts";
 export { runScribe, type ScribeDeps, type ScribeOptions } from "./cobs/scribe.ts";
 export { type HookConfig, hookConfigSchema, readHookConfig } from "./config.ts";
+export { type Believed, radicleSource, type Word, wordFor } from "./core/cob.ts";
 export { judge, type Selection, type Told, type Verdict } from "./core/judge.ts";
 export { type Move, movesSince, type Seen, seenNext } from "./core/moves.ts";
 export { type News, readNews } from "./core/news.ts";

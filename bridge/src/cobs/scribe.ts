@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { access, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -16,10 +17,11 @@ import {
   verifyStatement,
 } from "@plumule/protocol";
 import { type Ask, asker } from "../ask.ts";
-import { type Believed, radicleSource, type Word, wordFor } from "../core/cob.ts";
+import { type Believed, radicleSource, wordFor } from "../core/cob.ts";
 import { writeDurably } from "../durable-file.ts";
 import { waitFor } from "../waiting.ts";
-import { type JobCobs } from "./rad-job.ts";
+import type { JobCobs } from "./rad-job.ts";
+import { record } from "./record.ts";
 
 /** Whom a scribe believes (did:key of runners), and for which node it writes (`z6Mk…`). `repositories` (`z…`) empty: all. */
 export type ScribeOptions = {
@@ -44,6 +46,12 @@ export type ScribeDeps = {
 
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
+/**
+ * That a job has started is written when it has been at work so long, and another part of this that is each node's own, ms: nodes that begin at
+ * the same time make a job COB each, and a short job is written in one go.
+ */
+const STARTED_AFTER_MS = 10_000;
+const STARTED_SPREAD_MS = 20_000;
 /** What could not be written after so long is given up, ms: its statements are kept longer, but nobody waits for it. */
 const GIVE_UP_MS = 30 * 24 * 3600_000;
 
@@ -108,8 +116,8 @@ class Desk {
   #turn: Promise<unknown> = Promise.resolve();
   readonly #waiting = new Set<string>();
   readonly #failedCounts = new Map<string, number>();
-  /** What is written and announced of jobs that are not over: most of their events change nothing of it. */
-  readonly #written = new Map<string, Word>();
+  /** Jobs at work of which nothing is to be written now: most of their events change nothing. */
+  readonly #settled = new Set<string>();
 
   constructor(options: ScribeOptions, deps: ScribeDeps, ask: Ask) {
     this.#options = options;
@@ -122,7 +130,7 @@ class Desk {
     const { state, radHome, repositories } = this.#options;
     const source = radicleSource(job);
     if (source === null || job.run === null) return;
-    if (this.#written.has(job.id) && !isFinalJobState(job.state)) return;
+    if (this.#settled.has(job.id) && !isFinalJobState(job.state)) return;
     if (repositories.length > 0 && !repositories.includes(source.id)) return;
     const isHere = await access(join(radHome, "storage", source.id)).then(
       () => true,
@@ -183,16 +191,20 @@ class Desk {
     const statements = isOver ? await this.#statements(job) : [];
     const word = wordFor(read.value.body, statements, believed);
     const log = `${url}/j/${id}`;
+    if (word === "started") {
+      const waitMs = Date.parse(job.startedAt ?? job.createdAt) + startedAfterMs(node, id) - now();
+      this.#settled.add(id);
+      if (waitMs > 0) return void waitFor(waitMs, this.#deps.signal).then(() => this.work(id));
+    }
     if (word !== "nothing") {
       const cobs = openCobs(source.id);
       await record(cobs, source.commit, { node, log, word });
       await cobs.announce();
-      this.#written.set(id, word);
       say(`job ${id} ${word} in the job COB of ${source.commit.slice(0, 7)}, rad:${source.id}`);
     } else if (isOver) say(`job ${id} is not written: none of its runners is believed`);
     if (!isOver) return;
     await rm(file, { force: true });
-    this.#written.delete(id);
+    this.#settled.delete(id);
   }
 
   /** What of the statements about a job verifies under a believed key. */
@@ -212,15 +224,7 @@ class Desk {
   }
 }
 
-/** Brings a commit's job COB to what is to be said, from wherever an earlier attempt has left it. */
-async function record(
-  cobs: JobCobs,
-  commit: string,
-  { node, log, word }: { node: string; log: string; word: "started" | "succeeded" | "failed" },
-): Promise<void> {
-  const runs = await cobs.runsOf(commit);
-  if (runs === null) await cobs.request(commit);
-  const own = runs?.find((run) => run.node === node && run.log === log);
-  const run = own?.run ?? (await cobs.start(commit, log));
-  if (word !== "started" && own?.status !== word) await cobs.finish(commit, run, word);
+function startedAfterMs(node: string, job: string): number {
+  const part = createHash("sha256").update(`${node} ${job}`).digest().readUInt32BE() / 2 ** 32;
+  return STARTED_AFTER_MS + part * STARTED_SPREAD_MS;
 }

@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { join } from "node:path";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { delimiter, join } from "node:path";
 import { text } from "node:stream/consumers";
-import { type DeliveryView, listDeliveries, putTriggers } from "@plumule/protocol";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type DeliveryView, listDeliveries, listRunners, putTriggers } from "@plumule/protocol";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { startTestBroker, type TestBroker } from "../support/broker.ts";
+import { ControlSocket, newPerson, StorageRepository } from "../support/radicle.ts";
 import { startCommand } from "../support/command-line.ts";
-import { newPerson, StorageRepository } from "../support/radicle.ts";
 
 const main = join(import.meta.dirname, "../../cli/src/main.ts");
 const [alice, mallory] = [newPerson(), newPerson()];
@@ -185,3 +186,63 @@ function patchRequest(did: string, head: string): object {
     },
   };
 }
+
+describe("plumule bridge start --write-cobs", { timeout: 120_000 }, () => {
+  it("writes what has become of a job once, and announces it until a seed has it, over a kill", async () => {
+    mkdirSync(join(home, "keys"), { recursive: true });
+    const standIn = join(import.meta.dirname, "../fixtures/rad-job");
+    const around = {
+      ...variables,
+      PATH: `${standIn}${delimiter}${process.env["PATH"]}`,
+      XDG_CONFIG_HOME: join(broker.folder, "config"),
+    };
+    const raw = (alice.privateKey.export({ format: "jwk" }) as { x: string }).x;
+    const blob = Buffer.concat([
+      Buffer.from("0000000b", "hex"),
+      Buffer.from("ssh-ed25519"),
+      Buffer.from("00000020", "hex"),
+      Buffer.from(raw, "base64url"),
+    ]);
+    writeFileSync(join(home, "keys/radicle.pub"), `ssh-ed25519 ${blob.toString("base64")} radicle\n`);
+    writeFileSync(join(home, "node-id"), alice.node);
+    const node = new ControlSocket(home);
+    await node.open();
+
+    const start = (): ReturnType<typeof startCommand> =>
+      startCommand(["bridge", "start", "--write-cobs"], { ...around, RAD_SOCKET: node.path });
+    const unpinned = start();
+    expect([await unpinned.done, unpinned.err()]).toEqual([2, expect.stringContaining("No runner is believed")]);
+    const listed = await broker.ask(listRunners, { query: {} });
+    const key = listed.ok ? (listed.answer.body.items[0]?.id ?? "") : "";
+    expect(await startCommand(["key", "trust", key], around).done).toBe(0);
+
+    const first = start();
+    await first.printed("following the node");
+    const cursor = join(broker.folder, "state/plumule/bridge/cobs/cursor");
+    await vi.waitFor(() => expect(readFileSync(cursor, "utf8")).toMatch(/^e/), { timeout: 30_000 });
+    const commit = repository.commit("to be told", [tip]);
+    const at = repository.push(alice, { "refs/heads/main": commit });
+    repository.setCanonical("refs/heads/main", commit);
+    const refs = { remote: alice.node, at };
+    node.say({ type: "localRefsAnnounced", rid: `rad:${repository.id}`, refs, timestamp: Date.now() });
+    await first.printed("not in its job COB yet: rad rad:");
+    first.child.kill("SIGKILL");
+    await first.done;
+
+    writeFileSync(join(home, "has-seed"), "");
+    const second = start();
+    await second.printed("succeeded in the job COB of");
+    second.child.kill("SIGTERM");
+    expect(await second.done).toBe(0);
+    await node.close();
+    const job = (await newestDelivery())?.results[0]?.job ?? "";
+    const commands = readFileSync(join(home, "commands"), "utf8").split("\n");
+    expect(commands.filter((line) => !/^(list|announce in vain|)$/.test(line))).toEqual([
+      `new ${commit}`,
+      `run ${commit} ${broker.url}/j/${job}`,
+      `succeeded ${commit}`,
+      "announce",
+    ]);
+    expect(readdirSync(join(broker.folder, "state/plumule/bridge/cobs"))).toEqual(["cursor"]);
+  });
+});
