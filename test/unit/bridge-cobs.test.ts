@@ -22,7 +22,7 @@ describe("what a node says of a job", () => {
     spec: {
       task: { kind: "shell", script: "true" },
       ...(agree === undefined ? {} : { quorum: { replicas: 3, agree } }),
-    } as JobDetail["spec"],
+    },
     runs: [run({ runner: RUNNER_ID, state: state === "running" ? "running" : "succeeded" })],
   });
 
