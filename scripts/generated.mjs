@@ -4,4 +4,8 @@
  *
  * @type {readonly string[]} paths relative to the repository's root
  */
-export const generators = ["scripts/protocol-fixtures.mjs", "scripts/protocol-docs.mjs"];
+export const generators = [
+  "scripts/protocol-fixtures.mjs",
+  "scripts/protocol-docs.mjs",
+  "scripts/task-file-schema.mjs",
+];

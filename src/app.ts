@@ -1,5 +1,5 @@
 import { Hono } from "hono";
-import { ENDPOINTS, refuse, type Refusal } from "@plumule/protocol";
+import { ENDPOINTS, refuse, type Refusal, taskFileJsonSchema } from "@plumule/protocol";
 import { docsPage } from "./docs.ts";
 import { harden } from "./headers.ts";
 import type { App } from "./implement.ts";
@@ -41,6 +41,12 @@ export function createApp(): App {
   streamRoutes(app);
   pageRoutes(app);
   app.get("/openapi.json", (c) => c.json(openApiDocument(), 200, { "cache-control": "public, max-age=300" }));
+  app.get("/plumule.schema.json", (c) =>
+    c.body(JSON.stringify(taskFileJsonSchema()), 200, {
+      "content-type": "application/schema+json",
+      "cache-control": "public, max-age=300",
+    }),
+  );
   app.get("/docs", (c) =>
     c.html(docsPage(), 200, {
       "cache-control": "public, max-age=300",

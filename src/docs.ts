@@ -15,7 +15,7 @@ export function docsPage(): string {
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>plumule: API</title><link rel="stylesheet" href="/style.css"></head>
 <body><main class="docs"><h1>plumule: API</h1>
-<p>All bodies are JSON. Errors are <a href="https://www.rfc-editor.org/rfc/rfc9457">RFC 9457</a> problem documents with <code>code</code>, <code>errors[{pointer, detail}]</code> and <code>next</code>. The machine-readable form is <a href="/openapi.json">/openapi.json</a>.</p>
+<p>All bodies are JSON. Errors are <a href="https://www.rfc-editor.org/rfc/rfc9457">RFC 9457</a> problem documents with <code>code</code>, <code>errors[{pointer, detail}]</code> and <code>next</code>. The machine-readable form is <a href="/openapi.json">/openapi.json</a>; that of the task file of a repository is <a href="/plumule.schema.json">/plumule.schema.json</a>.</p>
 <section><h2>First calls</h2><pre>${escapeHtml(FIRST_CALLS)}</pre>
 <p>The same events over a WebSocket, with Node:</p><pre>${escapeHtml(WATCH_SCRIPT)}</pre></section>
 ${rows}

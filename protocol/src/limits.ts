@@ -252,6 +252,8 @@ export const LIMITS = {
   /** Jobs of one task file, and steps that their matrices make of them: each is said in the result of one run. */
   taskFileJobs: 64,
   taskFileSteps: 256,
+  /** Faults of one task file that are told; further ones come to light when these are mended. */
+  taskFileFaults: 100,
   /** Lists of one matrix, values of one list, and characters of a value: it is a part of a step's name. */
   matrixLists: 8,
   matrixValues: 64,

@@ -27,12 +27,12 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   schedule: "nothing here is run by the clock: have cron or a timer of systemd call `plumule submit`",
 };
 
-/** Every fault of what a file holds; none for a task file. */
+/** The faults of what a file holds, at most `LIMITS.taskFileFaults`; none for a task file. */
 export function taskFileFaults(content: unknown): TaskFileFault[] {
   const parsed = taskFileSchema.safeParse(content);
   const faults = parsed.success ? [] : parsed.error.issues.flatMap(faultsOf);
   const jobs = readableJobs(content);
-  return [...faults, ...needFaults(jobs), ...matrixFaults(jobs)];
+  return [...faults, ...needFaults(jobs), ...matrixFaults(jobs)].slice(0, LIMITS.taskFileFaults);
 }
 
 /** The jobs of a file with those of their fields that are valid each for itself, so that one fault hides no other. */
@@ -63,7 +63,9 @@ function faultsOf(issue: z.core.$ZodIssue): TaskFileFault[] {
   const path = issue.path.map((part) => (typeof part === "number" ? part : String(part)));
   switch (issue.code) {
     case "unrecognized_keys":
-      return issue.keys.map((key) => ({ path: [...path, key], at: "name", detail: unknownField(path, key) }));
+      return issue.keys
+        .slice(0, LIMITS.taskFileFaults)
+        .map((key) => ({ path: [...path, key], at: "name", detail: unknownField(path, key) }));
     case "invalid_key":
       return [{ path, at: "name", detail: issue.issues[0]?.message ?? issue.message }];
     case "invalid_union": {
@@ -72,19 +74,18 @@ function faultsOf(issue: z.core.$ZodIssue): TaskFileFault[] {
       if (inside === undefined) return [{ path, at: "value", detail: alternatives(issue) }];
       return inside.flatMap((one) => faultsOf({ ...one, path: [...issue.path, ...one.path] }));
     }
-    case "invalid_type": {
-      const isPlain = /received (?:number|boolean)$/.test(issue.message) && issue.expected === "string";
-      return [
-        {
-          path,
-          at: "value",
-          detail: isPlain ? "not a text: put it in quotes" : issue.message.replace("Invalid input: ", ""),
-        },
-      ];
-    }
+    case "invalid_type":
+      return [{ path, at: "value", detail: wrongType(issue) }];
     default:
       return [{ path, at: "value", detail: issue.message.replace(/^Invalid (?:input|string): /, "") }];
   }
+}
+
+function wrongType({ expected, message }: z.core.$ZodIssueInvalidType): string {
+  const received = /received (\w+)$/.exec(message)?.[1];
+  if (received === "undefined") return "it is missing";
+  if (expected === "string" && (received === "number" || received === "boolean")) return "not a text: put it in quotes";
+  return message.replace("Invalid input: ", "");
 }
 
 function alternatives(issue: z.core.$ZodIssueInvalidUnion): string {
@@ -108,17 +109,10 @@ function unknownField(path: readonly (string | number)[], key: string): string {
 
 function needFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
   const faults: TaskFileFault[] = [];
-  const names = [...jobs.keys()];
   for (const [name, job] of jobs) {
     for (const [index, need] of needsOf(job).entries()) {
       const path = ["jobs", name, "needs", ...(typeof job.needs === "string" ? [] : [index])];
-      const nearest = nearestName(need, names);
-      if (!jobs.has(need))
-        faults.push({
-          path,
-          at: "value",
-          detail: `there is no job \`${need}\`; ${nearest === null ? `there is ${names.join(", ")}` : `did you mean ${nearest}?`}`,
-        });
+      if (!jobs.has(need)) faults.push({ path, at: "value", detail: unknownJob(need, [...jobs.keys()]) });
       else if (needsOf(job).indexOf(need) !== index)
         faults.push({ path, at: "value", detail: `\`${need}\` stands twice` });
     }
@@ -133,6 +127,11 @@ function needFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
       detail: `the jobs need each other in a circle: ${[...circle, first].join(" needs ")}`,
     });
   return faults;
+}
+
+function unknownJob(need: string, names: readonly string[]): string {
+  const nearest = nearestName(need, names);
+  return `there is no job \`${need}\`; ${nearest === null ? `there is ${names.join(", ")}` : `did you mean ${nearest}?`}`;
 }
 
 /** Each of `rest` needs another of them: whoever walks on comes to a job a second time. */

@@ -3,10 +3,12 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { stripVTControlCharacters } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { triggersBodySchema } from "@plumule/protocol";
 import { checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
-import { readRepositorySteps } from "../../runner/src/task-file/read.ts";
+import { faultLines, stepLines } from "../../cli/src/commands/lint.ts";
+import { readRepositorySteps, readTaskFile } from "../../runner/src/task-file/read.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const documents = [
@@ -34,6 +36,27 @@ describe.each(documents)("%s", (document) => {
       .map(([, link]) => link ?? "")
       .filter((link) => !/^[a-z]+:/.test(link));
     expect(links.filter((link) => !existsSync(join(root, dirname(document), link)))).toEqual([]);
+  });
+});
+
+describe("docs/task-file.md", () => {
+  const path = ".radicle/plumule.yaml";
+  const [shown = "", wrong = ""] = blocks("docs/task-file.md", "console");
+  const plain = (lines: readonly string[]): string =>
+    stripVTControlCharacters(["$ plumule lint", ...lines, ""].join("\n"));
+
+  it("shows a file and the steps that it is", () => {
+    const [example = ""] = blocks("docs/task-file.md", "yaml");
+    const reading = readTaskFile(path, example);
+    expect(reading).toHaveProperty("steps");
+    if ("steps" in reading) expect(shown).toBe(plain(stepLines(path, reading.steps)));
+  });
+
+  it("shows a file and its faults", () => {
+    const [example = ""] = blocks("docs/task-file.md", "yaml wrong");
+    const reading = readTaskFile(path, example);
+    expect(reading).toHaveProperty("faults");
+    if ("faults" in reading) expect(wrong).toBe(plain(faultLines(path, reading.faults)));
   });
 });
 

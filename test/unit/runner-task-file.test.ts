@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readRepositorySteps } from "../../runner/src/task-file/read.ts";
+import { readRepositorySteps, readTaskFile } from "../../runner/src/task-file/read.ts";
 import { type Step, strangersFault } from "../../runner/src/task-file/steps.ts";
 
 let checkout: string;
@@ -85,6 +85,132 @@ describe("the work that a repository describes", () => {
 
   it("is nothing when there is no file at all: a green job that ran nothing would be a lie", async () => {
     expect(await readRepositorySteps(checkout, undefined)).toMatchObject({ refused: "nothing-to-do" });
+  });
+});
+
+/** Every fault of a text as `line:column: detail`. */
+const faultsIn = (text: string, path = ".radicle/plumule.yaml"): string[] => {
+  const reading = readTaskFile(path, text);
+  return "faults" in reading ? reading.faults.map(({ line, column, detail }) => `${line}:${column}: ${detail}`) : [];
+};
+
+describe("the faults of a task file", () => {
+  it.each<[string, string, string[]]>([
+    ["a tab", "jobs:\n\ta: { shell: x }\n", ["2:1: a tab; YAML is indented with spaces"]],
+    [
+      "a name that stands twice",
+      "jobs:\n  a: { shell: x }\n  b: { shell: x }\n  a: { shell: y }\n",
+      ["4:3: this name stands twice"],
+    ],
+    [
+      "two documents",
+      "jobs: { a: { shell: x } }\n---\njobs: {}\n",
+      ["2:1: a second document begins here; a file holds one"],
+    ],
+    ["an alias of nothing", "a: &a 1\nb: *a\njobs: *c\n", ["3:7: no anchor `c` stands before this"]],
+    ["a tag", "jobs: !!js/function x\n", ["1:7: Unresolved tag: tag:yaml.org,2002:js/function"]],
+    ["a reserved name", "jobs:\n  __proto__: { shell: x }\n", ["2:3: `__proto__` cannot be a name"]],
+    ["nothing", "", ["1:1: expected object, received null"]],
+    ["neither kind", "jobs:\n  a: { env: {} }\n", ["2:6: needs either `shell` or `build`"]],
+    ["both kinds", "jobs:\n  a: { shell: x, build: .#a }\n", ["2:6: needs either `shell` or `build`"]],
+    [
+      "an environment for Nix",
+      "jobs:\n  a: { build: .#a, env: { A: b } }\n",
+      ["2:25: `env` is for `shell`; a build of Nix sees none of it"],
+    ],
+    ["a number", "jobs:\n  a: { shell: x, matrix: { v: [3.10] } }\n", ["2:32: not a text: put it in quotes"]],
+    [
+      "a variable of the runner",
+      "jobs:\n  a: { shell: x, env: { PATH: y, NIX_PATH: y } }\n",
+      [
+        "2:25: `PATH`: this name is reserved for the runner; the script can export it",
+        "2:34: `NIX_PATH`: this name is reserved for the runner; the script can export it",
+      ],
+    ],
+    [
+      "a circle and a job behind it",
+      "jobs:\n  a: { shell: x, needs: b }\n  b: { shell: x, needs: c }\n  c: { shell: x, needs: b }\n",
+      ["3:25: the jobs need each other in a circle: b needs c needs b"],
+    ],
+    [
+      "a job that needs what is not there, and one twice",
+      "jobs:\n  test: { shell: x, needs: tset }\n  b: { shell: x, needs: [test, test] }\n",
+      ["2:28: there is no job `tset`; did you mean test?", "3:32: `test` stands twice"],
+    ],
+    [
+      "a value that makes an option",
+      'jobs:\n  a: { build: "{x}", matrix: { x: ["--impure"] } }\n',
+      ["2:15: `--impure`: an installable without white space that does not start with a hyphen"],
+    ],
+    [
+      "more steps than are run",
+      `jobs:\n  a:\n    shell: x\n    matrix:\n${["a", "b", "c", "d", "e", "f", "g", "h"]
+        .map((name) => `      ${name}: [${Array.from({ length: 64 }, (_, at) => `"${at}"`).join(",")}]\n`)
+        .join("")}`,
+      [`2:3: with this job the file has ${64 ** 8} steps; at most 256 are run`],
+    ],
+    [
+      "what the submit says",
+      "jobs:\n  a: { shell: x, secrets: [k] }\n",
+      [
+        "2:18: `secrets`: the file of a commit cannot ask for it: give it in the trigger rule, or with `plumule submit --secret`",
+      ],
+    ],
+  ])("tell of %s, and where", (_, text, faults) => {
+    expect(faultsIn(text)).toEqual(faults);
+  });
+
+  it("are told for what unfolds or nests without end, without unfolding it", () => {
+    expect(faultsIn(unfolding())).toEqual(["2:8: the aliases of this file unfold into far more than it holds"]);
+    expect(faultsIn(`jobs: ${"[".repeat(200_000)}`)[0]).toContain("nested too deep");
+  });
+
+  it("are found in moments in a file that was made to take long", () => {
+    const names = Array.from({ length: 40_000 }, (_, index) => `k${index.toString(36)}:`).join("\n");
+    expect(faultsIn(names)).toHaveLength(100);
+  });
+
+  it("are all told at once by lint, and the first by a run", async () => {
+    const text = "jobs:\n  a: { shel: x }\n  b: { shell: x, requires: {}, needs: [c] }\n";
+    expect(faultsIn(text)).toHaveLength(4);
+    await write(".radicle/plumule.yaml", text);
+    expect(await readRepositorySteps(checkout, undefined)).toEqual({
+      refused: "task-invalid",
+      detail:
+        ".radicle/plumule.yaml cannot be used: line 2, column 6: needs either `shell` or `build` (and 3 more: `plumule lint` shows all)",
+    });
+  });
+});
+
+describe("the file of another tool", () => {
+  it("is one of Ambient CI, as far as it is scripts, each after the one before it", async () => {
+    await write(
+      ".radicle/ambient.yaml",
+      "pre_plan:\n  - action: shell\n    shell: a\nplan:\n  - action: shell\n    shell: b\n  - { action: shell, shell: c }\n",
+    );
+    expect(await readRepositorySteps(checkout, undefined)).toEqual({
+      found: ".radicle/ambient.yaml",
+      steps: [
+        { name: "pre_plan-1", task: { kind: "shell", script: "a" } },
+        { name: "plan-1", task: { kind: "shell", script: "b" }, needs: ["pre_plan-1"] },
+        { name: "plan-2", task: { kind: "shell", script: "c" }, needs: ["plan-1"] },
+      ],
+    });
+    await write(".radicle/native.yaml", "shell: n\n");
+    expect(await readRepositorySteps(checkout, undefined)).toMatchObject({ found: ".radicle/native.yaml" });
+  });
+
+  it("is refused where it asks for what is not done here", () => {
+    expect(faultsIn("plan:\n  - action: cargo_fmt\n  - action: deb\n", "x/ambient.yaml")).toEqual([
+      "2:13: `cargo_fmt` is done by Ambient itself and not here: write it as `action: shell` with the command in `shell`",
+      "3:13: `deb` is done by Ambient itself and not here: write it as `action: shell` with the command in `shell`",
+    ]);
+    expect(faultsIn("plan: []\n", "ambient.yaml")).toEqual(["1:1: no plan has an action"]);
+    expect(faultsIn("image: x\nplan:\n  - { action: shell, shel: x }\n", "ambient.yaml")[0]).toMatch(
+      /^1:1: `image` is not/,
+    );
+    expect(faultsIn("plan:\n  - { action: shell }\n", "ambient.yaml")[0]).toMatch(/^2:5: expected string/);
+    expect(faultsIn("shell: x\nimage: y\n", "native.yaml")[0]).toMatch(/^2:1: `image` is not done here/);
   });
 });
 

@@ -69,6 +69,7 @@ describe("an answer", () => {
 
   it.each([
     ["GET", "/openapi.json"],
+    ["GET", "/plumule.schema.json"],
     ["GET", "/.well-known/plumule-page.json"],
     ["GET", "/nothing"],
     ["PATCH", "/v1"],

@@ -1,4 +1,4 @@
-import { ENDPOINTS, ERRORS, LIMITS, PROTOCOL_VERSION } from "@plumule/protocol";
+import { ENDPOINTS, ERRORS, LIMITS, PROTOCOL_VERSION, taskFileJsonSchema } from "@plumule/protocol";
 import { beforeAll, describe, expect, it } from "vitest";
 import { createApp } from "../../src/app.ts";
 import { openApiDocument } from "../../src/openapi.ts";
@@ -16,7 +16,7 @@ const declared = Object.values(ENDPOINTS).map(({ method, path }) => `${method.to
 
 describe("the routes", () => {
   it("are exactly the endpoints of the protocol, beside the documents", () => {
-    const documents = new Set(["/openapi.json", "/docs", "/.well-known/plumule-page.json"]);
+    const documents = new Set(["/openapi.json", "/plumule.schema.json", "/docs", "/.well-known/plumule-page.json"]);
     const routes = createApp().routes.filter(({ method, path }) => method !== "ALL" && !documents.has(path));
     expect(routes.map(({ method, path }) => `${method} ${path}`).toSorted()).toEqual(declared.toSorted());
   });
@@ -38,6 +38,12 @@ describe("the documents", () => {
       operations.map((one) => `${one.method.toUpperCase()} ${one.path.replaceAll(/\{(\w+)\}/g, ":$1")}`).toSorted(),
     ).toEqual(declared.toSorted());
     expect(operations.map((one) => one.operationId).toSorted()).toEqual(Object.keys(ENDPOINTS).toSorted());
+  });
+
+  it("serve the JSON Schema of the task file", async () => {
+    const answer = await ask("GET", "/plumule.schema.json");
+    expect(answer.headers.get("content-type")).toBe("application/schema+json");
+    expect(await answer.json()).toEqual(taskFileJsonSchema());
   });
 
   it("refer to no schema that is not there", async () => {

@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
+import { LIMITS } from "@plumule/protocol";
 import { type FileFault, readPlain, readTaskFile, type Step, TASK_FILES } from "@plumule/runner";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
@@ -62,16 +63,18 @@ export function faultLines(file: string, faults: readonly FileFault[]): string[]
   const lines = faults.map(
     ({ line, column, detail }) => `${paint.strong(`${inLine(file)}:${line}:${column}:`)} ${inLine(detail)}`,
   );
-  return [...lines, `${paint.bad("✗")} ${faults.length === 1 ? "1 fault" : `${faults.length} faults`}`];
+  const count = faults.length === 1 ? "1 fault" : `${faults.length} faults`;
+  return [...lines, `${paint.bad("✗")} ${faults.length < LIMITS.taskFileFaults ? count : `the first ${count}`}`];
 }
 
 /** What would be run, in its order. */
 export function stepLines(file: string, steps: readonly Step[]): string[] {
+  const jobs = new Map(steps.map(({ name, job }) => [name, job ?? name]));
   const rows = steps.map(({ name, task, needs = [] }, index) => [
     String(index + 1),
     paint.strong(inLine(name)),
     inLine(whatOf(task)),
-    inLine(needs.join(", ")),
+    inLine([...new Set(needs.map((need) => jobs.get(need) ?? need))].join(", ")),
   ]);
   const head = `${paint.good("✓")} ${inLine(file)}: ${steps.length === 1 ? "1 step" : `${steps.length} steps`}, run in this order`;
   return [head, ...tableLines(["", "STEP", "DOES", "NEEDS"], rows)];

@@ -7,7 +7,16 @@ export const WORKER = {
   objects: { DEPLOYMENT: "Deployment", POOL: "Pool", NAMESPACE: "Namespace" },
   notFoundHandling: "single-page-application",
   /** Paths that the Worker answers; the page has the others. */
-  workerFirst: ["/v1", "/v1/*", "/healthz", "/openapi.json", "/docs", "/docs/*", "/.well-known/*"],
+  workerFirst: [
+    "/v1",
+    "/v1/*",
+    "/healthz",
+    "/openapi.json",
+    "/plumule.schema.json",
+    "/docs",
+    "/docs/*",
+    "/.well-known/*",
+  ],
 } as const;
 
 /** The entrypoint that the broker's port leads to. */

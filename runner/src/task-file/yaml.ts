@@ -1,3 +1,4 @@
+import { LIMITS } from "@plumule/protocol";
 import * as YAML from "yaml";
 
 /** Something wrong in a file, for a person: line and column count from 1, and `pointer` is a JSON pointer to the place. */
@@ -19,11 +20,14 @@ export function readYaml(text: string): YamlText | { faults: FileFault[] } {
     const { line, col } = lines.linePos(offset);
     return { line: Math.max(1, line), column: Math.max(1, col), pointer, detail };
   };
-  const document = YAML.parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true });
-  const wrong = [...document.errors, ...document.warnings];
-  if (wrong.length > 0) return { faults: wrong.map((one) => faultAt(one.pos[0], sentenceOf(one))) };
-  const reserved = reservedKey(document);
-  if (reserved !== null) return { faults: [faultAt(reserved, "`__proto__` cannot be a name")] };
+  // The library compares each name of a map with every other, which takes minutes for the names that a file of this size can hold.
+  const options = { lineCounter: lines, prettyErrors: false, stringKeys: true, uniqueKeys: false };
+  const document = YAML.parseDocument(text, options);
+  const wrong = [
+    ...[...document.errors, ...document.warnings].map((one) => ({ at: one.pos[0], detail: sentenceOf(one) })),
+    ...namesFaults(document),
+  ].slice(0, LIMITS.taskFileFaults);
+  if (wrong.length > 0) return { faults: wrong.map(({ at, detail }) => faultAt(at, detail)) };
   try {
     return {
       content: document.toJS({ maxAliasCount: ALIAS_COUNT }) as unknown,
@@ -31,8 +35,13 @@ export function readYaml(text: string): YamlText | { faults: FileFault[] } {
         faultAt(offsetOf(document, path, at), detail, path.map((part) => `/${pointerPart(String(part))}`).join("")),
     };
   } catch (error) {
-    const detail = error instanceof Error ? error.message : String(error);
-    return { faults: [faultAt(firstAlias(document), detail)] };
+    // The library throws for aliases alone, with a sentence that ends with the name when there is no such anchor.
+    const name = /^Unresolved alias .*: (.+)$/.exec(String(error instanceof Error ? error.message : error))?.[1];
+    const detail =
+      name === undefined
+        ? "the aliases of this file unfold into far more than it holds"
+        : `no anchor \`${name}\` stands before this`;
+    return { faults: [faultAt(firstAlias(document, name), detail)] };
   }
 }
 
@@ -40,8 +49,6 @@ function sentenceOf({ code, message }: YAML.YAMLError): string {
   switch (code) {
     case "TAB_AS_INDENT":
       return "a tab; YAML is indented with spaces";
-    case "DUPLICATE_KEY":
-      return "this name stands twice";
     case "MULTIPLE_DOCS":
       return "a second document begins here; a file holds one";
     case "RESOURCE_EXHAUSTION":
@@ -51,23 +58,29 @@ function sentenceOf({ code, message }: YAML.YAMLError): string {
   }
 }
 
-/** Where a key stands that objects of JavaScript treat in a way of its own, and checks pass over. */
-function reservedKey(document: YAML.Document): number | null {
-  let found: number | null = null;
+/** Names that stand twice in one map, and the one that objects of JavaScript treat in a way of its own, so that checks would pass over it. */
+function namesFaults(document: YAML.Document): { at: number; detail: string }[] {
+  const faults: { at: number; detail: string }[] = [];
   YAML.visit(document, {
-    Pair(_, { key }) {
-      if (!YAML.isScalar(key) || key.value !== "__proto__") return undefined;
-      found = key.range?.[0] ?? 0;
-      return YAML.visit.BREAK;
+    Map(_, map) {
+      const seen = new Set<unknown>();
+      for (const { key } of map.items) {
+        if (!YAML.isScalar(key)) continue;
+        const at = key.range?.[0] ?? 0;
+        if (key.value === "__proto__") faults.push({ at, detail: "`__proto__` cannot be a name" });
+        if (seen.has(key.value)) faults.push({ at, detail: "this name stands twice" });
+        seen.add(key.value);
+      }
     },
   });
-  return found;
+  return faults;
 }
 
-function firstAlias(document: YAML.Document): number {
+function firstAlias(document: YAML.Document, name: string | undefined): number {
   let found = 0;
   YAML.visit(document, {
     Alias(_, alias) {
+      if (name !== undefined && alias.source !== name) return undefined;
       found = alias.range?.[0] ?? 0;
       return YAML.visit.BREAK;
     },
