@@ -14,6 +14,7 @@ import {
   waitingSchema,
 } from "@plumule/protocol";
 import { Argument, Command } from "commander";
+import { byNode, byNodeTable, runsAtBroker, runsInCobs } from "../by-node.ts";
 import { findCommit } from "../checkout.ts";
 import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
@@ -24,7 +25,15 @@ import { ageOf, fit, paint, paintState, shortId, shortKey, tableLines } from "..
 import { inLine } from "../terminal-text.ts";
 import { fleet } from "./runner-fleet.ts";
 
-type ListFlags = { state?: string; commit?: string; deployment?: string; limit: number; pool?: string };
+type ListFlags = {
+  state?: string;
+  commit?: string;
+  deployment?: string;
+  limit: number;
+  pool?: string;
+  byNode?: true;
+  cobs?: true;
+};
 /** What a job is about gets so many places; `plumule why` tells the rest. */
 const ABOUT_COLUMNS = 60;
 const THINGS = ["jobs", "deployments", "runs", "queue", "runners", "deliveries"] as const;
@@ -38,21 +47,18 @@ export function lsCommand(): Command {
     .option("--commit <commit>", "only jobs or runs of this commit, by any name that git knows here")
     .option("--deployment <name>", "only jobs of this deployment")
     .option("--pool <name>", "the queue of this pool")
+    .option("--by-node", "with --commit: how the runs of each node stand, and its latest, as in Radicle's job COBs")
+    .option("--cobs", "with --by-node: read the job COBs of the node on this machine, with rad-job, and ask no broker")
     .option("--limit <count>", `at most so many, up to ${LIMITS.listPage}`, wholeNumber(1), 20)
     .action(act(list));
 }
 
-async function list(
-  { terminal, cwd, connect }: Context,
-  what: (typeof THINGS)[number],
-  flags: ListFlags,
-): Promise<ExitCode | Failure> {
-  const connection = await connect();
-  if (isFailure(connection)) return connection;
+async function list(context: Context, what: (typeof THINGS)[number], flags: ListFlags): Promise<ExitCode | Failure> {
+  const { terminal, cwd, connect } = context;
   const commit = flags.commit === undefined ? undefined : await findCommit(cwd, flags.commit);
   if (commit === null) return misuse(`git knows no commit ${flags.commit}`, "Give the full commit id.");
-  const lister = { jobs, deployments, runs, queue, runners: fleet, deliveries }[what];
-  const listed = await lister(connection, { ...flags, limit: Math.min(flags.limit, LIMITS.listPage), commit });
+  if (flags.cobs === true && flags.byNode !== true) return misuse("--cobs is for --by-node", "Add --by-node.");
+  const listed = flags.byNode === true ? await nodes(context, commit, flags) : await listAtBroker();
   if (isFailure(listed)) return listed;
   if (terminal.json) for (const item of listed.items) terminal.data(item);
   else if (listed.items.length === 0) terminal.note(`${listed.empty}  ${paint.quiet(`→ ${listed.next}`)}`);
@@ -61,6 +67,25 @@ async function list(
     if (listed.more) terminal.note(paint.quiet(`there are more: --limit up to ${LIMITS.listPage}`));
   }
   return EXIT.ok;
+
+  async function listAtBroker(): Promise<Listed | Failure> {
+    const connection = await connect();
+    if (isFailure(connection)) return connection;
+    const lister = { jobs, deployments, runs, queue, runners: fleet, deliveries }[what];
+    return lister(connection, { ...flags, limit: Math.min(flags.limit, LIMITS.listPage), commit: commit ?? undefined });
+  }
+}
+
+async function nodes(context: Context, commit: string | undefined, { cobs }: ListFlags): Promise<Listed | Failure> {
+  if (commit === undefined) return misuse("Of which commit?", "Name it: plumule ls --commit HEAD --by-node.");
+  const connection = cobs === true ? null : await context.connect();
+  if (isFailure(connection)) return connection;
+  const found = connection === null ? await runsInCobs(context, commit) : await runsAtBroker(connection, commit);
+  if (isFailure(found)) return found;
+  const items = byNode(found);
+  const lines = byNodeTable(items, Date.now());
+  const empty = `no run of ${commit.slice(0, 12)}`;
+  return { items, lines, more: false, empty, next: "plumule submit --commit HEAD" };
 }
 
 /** A list: what a program gets, what people see, and what to do when it is empty. */
