@@ -89,7 +89,8 @@ async function refitSlot(kind: SlotKind, parts: TreePart[], options: TreeOptions
     const isFitting = old !== null && old.every(({ mirror }, index) => mirror === parts[index]?.mirror);
     // What a crash left, or another object format: no use, and nobody's.
     if (!isFitting) await removeFolder(slot);
-    else if ((await refillSlot(slot, parts, kind.domain === null ? "nobody" : "commands", options)) === null)
+    // Whatever commands wrote was put right when it was given back.
+    else if ((await refillSlot(slot, parts, "nobody", options)) === null)
       return { folder: slot, place: slotPlace(slot), fresh: false };
   }
   return null;

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { lstatSync, readdirSync, rmSync } from "node:fs";
 import { cp, lstat, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -71,7 +72,8 @@ export async function fillTree(place: TreePlace, parts: readonly TreePart[], opt
 }
 
 /**
- * Puts a tree to these commits, whatever was done to it: tracked files as they are there, nothing else unless `setup` wrote it, and a new `.git`. The parts are those that it was made of, in their order. What cannot be put right is said; the tree is of no use then.
+ * Puts a tree to these commits, whatever was done to it: tracked files as they are there, nothing else unless `setup` wrote it, and a new `.git`. The
+ * parts are those that it was made of, in their order. What cannot be put right is said; the tree is of no use then.
  */
 export async function restoreTree(
   place: TreePlace,
@@ -174,8 +176,7 @@ async function restorePart(
   options: TreeOptions,
 ): Promise<Failure> {
   const folder = join(place.tree, part.path);
-  if (!(await removeFolder(join(folder, ".git"))))
-    return { ok: false, reason: "git-failed", detail: `${join(folder, ".git")} cannot be removed` };
+  const removing = removeAside(join(folder, ".git"), place.git);
   if (writer !== "nobody") {
     const failed = await unlinkShared(folder).catch((error: Error) => error.message);
     if (failed !== undefined) return { ok: false, reason: "git-failed", detail: failed };
@@ -183,11 +184,23 @@ async function restorePart(
   const reset = await partGit(place, index, part, options, "reset", "--quiet", "--hard", part.commit, "--");
   if (!reset.ok) return gitFailure(reset);
   if (writer === "commands") {
-    const cleaned = await partGit(place, index, part, options, "clean", "--quiet", "-ffdx");
+    const cleaned = await partGit(place, index, part, options, "clean", "--quiet", "-ffdx", "-e", "/.git");
     if (!cleaned.ok) return gitFailure(cleaned);
   }
+  if (!(await removing))
+    return { ok: false, reason: "git-failed", detail: `${join(folder, ".git")} cannot be removed` };
   await giveGitFolder(place, index, part);
   return null;
+}
+
+/** Removes a folder after it was moved out of the way, while its place is used again. */
+async function removeAside(path: string, beside: string): Promise<boolean> {
+  const aside = join(beside, `old-${randomUUID()}`);
+  const isMoved = await rename(path, aside).then(
+    () => true,
+    () => false,
+  );
+  return removeFolder(isMoved ? aside : path);
 }
 
 /** Parts a file from its other names: whoever kept one could write into the file of a later command. git writes it anew. */
