@@ -42,8 +42,10 @@ function commit(content: string): void {
 function serve(): Server {
   const key = { key: readFileSync(join(state, "key.pem")), cert: readFileSync(join(state, "cert.pem")) };
   return createServer(key, (request, response) => {
-    if (request.headers.authorization !== AUTHORIZATION)
-      return response.writeHead(401, { "www-authenticate": 'Basic realm="git"' }).end();
+    if (request.headers.authorization !== AUTHORIZATION) {
+      response.writeHead(401, { "www-authenticate": 'Basic realm="git"' }).end();
+      return;
+    }
     asked += 1;
     const url = new URL(request.url ?? "/", "https://localhost");
     const env = {
