@@ -278,6 +278,26 @@ describe("a build of a real commit", () => {
     );
   });
 
+  it("is one for each combination of a matrix, and signed for once even if two jobs build the same", async () => {
+    const repository = await makeRepository(broker.folder, {
+      "flake.nix": flake(randomUUID(), '{ one = mk "one" [ ] ""; two = mk "two" [ seed ] ""; }'),
+      ".radicle/plumule.yaml":
+        'jobs:\n  again: { build: ".#one", needs: all }\n  all: { matrix: { name: [one, two] }, build: ".#{name}" }\n',
+    });
+    const job = await broker.submit("matrix", {
+      task: { kind: "repository" },
+      source: { repository: repository.url, commit: repository.commit },
+    });
+    const { job: done, runs } = await broker.until(job.id, undefined, 60_000);
+    expect(done.state).toBe("succeeded");
+    expect(runs[0]!.outputs.map(({ path }) => path.replace(/.*-/, ""))).toEqual(["one", "two"]);
+    const log = await broker.log(runs[0]!.id);
+    expect(log).toContain("[plumule] .radicle/plumule.yaml: all (name=one), all (name=two), again\n");
+    const answer = await broker.ask(getStatements, { params: { job: job.id } });
+    // The result, and the provenance of each attribute.
+    expect(answer.ok && (await answer.response.text()).trim().split("\n")).toHaveLength(3);
+  });
+
   it("is cancelled without a builder left", async () => {
     const mark = `9${Math.floor(Math.random() * 1e8)}`;
     const repository = await makeRepository(broker.folder, {

@@ -162,7 +162,7 @@ describe("the faults of a task file", () => {
 
   it("are told for what unfolds or nests without end, without unfolding it", () => {
     expect(faultsIn(unfolding())).toEqual(["2:8: the aliases of this file unfold into far more than it holds"]);
-    expect(faultsIn(`jobs: ${"[".repeat(200_000)}`)[0]).toContain("nested too deep");
+    expect(faultsIn(`jobs: ${"[".repeat(20_000)}`)[0]).toContain("nested too deep");
   });
 
   it("are found in moments in a file that was made to take long", () => {
@@ -222,6 +222,16 @@ describe("a step that a stranger wrote", () => {
     ["whatever the flake offers", { kind: "flake" }],
   ])("may be %s", (_, task) => {
     expect(strangersFault({ name: "x", task })).toBeNull();
+  });
+
+  it("may have an environment, a matrix, needs, and less time", async () => {
+    await write(
+      ".radicle/plumule.yaml",
+      "jobs: { b: { shell: x }, a: { shell: x, needs: b, env: { A: b }, matrix: { c: [d] }, timeouts: { runMs: 1 } } }",
+    );
+    const read = await readRepositorySteps(checkout, undefined);
+    expect("steps" in read && read.steps.map(strangersFault)).toEqual([null, null]);
+    expect(strangersFault({ name: "x", task: { kind: "flake" }, ...{ pool: "own" } })).toContain("pool");
   });
 
   it.each<[string, Step["task"]]>([

@@ -103,6 +103,12 @@ describe("the steps of a task file", () => {
     expect(log).toContain("next\n[plumule] next: succeeded\n");
   });
 
+  it("are not compared with the last success, which says nothing about scripts", async () => {
+    const end = await run("jobs: { a: { shell: echo A }, b: { shell: echo B } }", { lastSuccess: null });
+    expect(end.outcome).toBe("succeeded");
+    expect(log.match(/not compared with the last success/g)).toHaveLength(1);
+  });
+
   it("end with the run when it is stopped, whatever they have still to do", async () => {
     const order: StopOrder = { reason: { code: "cancelled", detail: "by a person" }, graceMs: null, leaseLost: false };
     const ended = run("jobs: { a: { shell: 'echo ready; sleep 60' }, b: { shell: echo B } }");
