@@ -282,19 +282,6 @@ describe("what cannot be done", () => {
     expect((await plumule("cancel", "busy")).code).toBe(0);
   });
 
-  it("ends with 1 for a task file with a fault, and tells where", async () => {
-    const file = join(broker.folder, "faulty.yaml");
-    await writeFile(file, "jobs:\n  test: { shel: make }\n");
-    const { code, out } = await plumule("lint", "faulty.yaml", "--json");
-    expect(code).toBe(1);
-    expect(JSON.parse(out)).toMatchObject({
-      file: "faulty.yaml",
-      faults: [{ line: 2 }, { line: 2, column: 11, pointer: "/jobs/test/shel" }],
-    });
-    await writeFile(file, "jobs: { test: { shell: make } }\n");
-    expect((await plumule("lint", "faulty.yaml")).out).toMatch(/^✓ faulty\.yaml: 1 step.*\n.*\n1 {2}test {2}make\n$/);
-  });
-
   it("is JSON with --json, with the pointer of what is wrong", async () => {
     const { code, out, err } = await plumule("submit", "x", "--shell", "true", "--pool", "NO", "--json");
     expect([code, err]).toEqual([2, ""]);

@@ -230,8 +230,9 @@ describe("a step that a stranger wrote", () => {
       "jobs: { b: { shell: x }, a: { shell: x, needs: b, env: { A: b }, matrix: { c: [d] }, timeouts: { runMs: 1 } } }",
     );
     const read = await readRepositorySteps(checkout, undefined);
+    const asking = Object.assign({ name: "x", task: { kind: "flake" as const } }, { pool: "own" });
     expect("steps" in read && read.steps.map(strangersFault)).toEqual([null, null]);
-    expect(strangersFault({ name: "x", task: { kind: "flake" }, ...{ pool: "own" } })).toContain("pool");
+    expect(strangersFault(asking)).toContain("pool");
   });
 
   it.each<[string, Step["task"]]>([

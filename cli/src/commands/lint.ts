@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { LIMITS } from "@plumule/protocol";
-import { type FileFault, readPlain, readTaskFile, type Step, TASK_FILES } from "@plumule/runner";
+import { type FileFault, loadTaskFileReading, type Step, TASK_FILES } from "@plumule/runner";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
@@ -52,6 +52,7 @@ async function findFile(path: string): Promise<Found | Failure> {
 }
 
 async function readFound(path: string): Promise<Found | null> {
+  const { readPlain, readTaskFile } = await loadTaskFileReading();
   const text = await readPlain(path);
   if (text === null) return null;
   if (typeof text !== "string") return { path, faults: [{ line: 1, column: 1, pointer: "", detail: text.refused }] };

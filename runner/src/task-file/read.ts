@@ -3,11 +3,9 @@ import { join } from "node:path";
 import { LIMITS, readableJobs, taskFileFaults, taskFileSchema } from "@plumule/protocol";
 import { variableFault } from "../environment.ts";
 import { ambientSteps, type ForeignSteps, nativeSteps } from "./foreign.ts";
-import { type Step, stepsFor, stepsOf } from "./steps.ts";
+import { type Step, stepsFor, stepsOf, TASK_FILES } from "./steps.ts";
 import { type FileFault, type Place, readYaml } from "./yaml.ts";
 
-/** Files that describe a repository's work, the first that is there counts. */
-export const TASK_FILES = [".radicle/plumule.yaml", ".radicle/native.yaml", ".radicle/ambient.yaml"] as const;
 type Found = (typeof TASK_FILES)[number] | "flake.nix";
 
 /** The work that a repository describes for itself: steps in order, and where they were found. */

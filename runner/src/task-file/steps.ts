@@ -10,6 +10,9 @@ import {
   type Timeouts,
 } from "@plumule/protocol";
 
+/** Files that describe a repository's work, the first that is there counts. */
+export const TASK_FILES = [".radicle/plumule.yaml", ".radicle/native.yaml", ".radicle/ambient.yaml"] as const;
+
 /**
  * One thing to do in a checkout. `flake`: whatever checks and default package the flake offers. `needs` are names of steps that have to
  * succeed before it; `job` is there for one combination of a job's matrix, `env` is weaker than the environment of the run, `matrix` stronger.

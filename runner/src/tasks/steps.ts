@@ -1,4 +1,5 @@
 import type { Task } from "@plumule/protocol";
+import { loadTaskFileReading } from "../task-file/load.ts";
 import { type Step, strangersFault } from "../task-file/steps.ts";
 import { runShell } from "./shell.ts";
 import { endOfSteps, type StepEnd } from "./step-ends.ts";
@@ -6,7 +7,6 @@ import { withStepTime } from "./step-time.ts";
 import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 
 // A supervisor that waits holds memory and one that starts is waited for: what only some tasks need is loaded when one does.
-const loadTaskFile = () => import("../task-file/read.ts");
 const loadNixBuild = () => import("./nix-build.ts");
 const loadEffect = () => import("./effect.ts");
 const loadPush = () => import("./push-outputs.ts");
@@ -17,7 +17,12 @@ const loadPush = () => import("./push-outputs.ts");
  */
 export async function loadTask({ kind }: Task): Promise<void> {
   if (kind === "shell") return;
-  await Promise.all([loadTaskFile(), loadNixBuild(), loadPush(), ...(kind === "nix-build" ? [] : [loadEffect()])]);
+  await Promise.all([
+    loadTaskFileReading(),
+    loadNixBuild(),
+    loadPush(),
+    ...(kind === "nix-build" ? [] : [loadEffect()]),
+  ]);
 }
 
 /** Runs a job's task, and pushes what it has built where the runner's owner wants it. */
@@ -29,7 +34,7 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
 /** Itself, or the steps that its repository describes, in their order. A step that needs one which did not succeed is not run. */
 async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
-  const { readRepositorySteps } = await loadTaskFile();
+  const { readRepositorySteps } = await loadTaskFileReading();
   const read = await readRepositorySteps(context.workspace.checkout, task.task);
   if ("refused" in read) {
     context.log(`[plumule] ${read.detail}\n`);
