@@ -22,7 +22,8 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   locks: `${FROM_OUTSIDE} --lock\``,
   secrets: `${FROM_OUTSIDE} --secret\``,
   effect: `${FROM_OUTSIDE} --effect\``,
-  limits: `${FROM_OUTSIDE} --max-memory|--max-log\``,
+  limits:
+    "the file of a commit cannot set them: give them with `plumule submit --max-memory|--max-tasks|--max-workspace|--max-log`",
   schedules: "nothing here is run by the clock: have cron or a timer of systemd call `plumule submit`",
   schedule: "nothing here is run by the clock: have cron or a timer of systemd call `plumule submit`",
 };
