@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readRepositorySteps, readTaskFile } from "../../runner/src/task-file/read.ts";
-import { type Step, strangersFault } from "../../runner/src/task-file/steps.ts";
+import type { Step } from "../../runner/src/task-file/steps.ts";
+import { strangersFault } from "../../runner/src/task-file/strangers.ts";
 
 let checkout: string;
 beforeEach(async () => {

@@ -1,8 +1,9 @@
 import type { Task } from "@plumule/protocol";
 import { loadTaskFileReading } from "../task-file/load.ts";
-import { type Step, strangersFault } from "../task-file/steps.ts";
+import type { Step } from "../task-file/steps.ts";
+import { strangersFault } from "../task-file/strangers.ts";
 import { runShell } from "./shell.ts";
-import { endOfSteps, type StepEnd } from "./step-ends.ts";
+import type { StepEnd } from "./step-ends.ts";
 import { withStepTime } from "./step-time.ts";
 import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 
@@ -10,6 +11,7 @@ import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 const loadNixBuild = () => import("./nix-build.ts");
 const loadEffect = () => import("./effect.ts");
 const loadPush = () => import("./push-outputs.ts");
+const loadStepEnds = () => import("./step-ends.ts");
 
 /**
  * Loads what a task may need in any of its steps. At the beginning, because an update may replace the files of this program while a long run is
@@ -21,7 +23,7 @@ export async function loadTask({ kind }: Task): Promise<void> {
     loadTaskFileReading(),
     loadNixBuild(),
     loadPush(),
-    ...(kind === "nix-build" ? [] : [loadEffect()]),
+    ...(kind === "nix-build" ? [] : [loadEffect(), loadStepEnds()]),
   ]);
 }
 
@@ -67,7 +69,7 @@ async function runEach(context: TaskContext, steps: readonly Step[]): Promise<Ta
       return { ...end, targets: [] };
     ends.push({ name: step.name, end });
   }
-  return endOfSteps(ends);
+  return (await loadStepEnds()).endOfSteps(ends);
 }
 
 /** Without the last success: what it has built says nothing about scripts, and several builds are not told apart in it. */
