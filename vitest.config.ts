@@ -32,6 +32,10 @@ export default defineConfig({
         ],
         test: { name: "workers", include: ["test/workers/**/*.test.ts"], isolate: false },
       },
+      // `npm run test:radicle`: builds Radicle when it is not there.
+      ...(process.env["PLUMULE_TEST_RADICLE"] === undefined
+        ? []
+        : [{ test: { name: "radicle", include: ["test/radicle/**/*.test.ts"] } }]),
       { test: { name: "chaos", include: ["test/chaos/**/*.test.ts"] } },
       {
         test: {

@@ -23,6 +23,7 @@ const commands = {
   demo: { required: [nix], optional: [], start: (args) => run("node", ["cli/src/main.ts", "demo", ...args]) },
   start: { required: [], optional: [nix], start: (args) => run("node", ["cli/src/main.ts", "dev", ...args]) },
   test: { required: [nix], optional: [chromium, bubblewrap, openssh, openssl, natsServer], start: test },
+  "test:radicle": { required: [nix], optional: [], start: testRadicle },
   check: { required: [], optional: [], start: check },
   bench: { required: [], optional: [], start: (args) => run("node", ["bench/main.ts", ...args]) },
   "bench:runner": {
@@ -53,6 +54,17 @@ async function test(args) {
     if (code !== 0) return code;
   }
   return run("vitest", ["run", "--reporter=default", "--reporter=./scripts/plain-reporter.mjs", ...args]);
+}
+
+/**
+ * Runs the tests with real Radicle nodes. Programs of Radicle that are not on PATH are built with cargo into `.plumule/radicle`, once.
+ *
+ * @param {readonly string[]} args passed on to vitest
+ * @returns {Promise<number>}
+ */
+function testRadicle(args) {
+  process.env.PLUMULE_TEST_RADICLE = "1";
+  return run("vitest", ["run", "--project", "radicle", ...args]);
 }
 
 /** Cases of a long run of the fuzz tests; `npm test` tries a few thousand. */

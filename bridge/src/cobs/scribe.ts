@@ -194,7 +194,7 @@ class Desk {
     if (word === "started") {
       const waitMs = Date.parse(job.startedAt ?? job.createdAt) + startedAfterMs(node, id) - now();
       this.#settled.add(id);
-      if (waitMs > 0) return void waitFor(waitMs, this.#deps.signal).then(() => this.work(id));
+      if (waitMs > 0) return void this.#later(id, waitMs);
     }
     if (word !== "nothing") {
       const cobs = openCobs(source.id);
@@ -205,6 +205,12 @@ class Desk {
     if (!isOver) return;
     await rm(file, { force: true });
     this.#settled.delete(id);
+  }
+
+  async #later(id: string, waitMs: number): Promise<void> {
+    await waitFor(waitMs, this.#deps.signal);
+    // It is no longer there when the job has ended meanwhile.
+    if (this.#settled.has(id)) this.work(id);
   }
 
   /** What of the statements about a job verifies under a believed key. */
