@@ -163,8 +163,10 @@ it(
       const pushedAt = Date.now();
       const job = await jobOf(oid);
       await vi.waitFor(async () => expect(await deliveriesOf(oid)).toHaveLength(2), WITHIN);
-      const { job: done } = await broker.until(job);
+      const { job: done, runs } = await broker.until(job);
       expect(done.state).toBe("succeeded");
+      expect(runs[0]?.outputs[0]?.path).toMatch(/-app$/);
+      expect(runs[0]?.statementCount).toBeGreaterThan(0);
       queuedMs.push(Date.parse(done.createdAt) - pushedAt);
       await vi.waitFor(
         async () =>
