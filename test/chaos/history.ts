@@ -51,7 +51,7 @@ export type Watch = {
   states: Readonly<Record<string, string>> | null;
 };
 
-/** A run's log as a watcher was sent it: pieces of text by offset, in order of arrival, and how much it was told to read elsewhere. */
+/** A run's log as a watcher was sent it: pieces by offset, in order of arrival, a character for each byte, and how much it was told to read elsewhere. */
 export type LogWatch = {
   name: string;
   run: string;

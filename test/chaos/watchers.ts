@@ -24,7 +24,6 @@ export type Watcher = { watch(): Watch; logs(): LogWatch[]; reachedSequence(): n
 
 /** Long enough that a stall is sat out, short enough that a round does not wait for a watcher that is patient. */
 const LONGEST_WAIT_MS = 4_000;
-const utf8 = new TextDecoder();
 
 /** What is kept of an event. */
 export function seen(event: Event): SeenEvent {
@@ -51,7 +50,7 @@ export function watchDeployment(client: Client, name: string, deployment: string
     };
     logs.set(run, log);
     follower.log(run, {
-      onBytes: (offset, bytes) => log.pieces.push({ offset, text: utf8.decode(bytes) }),
+      onBytes: (offset, bytes) => log.pieces.push({ offset, text: Buffer.from(bytes).toString("latin1") }),
       onSkip: (from, to) => (log.skippedBytes += to - from),
       onEnd: ({ bytes }) => (log.endBytes = bytes),
     });
