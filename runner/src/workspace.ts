@@ -74,6 +74,15 @@ export async function createWorkspace(options: WorkspaceOptions): Promise<Worksp
   return { ok: true, workspace };
 }
 
+/** The beginning of a command line that works in the workspace of a run which has ended, as its processes saw it. */
+export async function enterWorkspace({ warm }: WorkspaceFolders, runId: string): Promise<string[]> {
+  const record = await readRecord(warm, runId);
+  if (record === null || !record.mounted) return [];
+  const { overlaysOf } = await import("./workspace/checkout.ts");
+  const { withOverlays } = await import("./workspace/overlay.ts");
+  return withOverlays(overlaysOf(warm, runId, record));
+}
+
 /** Removes a workspace. False when something of it could not be removed, such as files of another user. */
 export async function removeWorkspace(folders: WorkspaceFolders, runId: string): Promise<boolean> {
   const folder = folderOf(folders, runId);

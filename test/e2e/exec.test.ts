@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { RunningRunner } from "@plumule/runner";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { probeIsolation } from "../../runner/src/isolation.ts";
-import { startTestBroker, type TestBroker } from "../support/broker.ts";
+import { makeRepository, startTestBroker, type TestBroker } from "../support/broker.ts";
 import { processesAbout, startCommand } from "../support/command-line.ts";
 
 const main = join(import.meta.dirname, "../../cli/src/main.ts");
@@ -152,18 +152,20 @@ describe("a session", () => {
   });
 
   it("may be about a failed run whose workspace was kept, without what it was told", async () => {
+    const { url, commit } = await makeRepository(broker.folder, { committed: "of the commit\n" });
     const { id } = await broker.submit("kept", {
       task: { kind: "shell", script: "echo half done >note; exit 4" },
+      source: { repository: url, commit },
       requires: { labels: [level] },
       env: { COLOUR: "green" },
     });
     const { job } = await broker.until(id);
     const run = job.run ?? "";
     await expect
-      .poll(async () => (await exec(run, ["--", "sh", "-c", "cat note; echo $COLOUR"])).out.toString(), {
+      .poll(async () => (await exec(run, ["--", "sh", "-c", "cat committed note; echo $COLOUR"])).out.toString(), {
         timeout: 20_000,
       })
-      .toBe("half done\ngreen\n");
+      .toBe("of the commit\nhalf done\ngreen\n");
     const { err } = await exec(run, ["--", "true"]);
     expect(err).toContain(`in the workspace that was kept, isolation ${level}`);
   });

@@ -6,6 +6,7 @@ import { UNCONFINED } from "../isolation.ts";
 import type { KeptWorkspaces } from "../kept.ts";
 import type { Machine } from "../machine.ts";
 import { containerOf, runEnvironment } from "../run-environment.ts";
+import { enterWorkspace } from "../workspace.ts";
 import { workspacePaths } from "../workspace/records.ts";
 import { insideOf } from "./inside.ts";
 import type { ExecSocket } from "./line.ts";
@@ -144,7 +145,7 @@ async function placeInKept(deps: DeskDeps, run: LeftRun): Promise<ExecPlace | { 
     ...containerOf(machine, place, [folders.mirrors]),
     workspace: "kept",
     level: machine.isolation,
-    enter: [],
+    enter: await enterWorkspace(folders, run.run),
     prefix: [],
     within: UNCONFINED,
     mask,

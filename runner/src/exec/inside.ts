@@ -1,5 +1,6 @@
 import { accessSync, constants, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { identityOf } from "../process-identity.ts";
 import { findTracked } from "../process-tree.ts";
 
 /** How to get to where the processes of a run are: words before a command line (none where it is here), and the cgroups that count them. */
@@ -12,13 +13,19 @@ const NAMESPACES = { user: "-U", mnt: "-m", pid: "-p", net: "-n", ipc: "-i", uts
 export function insideOf(run: string): Inside | null {
   const pids = findTracked(run);
   // The first process of a namespace stays as long as the namespace does.
-  const pid = pids.find(isInit) ?? pids[0];
+  const pid = pids.find(isInit) ?? oldestOf(pids);
   if (pid === undefined) return null;
   const kinds = Object.entries(NAMESPACES).filter(([kind]) => isElsewhere(pid, kind));
   const options = kinds.map(([, option]) => option);
   const credentials = options.includes("-U") ? ["--preserve-credentials"] : [];
   const enter = options.length === 0 ? [] : ["nsenter", "-t", String(pid), ...options, ...credentials, "--wd", "--"];
   return { enter, joins: cgroupOf(pid) };
+}
+
+/** One that started last may be gone before it is entered. */
+function oldestOf(pids: readonly number[]): number | undefined {
+  const alive = pids.flatMap((pid) => identityOf(pid) ?? []);
+  return alive.toSorted((a, b) => Number(a.startedAt) - Number(b.startedAt))[0]?.pid;
 }
 
 function isElsewhere(pid: number, kind: string): boolean {

@@ -117,6 +117,20 @@ export function enter(keeper: ProcessIdentity | null): string[] {
   return ["nsenter", "--user", "--mount", "--preserve-credentials", "--target", String(keeper.pid), "--"];
 }
 
+/**
+ * The beginning of a command line that mounts overlays for all that it starts, and for nothing else: they go with the last process. The folder in which it
+ * is started is looked for anew behind the mounts. Takes the rights of {@link OverlayMode} `machine`.
+ */
+export function withOverlays(mounts: readonly OverlayMount[]): string[] {
+  const script = `there=$PWD
+${MOUNT_ALL}
+shift
+cd "$there"
+exec "$@"`;
+  const words = mounts.map((mount) => mountCommand("machine", mount)).flatMap(wordsFor);
+  return ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", script, "sh", ...words, "--"];
+}
+
 /** The path by which this process sees what is mounted at a path. */
 export function seenFromHere(keeper: ProcessIdentity | null, path: string): string {
   return keeper === null ? path : join(`/proc/${keeper.pid}/root`, path);
@@ -145,21 +159,27 @@ function mountCommand(mode: OverlayMode, { target, lowers, upper }: OverlayMount
   return { cwd: upper, args: ["-t", "overlay", "overlay", "-o", options, target] };
 }
 
-/** PID 1 of nothing: it mounts, says so, and sleeps until it is killed. */
-const KEEPER = `set -e
-while [ "$#" -gt 0 ]; do
+/** Mounts what its arguments say, three words each, up to `--`. */
+const MOUNT_ALL = `set -e
+while [ "$1" != -- ]; do
   cd "$1"
   mount -t overlay overlay -o "$2" "$3"
   shift 3
-done
+done`;
+
+function wordsFor({ cwd, args }: { cwd: string; args: string[] }): string[] {
+  return [cwd, args[4] ?? "", args[5] ?? ""];
+}
+
+/** Mounts, says so, and sleeps until it is killed. */
+const KEEPER = `${MOUNT_ALL}
 cd /
 echo mounted
 exec sleep infinity >/dev/null 2>&1`;
 
 async function keepNamespace(commands: readonly { cwd: string; args: string[] }[]): Promise<ProcessIdentity> {
-  const mounts = commands.flatMap(({ cwd, args }) => [cwd, args[4] ?? "", args[5] ?? ""]);
   const flags = ["--user", "--map-current-user", "--keep-caps", "--mount", "--propagation", "slave"];
-  const child = spawn("unshare", [...flags, "--", "sh", "-c", KEEPER, "sh", ...mounts], {
+  const child = spawn("unshare", [...flags, "--", "sh", "-c", KEEPER, "sh", ...commands.flatMap(wordsFor), "--"], {
     // It outlives whoever made it: a workspace is found again by the next command.
     detached: true,
     cwd: "/",
