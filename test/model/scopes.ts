@@ -185,7 +185,8 @@ export function defaultScopes(): Scope[] {
       isKilled: true,
       settles: true,
     }),
-    scope("an effect with a plan, two runners, two attempts, stopped by people or replaced", {
+    scope("an effect with a plan, one runner, two attempts, stopped by people or replaced", {
+      runnerCount: 1,
       attempts: 2,
       jobs: [[{ task: { kind: "effect", installable: ".#deploy", plan: "true" } }], [{ mode: "replace" }]],
       people: ["cancel"],
@@ -215,6 +216,15 @@ export function defaultScopes(): Scope[] {
 export function largeScopes(): Scope[] {
   const people = { people: ["cancel", "force"] as const, peopleCount: 1 };
   return [
+    scope("an effect with a plan, two runners, two attempts, stopped by people or replaced", {
+      attempts: 2,
+      jobs: [[{ task: { kind: "effect", installable: ".#deploy", plan: "true" } }], [{ mode: "replace" }]],
+      people: ["cancel"],
+      peopleCount: 2,
+      applies: true,
+      outcomes: ["succeeded", "skipped"],
+      settles: true,
+    }),
     scope("two jobs, two runners, two attempts, stopped by people, late copies", {
       ...people,
       attempts: 2,

@@ -6,9 +6,10 @@ import { bundleWorker, DOOR, WORKER } from "../../cli/src/dev/bundle.ts";
 const root = join(import.meta.dirname, "../..");
 const toml = readFileSync(join(root, "wrangler.toml"), "utf8");
 
-/** The value of a key of wrangler.toml; its strings and lists of strings are written as in JSON. */
+/** The value of a key of wrangler.toml; its strings and lists of strings, of one line or several, are written as in JSON. */
 function valueOf(key: string): unknown {
-  return JSON.parse(new RegExp(`^${key} = (.+)$`, "m").exec(toml)?.[1] ?? "null");
+  const text = new RegExp(`^${key} = (\\[[^\\]]*\\]|.+)$`, "m").exec(toml)?.[1] ?? "null";
+  return JSON.parse(text.replace(/,\s*\]$/, "]"));
 }
 
 describe("the Worker of `plumule dev`", () => {
