@@ -1,4 +1,4 @@
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
@@ -12,8 +12,8 @@ process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "plumule-compile-cache");
 
 export default defineConfig({
   test: {
-    // Vitest would leave one core to itself, which of two is half the machine.
-    maxWorkers: "100%",
+    // Many tests wait for processes more than they work, and Vitest would leave one core to itself.
+    maxWorkers: availableParallelism() + 1,
     // What hangs fails, and what waits for a busy machine does not.
     testTimeout: 30_000,
     projects: [
