@@ -9,6 +9,7 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -54,12 +55,16 @@ function folders(): { workspaces: string; warm: string } {
   return { workspaces: join(state, "workspaces"), warm: join(state, "warm") };
 }
 
-function workspace(source: Partial<CommitSource> & { commit: string }, runId = nextRun()): Promise<WorkspaceResult> {
+function workspace(
+  source: Partial<CommitSource> & { commit: string },
+  runId = nextRun(),
+  domain: string | null = "a",
+): Promise<WorkspaceResult> {
   return createWorkspace({
     mirrors: join(state, "mirrors"),
     ...folders(),
     overlay,
-    domain: "a",
+    domain,
     runId,
     source: { repository: origin, ...source },
     policy: { allowLocal: true },
@@ -177,6 +182,30 @@ describe.each(overlay ? [true, false] : [false])("a workspace (overlay: %s)", (i
     await expect(workspace({ commit: "0".repeat(40) }, "../../etc")).rejects.toThrow(RangeError);
     await expect(removeWorkspace(folders(), "..")).rejects.toThrow(RangeError);
   });
+});
+
+test("a checkout that a job has written to serves its own deployment again, and nobody when the job was a stranger's", async () => {
+  overlay = false;
+  const id = commit("file", "one");
+  const inodeOf = async (domain: string | null): Promise<number> => {
+    const runId = nextRun();
+    const made = await workspace({ commit: id }, runId, domain);
+    if (!made.ok) throw new Error(made.detail);
+    const { ino } = statSync(made.workspace.checkout);
+    writeFileSync(join(made.workspace.checkout, ".git/config"), "[core]\n\tfsmonitor = /tmp/evil\n");
+    await removeWorkspace(folders(), runId);
+    return ino;
+  };
+  const slots = (): number =>
+    readdirSync(join(state, "warm/slots")).flatMap((kind) =>
+      readdirSync(join(state, "warm/slots", kind)).filter((name) => name !== "lock"),
+    ).length;
+  const first = await inodeOf("a");
+  expect([await inodeOf("a"), slots()]).toEqual([first, 1]);
+  expect(await inodeOf("b")).not.toBe(first);
+  expect(slots()).toBe(2);
+  expect(await inodeOf(null)).not.toBe(first);
+  expect(slots()).toBe(2);
 });
 
 describe("a commit that cannot be had", () => {
