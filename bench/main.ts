@@ -1,6 +1,3 @@
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { cpus, loadavg, tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { billTable, stepTable, totalsTable } from "./cost-report.ts";
@@ -8,6 +5,7 @@ import { countJobs } from "./counts.ts";
 import { fillDocument } from "./documents.ts";
 import { latencyTable } from "./latency-report.ts";
 import { measureLatency } from "./rounds.ts";
+import { openStage } from "./stage.ts";
 import { markdownTable, plainTable, type Table } from "./table.ts";
 
 const USAGE = `usage: npm run bench -- [--quick] [--write-docs]
@@ -29,15 +27,7 @@ if (values.help) console.log(USAGE);
 else await bench(values.quick, values["write-docs"]);
 
 async function bench(quick: boolean, writeDocs: boolean): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "plumule-bench-"));
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-  const folderOf = (name: string): string => {
-    const path = join(folder, name);
-    mkdirSync(path);
-    return path;
-  };
-  const machine = `${cpus().length} cores, ${cpus()[0]?.model.trim() ?? "unknown"}, Node ${process.versions.node}`;
-  console.log(`${machine}, load ${loadavg()[0]?.toFixed(2)} before the start`);
+  const { machine, folderOf } = openStage();
 
   const samples = await measureLatency(quick ? 2 : 12, folderOf, (line) => console.log(line));
   const latency = latencyTable(samples);

@@ -1,9 +1,7 @@
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { cpus, loadavg, tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { fillDocument } from "../documents.ts";
+import { openStage } from "../stage.ts";
 import { markdownTable, plainTable } from "../table.ts";
 import { startFleet } from "./fleet.ts";
 import { measureIdle } from "./idle.ts";
@@ -27,15 +25,7 @@ if (values.help) console.log(USAGE);
 else await bench(values["write-docs"]);
 
 async function bench(writeDocs: boolean): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "plumule-bench-"));
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-  const folderOf = (name: string): string => {
-    const path = join(folder, name);
-    mkdirSync(path);
-    return path;
-  };
-  const machine = `${cpus().length} cores, ${cpus()[0]?.model.trim() ?? "unknown"}, Node ${process.versions.node}`;
-  console.log(`${machine}, load ${loadavg()[0]?.toFixed(2)} before the start`);
+  const { machine, folderOf } = openStage();
 
   const rows: Row[] = [];
   const measure = async (what: string, work: () => Promise<Row | Row[]>): Promise<void> => {

@@ -16,32 +16,12 @@ import {
   metricsText,
   type RunnerStatus,
 } from "../../runner/src/health/status.ts";
-
-const status = (change: Partial<RunnerStatus> = {}): RunnerStatus => ({
-  runner: "did:key:z6Mk",
-  name: "king",
-  version: "1",
-  broker: { url: "https://b", namespace: "me", contactAgoMs: 10 },
-  drain: null,
-  phase: "working",
-  upMs: 1_000,
-  loopAgoMs: 5,
-  capacity: 2,
-  runs: [],
-  spool: { resultCount: 0, freeBytes: 9 },
-  disk: { freeBytes: 100, floorBytes: 50 },
-  memory: { availableBytes: 1, runs: [], waiting: [], rememberedTaskCount: 0 },
-  counters: newCounters(),
-  ...change,
-});
-const heardOf = (contactAgoMs: number | null): Partial<RunnerStatus> => ({
-  broker: { url: "https://b", namespace: "me", contactAgoMs },
-});
+import { heardOf, runnerStatus } from "../support/runner-status.ts";
 
 describe("a runner is ready", () => {
   it("while the broker answered within two intervals and the disk is above its floor", () => {
-    expect(faultsOfReadiness(status())).toEqual([]);
-    expect(faultsOfReadiness(status(heardOf(CONTACT_LIMIT_MS)))).toEqual([]);
+    expect(faultsOfReadiness(runnerStatus())).toEqual([]);
+    expect(faultsOfReadiness(runnerStatus(heardOf(CONTACT_LIMIT_MS)))).toEqual([]);
   });
 
   it.each([
@@ -52,13 +32,13 @@ describe("a runner is ready", () => {
     [{ drain: { note: null, end: "wait" } }, "it takes no new work"],
     [{ loopAgoMs: 200_000 }, "the loop has not turned for 200 s"],
   ] satisfies [Partial<RunnerStatus>, string][])("and not otherwise: %j", (change, fault) => {
-    expect(faultsOfReadiness(status(change))).toEqual([fault]);
+    expect(faultsOfReadiness(runnerStatus(change))).toEqual([fault]);
   });
 
   it("and alive also when it is not ready, but for a loop that hangs", () => {
-    expect(faultsOfLife(status(heardOf(null)))).toEqual([]);
-    expect(faultsOfLife(status({ loopAgoMs: 200_000 }))).toHaveLength(1);
-    expect(faultsOfLife(status({ loopAgoMs: 200_000, phase: "draining" }))).toEqual([]);
+    expect(faultsOfLife(runnerStatus(heardOf(null)))).toEqual([]);
+    expect(faultsOfLife(runnerStatus({ loopAgoMs: 200_000 }))).toHaveLength(1);
+    expect(faultsOfLife(runnerStatus({ loopAgoMs: 200_000, phase: "draining" }))).toEqual([]);
   });
 });
 
@@ -89,7 +69,7 @@ it("counts what the broker answered, and not what the runner broke off", async (
 });
 
 it("names its metrics as documented, in Prometheus' form", () => {
-  const lines = metricsText(status()).trimEnd().split("\n");
+  const lines = metricsText(runnerStatus()).trimEnd().split("\n");
   for (const line of lines)
     expect(line).toMatch(
       /^(# (HELP|TYPE) plumule_runner_[a-z_]+ .+|plumule_runner_[a-z_]+(\{[a-z]+="[a-z]+"(,[a-z]+="[a-z]+")*\})? -?[\d.]+)$/,
@@ -115,7 +95,7 @@ describe("the door of health", () => {
   let now: RunnerStatus;
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), "plumule-health-"));
-    now = status();
+    now = runnerStatus();
   });
   afterEach(async () => {
     server.close();
@@ -138,7 +118,7 @@ describe("the door of health", () => {
     await open({ host: "127.0.0.1", port: 0 });
     expect(await ask("/livez")).toEqual([200, "ok\n"]);
     expect(await ask("/readyz")).toEqual([200, "ok\n"]);
-    now = status({ phase: "draining" });
+    now = runnerStatus({ phase: "draining" });
     expect(await ask("/readyz")).toEqual([503, "it takes no new work\n"]);
     expect(await ask("/metrics")).toEqual([200, expect.stringContaining("plumule_runner_ready 0")]);
     expect(JSON.parse((await ask("/status.json"))[1])).toMatchObject({ phase: "draining", name: "king" });

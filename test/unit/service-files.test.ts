@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { bridgeUnit, launchdPlist, systemdUnit } from "../../cli/src/service/units.ts";
-import { newCounters } from "../../runner/src/health/counters.ts";
 import { mayFeed, tellSystemd } from "../../runner/src/health/notify.ts";
-import { CONTACT_LIMIT_MS, type RunnerStatus } from "../../runner/src/health/status.ts";
+import { CONTACT_LIMIT_MS } from "../../runner/src/health/status.ts";
+import { heardOf, runnerStatus } from "../support/runner-status.ts";
 
 const plan = {
   command: [process.execPath, "/opt/plu mule/100%/$plumule.mjs"],
@@ -179,31 +179,12 @@ describe("the modules of NixOS, evaluated by Nix without nixpkgs", () => {
 });
 
 describe("systemd", () => {
-  const status = (change: Partial<RunnerStatus> = {}): RunnerStatus => ({
-    runner: "did:key:z6Mk",
-    name: "king",
-    version: "1",
-    broker: { url: "https://b", namespace: "me", contactAgoMs: 10 },
-    drain: null,
-    phase: "working",
-    upMs: 1_000,
-    loopAgoMs: 5,
-    capacity: 2,
-    runs: [],
-    spool: { resultCount: 0, freeBytes: 9 },
-    disk: { freeBytes: 100, floorBytes: 50 },
-    memory: { availableBytes: 1, runs: [], waiting: [], rememberedTaskCount: 0 },
-    counters: newCounters(),
-    ...change,
-  });
-  const heardOf = (contactAgoMs: number | null): RunnerStatus["broker"] => ({ ...status().broker, contactAgoMs });
-
   it("has its watchdog fed only while the broker answers and the loop turns", () => {
-    expect(mayFeed(status())).toBe(true);
-    expect(mayFeed(status({ broker: heardOf(CONTACT_LIMIT_MS + 1) }))).toBe(false);
-    expect(mayFeed(status({ broker: heardOf(null) }))).toBe(false);
-    expect(mayFeed(status({ loopAgoMs: 500_000 }))).toBe(false);
-    expect(mayFeed(status({ phase: "draining", broker: heardOf(500_000) }))).toBe(true);
+    expect(mayFeed(runnerStatus())).toBe(true);
+    expect(mayFeed(runnerStatus(heardOf(CONTACT_LIMIT_MS + 1)))).toBe(false);
+    expect(mayFeed(runnerStatus(heardOf(null)))).toBe(false);
+    expect(mayFeed(runnerStatus({ loopAgoMs: 500_000 }))).toBe(false);
+    expect(mayFeed(runnerStatus({ phase: "draining", ...heardOf(500_000) }))).toBe(true);
   });
 
   it("is told through its own helper that the runner is ready, lives and leaves", async () => {
@@ -218,12 +199,12 @@ describe("systemd", () => {
       watcher.close();
     };
     const env = { NOTIFY_SOCKET: "@there", WATCHDOG_USEC: "20000", PATH: `${folder}:${process.env["PATH"]}` };
-    const systemd = tellSystemd(env, async () => status());
+    const systemd = tellSystemd(env, async () => runnerStatus());
     await told(`@there --pid=${process.pid} --ready`);
     await told("WATCHDOG=1");
     systemd.leaving();
     await told("STOPPING=1");
-    tellSystemd({}, async () => status()).leaving();
+    tellSystemd({}, async () => runnerStatus()).leaving();
   });
 });
 
