@@ -47,6 +47,8 @@ export const LIMITS = {
   nameCharacters: 128,
   /** Labels of a job or runner: they are matched for every poll. */
   labelsCount: 32,
+  /** Systems of a job or runner, likewise. */
+  systemsCount: 8,
   /** Environment variables of a job. */
   environmentCount: 64,
   /** Characters of an environment value. */

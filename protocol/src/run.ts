@@ -28,7 +28,7 @@ const label = z.string().min(1).max(LIMITS.nameCharacters);
 export const offerSchema = z
   .strictObject({
     name: z.string().min(1).max(LIMITS.nameCharacters),
-    systems: z.array(label).max(8),
+    systems: z.array(label).max(LIMITS.systemsCount),
     features: z.array(label).max(LIMITS.labelsCount),
     labels: z.array(label).max(LIMITS.labelsCount),
     isolation: isolationSchema,

@@ -85,7 +85,7 @@ export type Source = z.output<typeof sourceSchema>;
 /** What a runner must offer. */
 export const requiresSchema = z
   .strictObject({
-    systems: z.array(label).max(8).optional(),
+    systems: z.array(label).max(LIMITS.systemsCount).optional(),
     features: z.array(label).max(LIMITS.labelsCount).optional(),
     labels: z.array(label).max(LIMITS.labelsCount).optional(),
     isolation: isolationSchema.optional(),

@@ -1,7 +1,8 @@
 import { homedir, hostname } from "node:os";
 import { join } from "node:path";
-import { isolationSchema, type JobLimits, jobLimitsSchema, namespaceIdSchema } from "@plumule/protocol";
+import { isolationSchema, type JobLimits, jobLimitsSchema, LIMITS, namespaceIdSchema } from "@plumule/protocol";
 import * as z from "zod";
+import { GIVEN_FEATURES, GIVEN_SYSTEMS } from "./features.ts";
 import { localAddress } from "./local-address.ts";
 import { cacheUrlFault, takesCacheKey } from "./nix/cache.ts";
 import type { RadiclePolicy } from "./radicle.ts";
@@ -30,9 +31,15 @@ export const runnerConfigSchema = z
     /** Runs at a time. */
     capacity: z.int().min(1).max(1_000).default(1),
     /** Systems beside what Nix says of itself. */
-    systems: z.array(label).max(8).default([]),
-    features: z.array(label).max(32).default([]),
-    labels: z.array(label).max(32).default([]),
+    systems: z
+      .array(label)
+      .max(GIVEN_SYSTEMS, `at most ${GIVEN_SYSTEMS}: an offer has no room for more beside the machine's own`)
+      .default([]),
+    features: z
+      .array(label)
+      .max(GIVEN_FEATURES, `at most ${GIVEN_FEATURES}: an offer has no room for more beside the runner's own`)
+      .default([]),
+    labels: z.array(label).max(LIMITS.labelsCount).default([]),
     /** Level to use; by default the strongest that works here. */
     isolation: isolationSchema.optional(),
     /** Image in which jobs run at the level `container`, which is not tried without it. The engine has to have it already. */

@@ -1,6 +1,7 @@
-import { EFFECTS_FEATURE, EXEC_FEATURE, type Offer, type Signer, UNTRUSTED_FEATURE } from "@plumule/protocol";
+import type { Offer, Signer } from "@plumule/protocol";
 import { probeEffects } from "./effects/probe.ts";
 import { jobEnvironment } from "./environment.ts";
+import { offeredFeatures } from "./features.ts";
 import { NIX_MOUNT } from "./container.ts";
 import type { RunnerIsolationLevel } from "./isolation.ts";
 import { hasEvalJobs } from "./nix/eval-jobs.ts";
@@ -49,17 +50,6 @@ export type Machine = MachineFacts & {
   offer: Offer;
 };
 
-/** Offered by a runner whose kernel counts all processes of a job together against its limits. */
-const MEMORY_LIMIT_FEATURE = "memory-limit";
-const TASK_LIMIT_FEATURE = "task-limit";
-const PROMISES: ReadonlySet<string> = new Set([
-  UNTRUSTED_FEATURE,
-  EFFECTS_FEATURE,
-  EXEC_FEATURE,
-  MEMORY_LIMIT_FEATURE,
-  TASK_LIMIT_FEATURE,
-]);
-
 /** Version of the runner, in its statements. */
 export const RUNNER_VERSION = "0.1.0";
 
@@ -87,22 +77,18 @@ export async function probeMachine(
   const systems = [...new Set(["version" in nix ? nix.system : hostSystem(), ...config.systems])];
   const overlay = await probeOverlay(runnerFolders(config).warm);
   const effectsFault = "version" in nix ? await probeEffects(isolation, context) : nix.why;
-  const features = [
-    ...new Set([
-      ...("version" in nix ? ["nix"] : []),
-      ...(effectsFault === null ? [EFFECTS_FEATURE] : []),
-      ...(config.untrusted ? [UNTRUSTED_FEATURE] : []),
-      ...(config.allowExec ? [EXEC_FEATURE] : []),
-      ...(isByCgroup(limits.memory) ? [MEMORY_LIMIT_FEATURE] : []),
-      ...(isByCgroup(limits.tasks) ? [TASK_LIMIT_FEATURE] : []),
-      // These words are promises of this runner, not labels that somebody may give it.
-      ...config.features.filter((feature) => !PROMISES.has(feature)),
-    ]),
-  ];
+  const found = {
+    nix: "version" in nix,
+    effects: effectsFault === null,
+    untrusted: config.untrusted,
+    exec: config.allowExec,
+    memoryLimit: isByCgroup(limits.memory),
+    taskLimit: isByCgroup(limits.tasks),
+  };
   const offer: Offer = {
     name: config.name,
     systems,
-    features,
+    features: offeredFeatures(found, config.features),
     labels: config.labels,
     isolation,
     version: RUNNER_VERSION,
