@@ -1,5 +1,5 @@
 import { styleText } from "node:util";
-import type { JobState, RunState } from "@plumule/protocol";
+import type { JobLimits, JobState, RunState } from "@plumule/protocol";
 import type { Failure } from "./failure.ts";
 import { createTextFilter, inLine } from "./terminal-text.ts";
 
@@ -213,4 +213,15 @@ export function sizeOf(bytes: number): string {
   if (bytes < 1024) return `${bytes} B`;
   const power = Math.min(units.length, Math.floor(Math.log2(bytes) / 10));
   return `${(bytes / 1024 ** power).toFixed(1)} ${units[power - 1]}`;
+}
+
+/** What a job may take in a few words, or null. */
+export function limitsText({ memoryBytes, taskCount, workspaceBytes, logBytes }: JobLimits = {}): string | null {
+  const parts = [
+    memoryBytes === undefined ? "" : `memory ${sizeOf(memoryBytes)}`,
+    taskCount === undefined ? "" : `${taskCount} tasks`,
+    workspaceBytes === undefined ? "" : `workspace ${sizeOf(workspaceBytes)}`,
+    logBytes === undefined ? "" : `log ${sizeOf(logBytes)}`,
+  ].filter((part) => part !== "");
+  return parts.length === 0 ? null : parts.join("; ");
 }

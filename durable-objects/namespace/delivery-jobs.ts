@@ -71,7 +71,14 @@ export function testedPlan(one: Plan): TriggersTest["results"][number] {
   const outcome =
     stranger === null ? (body.hold === true ? "held: the rule holds its jobs" : "a job") : heldFor(stranger);
   const detail = noted(outcome, one.note);
-  return { trigger, deployment, detail, ...(stranger === null ? {} : { approvers: [...stranger.approvers] }), checks };
+  return {
+    trigger,
+    deployment,
+    detail,
+    ...(stranger === null ? {} : { approvers: [...stranger.approvers] }),
+    ...(body.limits === undefined ? {} : { limits: body.limits }),
+    checks,
+  };
 }
 
 function heldFor({ why }: Stranger): string {

@@ -99,7 +99,7 @@ export function createSettings(context: NamespaceContext): Settings {
 }
 
 function triggersView(stored: StoredTriggers): TriggersView {
-  const { version, triggers, hooks, secrets, approvals, quorums, locks, skipUnchanged, paths } = stored;
+  const { version, triggers, hooks, secrets, approvals, quorums, locks, limits, skipUnchanged, paths } = stored;
   return {
     version,
     triggers,
@@ -109,6 +109,7 @@ function triggersView(stored: StoredTriggers): TriggersView {
     ...(quorums === undefined ? {} : { quorums }),
     ...(skipUnchanged === undefined ? {} : { skipUnchanged }),
     ...(locks === undefined ? {} : { locks }),
+    ...(limits === undefined ? {} : { limits }),
     ...(paths === undefined ? {} : { paths }),
   };
 }

@@ -15,6 +15,7 @@ import { hookSchema, hookViewSchema } from "./hook.ts";
 import { deploymentViewSchema, jobViewSchema } from "./job.ts";
 import {
   interruptSchema,
+  jobLimitsSchema,
   modeSchema,
   prioritySchema,
   repositoryUrlSchema,
@@ -106,6 +107,8 @@ const ruleQuorums = z.record(triggerSchema.shape.name, quorumSchema).optional();
 const ruleSkips = z.array(triggerSchema.shape.name).max(LIMITS.triggers).optional();
 /** The locks of the jobs of a rule, by its name; beside the rules for the same reason. */
 const ruleLocks = z.record(triggerSchema.shape.name, locksSchema).optional();
+/** The most that jobs of a rule may take, by its name; beside the rules for the same reason. */
+const ruleLimits = z.record(triggerSchema.shape.name, jobLimitsSchema).optional();
 /** Paths of which one has to have changed, by the rule's name; beside the rules for the same reason. */
 const rulePaths = z.record(triggerSchema.shape.name, z.array(pattern).min(1).max(32)).optional();
 export const triggersBodySchema = z
@@ -117,6 +120,7 @@ export const triggersBodySchema = z
     quorums: ruleQuorums,
     skipUnchanged: ruleSkips,
     locks: ruleLocks,
+    limits: ruleLimits,
     paths: rulePaths,
   })
   .meta({ id: "TriggersBody" });
@@ -132,6 +136,7 @@ export const triggersViewSchema = z
     quorums: ruleQuorums,
     skipUnchanged: ruleSkips,
     locks: ruleLocks,
+    limits: ruleLimits,
     paths: rulePaths,
   })
   .meta({ id: "Triggers" });

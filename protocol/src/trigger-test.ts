@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { deploymentIdSchema } from "./ids.ts";
 import { pushBodySchema } from "./namespace.ts";
+import { jobLimitsSchema } from "./submit.ts";
 
 /** A webhook's body to be tried: plumule's own (`audience` may be left out), Radicle Garden's or GitHub's. */
 export const triggerEventSchema = z.looseObject({}).meta({ id: "TriggerEvent" });
@@ -17,7 +18,7 @@ export type RuleCheck = z.output<typeof ruleCheckSchema>;
 /**
  * What the rules would make of an event. `version` is that of the rules, `push` the event as they read it, null for what starts no job. `detail` says why
  * nothing starts whatever the rules say, such as a copy of a push; null where they decide. Of each rule, in their order: the deployment of its job or
- * null, in words what comes of it, who may approve when the job would be held for a stranger, and everything that was asked.
+ * null, in words what comes of it, who may approve when the job would be held for a stranger, the most that it may take, and everything that was asked.
  */
 export const triggersTestSchema = z
   .object({
@@ -30,6 +31,7 @@ export const triggersTestSchema = z
         deployment: deploymentIdSchema.nullable(),
         detail: z.string(),
         approvers: z.array(z.string()).optional(),
+        limits: jobLimitsSchema.optional(),
         checks: z.array(ruleCheckSchema),
       }),
     ),

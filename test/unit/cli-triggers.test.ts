@@ -31,6 +31,7 @@ describe("plumule triggers", () => {
           deployment: "site",
           detail: "held: a stranger",
           approvers: ["did:key:z"],
+          limits: { memoryBytes: 2 ** 30, taskCount: 64 },
           checks: [
             { name: "ref", ok: true, detail: "fine" },
             { name: "paths", ok: true, assumed: true, detail: "not known" },
@@ -51,6 +52,7 @@ describe("plumule triggers", () => {
       "    ✓ ref: fine",
       "    ? paths: not known",
       "    may approve: did:key:z",
+      "    at most: memory 1.0 GiB; 64 tasks",
       "✗ docs  no",
     ]);
     expect(lines.at(-1)).toMatch(/^ {4}✗ paths: /);

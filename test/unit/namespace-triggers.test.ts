@@ -199,6 +199,18 @@ test("with locks gives them to its jobs alone", () => {
   expect(second).not.toHaveProperty("body.locks");
 });
 
+test("with limits gives them to its jobs, and stands only beside a rule", () => {
+  const limits = { ci: { memoryBytes: 2 ** 30, logBytes: 2 ** 20 } };
+  const rules = [ruleOf(), ruleOf({ name: "docs" })];
+  const [first, second] = planJobs(pushOf(), rules, { limits });
+  expect(first).toMatchObject({ body: { limits: limits.ci } });
+  expect(second).not.toHaveProperty("body.limits");
+  expect(checkTriggers({ triggers: rules, hooks: [], limits })).toBeNull();
+  expect(checkTriggers({ triggers: rules, hooks: [], limits: { other: {} } })).toMatchObject({
+    errors: [{ pointer: "/limits/other" }],
+  });
+});
+
 test("a rule's quorum goes into its jobs, and stands only for a rule that can have one", () => {
   const quorum = { replicas: 3, agree: 2 };
   const [first, second] = planJobs(pushOf(), [ruleOf(), ruleOf({ name: "docs" })], { quorums: { ci: quorum } });

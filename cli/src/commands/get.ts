@@ -4,7 +4,6 @@ import {
   getJob,
   getRun,
   type JobDetail,
-  type JobLimits,
   type JobView,
   type QuorumView,
   type Requires,
@@ -16,7 +15,7 @@ import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
 import { matrixLines } from "../judging.ts";
-import { agoOf, clockOf, detailLines, fit, paint, paintState, shortKey, sizeOf } from "../print.ts";
+import { agoOf, clockOf, detailLines, fit, limitsText, paint, paintState, shortKey, sizeOf } from "../print.ts";
 import { resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
 import { hintFor, lastLines, progressText } from "../watch-render.ts";
@@ -221,17 +220,6 @@ export function needsText(requires: Requires | null | undefined): string | null 
     pool === undefined ? "" : `pool ${pool}`,
   ].filter((part) => part !== "");
   return parts.length === 0 ? null : inLine(parts.join("; "));
-}
-
-/** What a job may take in a few words, or null. */
-function limitsText({ memoryBytes, taskCount, workspaceBytes, logBytes }: JobLimits = {}): string | null {
-  const parts = [
-    memoryBytes === undefined ? "" : `memory ${sizeOf(memoryBytes)}`,
-    taskCount === undefined ? "" : `${taskCount} tasks`,
-    workspaceBytes === undefined ? "" : `workspace ${sizeOf(workspaceBytes)}`,
-    logBytes === undefined ? "" : `log ${sizeOf(logBytes)}`,
-  ].filter((part) => part !== "");
-  return parts.length === 0 ? null : parts.join("; ");
 }
 
 function tookText({ startedAt, finishedAt }: JobView, now: number): string | null {

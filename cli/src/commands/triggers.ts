@@ -15,7 +15,7 @@ import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
 import { collect, wholeNumber } from "../flags.ts";
-import { paint, printDone, tableLines } from "../print.ts";
+import { limitsText, paint, printDone, tableLines } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
 
 type EventFlags = {
@@ -192,7 +192,7 @@ export function testLines({ version, push, detail, results }: TriggersTest): str
   return [
     `${inLine(what)}  ${paint.quiet(`rules of version ${version}`)}`,
     ...(detail === null ? [] : [`${paint.care("!")} nothing starts: ${inLine(detail)}`]),
-    ...results.flatMap(({ trigger, deployment, detail: outcome, approvers, checks }) => [
+    ...results.flatMap(({ trigger, deployment, detail: outcome, approvers, limits, checks }) => [
       deployment === null
         ? `${paint.bad("✗")} ${paint.strong(inLine(trigger))}  ${inLine(outcome)}`
         : `${paint.good("✓")} ${paint.strong(inLine(trigger))} → ${inLine(deployment)}  ${inLine(outcome)}`,
@@ -201,6 +201,7 @@ export function testLines({ version, push, detail, results }: TriggersTest): str
           `    ${assumed === true ? paint.care("?") : ok ? paint.good("✓") : paint.bad("✗")} ${inLine(name)}: ${inLine(why)}`,
       ),
       ...(approvers === undefined ? [] : [`    may approve: ${inLine(approvers.join(", "))}`]),
+      ...(limits === undefined ? [] : [`    at most: ${limitsText(limits) ?? "what its runner lets any job have"}`]),
     ]),
   ];
 }

@@ -32,6 +32,7 @@ export function checkTriggers({
   quorums = {},
   skipUnchanged = [],
   locks = {},
+  limits = {},
   paths = {},
 }: TriggersBody): Refusal | null {
   const errors: FieldError[] = [
@@ -45,7 +46,7 @@ export function checkTriggers({
       "id",
       hooks.map(({ id }) => id),
     ),
-    ...Object.entries({ approvals, locks, paths }).flatMap(([field, named]) =>
+    ...Object.entries({ approvals, locks, limits, paths }).flatMap(([field, named]) =>
       Object.keys(named).flatMap((name) =>
         triggers.some((trigger) => trigger.name === name)
           ? []

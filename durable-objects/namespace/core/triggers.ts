@@ -29,7 +29,7 @@ type Placeholder = (typeof PLACEHOLDERS)[number];
 /**
  * What every rule makes of a push, in the order of the rules. By the names of rules: `secrets`, stored secrets for their jobs, which strangers
  * do not get, `approvals`, whose jobs they start without asking, `quorums`, how many runners have to agree about their jobs, `locks`, which they hold while
- * they work, `skipUnchanged`, the rules whose jobs need not be done again, and `paths`, of which one has to have changed.
+ * they work, `limits`, the most that they may take, `skipUnchanged`, the rules whose jobs need not be done again, and `paths`, of which one has to have changed.
  */
 export function planJobs(
   push: Push,
@@ -39,6 +39,7 @@ export function planJobs(
     approvals = {},
     quorums = {},
     locks = {},
+    limits = {},
     skipUnchanged = [],
     paths = {},
   }: Partial<TriggersBody> = {},
@@ -48,11 +49,12 @@ export function planJobs(
     const checks = checkRule(push, trigger, ofRule(paths, name));
     const plan = planJob(push, trigger, checks, ofRule(secrets, name) ?? [], ofRule(approvals, name) ?? {});
     if (plan.deployment === null) return plan;
-    const [quorum, held] = [ofRule(quorums, name), ofRule(locks, name)];
+    const [quorum, held, most] = [ofRule(quorums, name), ofRule(locks, name), ofRule(limits, name)];
     const body = {
       ...plan.body,
       ...(quorum === undefined ? {} : { quorum }),
       ...(held === undefined ? {} : { locks: held }),
+      ...(most === undefined ? {} : { limits: most }),
       ...(skipUnchanged.includes(name) ? { skipUnchanged: true } : {}),
     };
     return { ...plan, body };
