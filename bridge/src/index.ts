@@ -4,7 +4,7 @@ export { type CobRun, type JobCobs, openJobCobs } from "./cobs/rad-job.ts";
 export { record } from "./cobs/record.ts";
 export { runScribe, type ScribeDeps, type ScribeOptions } from "./cobs/scribe.ts";
 export { type HookConfig, hookConfigSchema, readHookConfig } from "./config.ts";
-export { type Believed, radicleSource, type Word, wordFor } from "./core/cob.ts";
+export { narrowPolicy, radicleSource, type Trust, type Word, wordFor } from "./core/cob.ts";
 export { judge, type Selection, type Told, type Verdict } from "./core/judge.ts";
 export { type Move, movesSince, type Seen, seenNext } from "./core/moves.ts";
 export { type News, readNews } from "./core/news.ts";

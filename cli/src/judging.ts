@@ -1,15 +1,11 @@
 import {
-  decide,
-  decideQuorum,
-  defaultPolicy,
+  decideForReader,
   isSettled,
   type Quorum,
   type SignedClaims,
   type SummaryVerification,
-  type TrustBasis,
   type TrustPolicy,
   type VerdictView,
-  verdictView,
   verifySummary,
 } from "@plumule/protocol";
 import { paint, shortKey } from "./print.ts";
@@ -29,18 +25,9 @@ export function judge(
   asked: { pinned: readonly PinnedKey[]; policy: TrustPolicy | null; quorum: Quorum | null; ref: string },
 ): Judged {
   const statements = examined.flatMap(({ verification }): SignedClaims[] => (verification.ok ? [verification] : []));
-  const { pinned, policy, quorum, ref } = asked;
-  const now = Date.now();
-  if (policy !== null && quorum === null)
-    return { verdict: verdictView(decide(policy, ref, statements, now)), by: "your policy" };
-  const basis: TrustBasis = {
-    at: new Date(now).toISOString(),
-    policy: policy ?? defaultPolicy([...new Set(pinned.map(({ key }) => key))]),
-    isDefault: policy === null,
-    revoked: [],
-  };
-  const by = policy === null ? "keys that you pinned" : "your policy";
-  return { verdict: decideQuorum(basis, ref, quorum ?? { replicas: 1, agree: 1 }, statements, now), by };
+  const keys = asked.pinned.map(({ key }) => key);
+  const by = asked.policy === null ? "keys that you pinned" : "your policy";
+  return { verdict: decideForReader(statements, { ...asked, keys }, Date.now()), by };
 }
 
 /** A broker's verdict, looked at. `pinned`: the reader has pinned the key that signed it. */

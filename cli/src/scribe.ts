@@ -1,33 +1,33 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type BridgeOptions, openJobCobs, runScribe } from "@plumule/bridge";
-import { didKeyOf } from "@plumule/protocol";
+import { type BridgeOptions, openJobCobs, runScribe, type Trust } from "@plumule/bridge";
+import { didKeyOf, isFor } from "@plumule/protocol";
 import type { Connection } from "./connection.ts";
 import type { Context } from "./context.ts";
 import { type Failure, isFailure, misuse } from "./failure.ts";
-import { readPinned } from "./trust-store.ts";
+import { readPinned, readPolicy } from "./trust-store.ts";
 
-/** What writes job COBs beside a bridge until the signal aborts, in the name of the node; it believes the runners whose keys are pinned. */
+/** What writes job COBs beside a bridge until the signal aborts, in the name of the node. `policy` is a file with whom it believes, instead of the pinned keys. */
 export async function scribeOf(
-  { env, terminal }: Pick<Context, "env" | "terminal">,
+  { env, cwd, terminal }: Pick<Context, "env" | "cwd" | "terminal">,
   { place }: Connection,
   { url, namespace, state, radHome, repositories, seed, once, dryRun }: BridgeOptions,
+  policy: string | undefined,
 ): Promise<((signal: AbortSignal) => Promise<void>) | Failure> {
   if (seed !== undefined || once || dryRun)
     return misuse("--write-cobs needs a node and time", "Leave --seed, --once and --dry-run away.");
-  const pinned = await readPinned(env);
-  if (isFailure(pinned)) return pinned;
-  if (pinned.length === 0)
+  const trust = policy === undefined ? await pinnedTrust(env) : await trustOf(policy, cwd);
+  if (isFailure(trust)) return trust;
+  if (trust.keys.size === 0)
     return misuse(
       "No runner is believed, so that nothing could be written",
-      "Pin their keys: `plumule runner ls`, `plumule key trust did:key:…`.",
+      "Pin their keys: `plumule ls runners`, `plumule key trust did:key:…`.",
     );
   const node = await readNodeId(radHome);
   if (node === null) return misuse(`There is no node's key in ${join(radHome, "keys")}`, "Make one: `rad auth`.");
-  const believed = new Set(pinned.map(({ key }) => key));
   return (signal) =>
     runScribe(
-      { url, namespace, state: join(state, "cobs"), radHome, node, believed, repositories },
+      { url, namespace, state: join(state, "cobs"), radHome, node, trust, repositories },
       {
         fetch,
         bearer: place.token,
@@ -37,6 +37,18 @@ export async function scribeOf(
         signal,
       },
     );
+}
+
+async function pinnedTrust(env: Context["env"]): Promise<Trust | Failure> {
+  const pinned = await readPinned(env);
+  return isFailure(pinned) ? pinned : { keys: new Set(pinned.map(({ key }) => key)), policy: null };
+}
+
+async function trustOf(file: string, cwd: string): Promise<Trust | Failure> {
+  const policy = await readPolicy(file, cwd);
+  if (isFailure(policy)) return policy;
+  const signers = policy.signers.filter((signer) => isFor(signer, "result"));
+  return { keys: new Set(signers.map(({ key }) => key)), policy };
 }
 
 /** The id of the node (`z6Mk…`) from its public key, a line of OpenSSH whose base64 ends with the 32 bytes of the key (RFC 8709). */

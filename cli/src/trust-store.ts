@@ -1,6 +1,6 @@
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { runnerIdSchema, timeSchema } from "@plumule/protocol";
+import { dirname, join, resolve } from "node:path";
+import { fieldErrors, runnerIdSchema, timeSchema, type TrustPolicy, trustPolicySchema } from "@plumule/protocol";
 import { configFolder } from "./connection.ts";
 import { type Failure, misuse } from "./failure.ts";
 
@@ -40,6 +40,20 @@ export async function writePinned(env: Env, keys: readonly PinnedKey[]): Promise
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   await writeFile(`${path}.unfinished`, `${JSON.stringify({ keys }, null, 2)}\n`, { mode: 0o600 });
   await rename(`${path}.unfinished`, path);
+}
+
+/** Reads a trust policy of the reader's own. */
+export async function readPolicy(file: string, cwd: string): Promise<TrustPolicy | Failure> {
+  const text = await readFile(resolve(cwd, file), "utf8").catch(() => null);
+  if (text === null)
+    return misuse(`There is no file ${file}`, "Save one first: curl …/v1/NAMESPACE/trust > trust.json.");
+  try {
+    const parsed = trustPolicySchema.safeParse(JSON.parse(text));
+    if (parsed.success) return parsed.data;
+    return misuse(`${file} is no trust policy`, "Correct it.", fieldErrors(parsed.error));
+  } catch {
+    return misuse(`${file} is no JSON`, "Give a trust policy as JSON.");
+  }
 }
 
 function isPinnedKey(value: unknown): value is PinnedKey {

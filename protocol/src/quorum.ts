@@ -1,7 +1,7 @@
 import type { SignedClaims } from "./claims.ts";
 import { LIMITS } from "./limits.ts";
 import type { Quorum } from "./submit.ts";
-import { isFor, isPast, ruleFor, type TrustedSigner, type TrustPolicy, votesNeeded } from "./trust.ts";
+import { defaultPolicy, isFor, isPast, ruleFor, type TrustedSigner, type TrustPolicy, votesNeeded } from "./trust.ts";
 import { decide, type Decision } from "./verdict.ts";
 import type { VerdictView } from "./verdict-view.ts";
 
@@ -104,6 +104,26 @@ export function decideQuorum(
   nowMs: number,
 ): VerdictView {
   return verdictView(decide(quorumPolicy(basis, ref, quorum), ref, statements, nowMs));
+}
+
+/**
+ * What verified statements come to for a reader who decides alone: by a policy, or where that is null by keys of their choice, each of which is one vote.
+ * `quorum` is what the job asked for, null where it asked for none.
+ */
+export function decideForReader(
+  statements: readonly SignedClaims[],
+  asked: { keys: Iterable<string>; policy: TrustPolicy | null; quorum: Quorum | null; ref: string },
+  nowMs: number,
+): VerdictView {
+  const { keys, policy, quorum, ref } = asked;
+  if (policy !== null && quorum === null) return verdictView(decide(policy, ref, statements, nowMs));
+  const basis: TrustBasis = {
+    at: new Date(nowMs).toISOString(),
+    policy: policy ?? defaultPolicy([...new Set(keys)]),
+    isDefault: policy === null,
+    revoked: [],
+  };
+  return decideQuorum(basis, ref, quorum ?? { replicas: 1, agree: 1 }, statements, nowMs);
 }
 
 /** True when enough votes agree and no other group has as many: what remains may still be blocked, by a rule that tolerates no divergence. */

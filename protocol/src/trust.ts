@@ -104,17 +104,25 @@ export function acceptPolicy(
   return accepted(next);
 }
 
+/** A policy that is put in its place has a later one. */
+const DEFAULT_VERSION = 1;
+
 /**
  * The policy of a namespace that was told nothing else: any one of its own runners is believed, for every ref. Nobody has said who answers for
  * which machine, so each key stands for itself.
  */
 export function defaultPolicy(runners: readonly string[]): TrustPolicy {
   return {
-    version: 1,
+    version: DEFAULT_VERSION,
     expires: null,
     signers: runners.map((key) => ({ key, operator: key })),
     rules: [{ ref: "*", require: { k: 1, compare: "result" }, onDivergence: "warn" }],
   };
+}
+
+/** True for a policy that nobody has put: it is the first version, in whose place that of a namespace comes. */
+export function isDefaultPolicy({ version }: TrustPolicy): boolean {
+  return version === DEFAULT_VERSION;
 }
 
 /** The rule for a ref (empty for a job without one): the first that matches, or null, which means that nothing is enough. */

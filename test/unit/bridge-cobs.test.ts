@@ -1,10 +1,11 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { type Believed, openJobCobs, record, wordFor } from "@plumule/bridge";
-import type { Claims, JobDetail } from "@plumule/protocol";
+import { narrowPolicy, openJobCobs, record, type Trust, wordFor } from "@plumule/bridge";
+import { defaultPolicy, type JobDetail, type SignedClaims, type TrustPolicy } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { job, run, RUNNER_ID } from "./cli-fixtures.ts";
+import { job, run } from "./cli-fixtures.ts";
+import { dids, policy, said } from "./trust-fixtures.ts";
 
 const id = "z3gqcJUoA1n9HaHKufZs5FCSGazv5";
 const oid = "a".repeat(40);
@@ -12,42 +13,65 @@ const node = "z6MkvXqBsnj3nFG3Gzihxosmauw1cqBrVduEzed6yQhodNbd";
 const log = "https://broker.example/j/1";
 
 describe("what a node says of a job", () => {
-  const believed = new Set([RUNNER_ID]);
-  const signed = (result: Claims["result"], signer: string = RUNNER_ID): Believed => ({
-    signer,
-    claims: { result } as Claims,
-  });
+  const trust: Trust = { keys: new Set(dids), policy: null };
   const detail = (state: JobDetail["job"]["state"], agree?: number): Parameters<typeof wordFor>[0] => ({
-    job: job({ state }),
+    job: job({ state, source: { repository: `rad:${id}`, commit: oid, ref: "refs/heads/main" } }),
     spec: {
       task: { kind: "shell", script: "true" },
       ...(agree === undefined ? {} : { quorum: { replicas: 3, agree } }),
     },
-    runs: [run({ runner: RUNNER_ID, state: state === "running" ? "running" : "succeeded" })],
+    runs: [run({ runner: dids[0]!, state: state === "running" ? "running" : "succeeded" })],
+  });
+  const wordOf = (about: Parameters<typeof wordFor>[0], signed: readonly SignedClaims[], by: Trust = trust): string =>
+    wordFor(about, signed, by, Date.parse("2026-11-21T00:00:00Z")).word;
+  const underPolicy = (put: TrustPolicy, keys: ReadonlySet<string> = trust.keys): Trust => ({
+    keys,
+    policy: narrowPolicy({ ...put, version: 2 }, keys),
   });
 
   it("is that it succeeded only when a runner whom it believes has signed so", () => {
-    expect(wordFor(detail("succeeded"), [signed("succeeded")], believed)).toBe("succeeded");
-    expect(wordFor(detail("skipped"), [signed("skipped")], believed)).toBe("succeeded");
-    expect(wordFor(detail("succeeded"), [], believed)).toBe("failed");
-    expect(wordFor(detail("succeeded"), [signed("failed")], believed)).toBe("failed");
+    expect(wordOf(detail("succeeded"), [said({ key: 0 })])).toBe("succeeded");
+    expect(wordOf(detail("skipped"), [said({ key: 0, changes: { result: "skipped" } })])).toBe("succeeded");
+    expect(wordOf(detail("succeeded"), [])).toBe("failed");
+    expect(wordOf(detail("succeeded"), [said({ key: 0, changes: { result: "failed" } })])).toBe("failed");
   });
 
   it("asks for as many runners as the job does, each counted once", () => {
-    const twice = [signed("succeeded"), signed("succeeded")];
-    expect(wordFor(detail("succeeded", 2), twice, believed)).toBe("failed");
-    expect(wordFor(detail("succeeded", 2), [...twice, signed("succeeded", "did:key:other")], believed)).toBe(
+    const twice = [said({ key: 0 }), said({ key: 0 })];
+    expect(wordOf(detail("succeeded", 2), twice)).toBe("failed");
+    expect(wordOf(detail("succeeded", 2), [...twice, said({ key: 1 })])).toBe("succeeded");
+    expect(wordOf(detail("skipped", 2), [said({ key: 0, changes: { result: "skipped" } }), said({ key: 1 })])).toBe(
       "succeeded",
     );
   });
 
+  it("is by the policy of the namespace, which can ask for more than its keys do, and count less", () => {
+    const [one, two] = [said({ key: 0 }), said({ key: 1 })];
+    expect(wordOf(detail("succeeded"), [one], underPolicy(policy({ k: 2 })))).toBe("failed");
+    expect(wordOf(detail("succeeded"), [one, two], underPolicy(policy({ k: 2 })))).toBe("succeeded");
+    const revoked = policy({ k: 1 }, { signers: { 0: { revokedAt: "2026-11-20T00:00:00Z" } } });
+    expect(wordFor(detail("succeeded"), [one], underPolicy(revoked), Date.parse("2026-11-21T00:00:00Z"))).toEqual({
+      word: "failed",
+      why: expect.stringContaining("a key was revoked"),
+    });
+  });
+
+  it("is not by keys that only the policy of the namespace names, and by the default policy is what its keys say", () => {
+    const own = new Set([dids[0]!]);
+    const two = [said({ key: 0 }), said({ key: 1 })];
+    expect(wordOf(detail("succeeded"), two, underPolicy(policy({ k: 2 }), own))).toBe("failed");
+    expect(wordOf(detail("succeeded"), two, underPolicy(policy({ k: 1 }), own))).toBe("succeeded");
+    expect(narrowPolicy(defaultPolicy([dids[1]!]), own)).toBe(null);
+  });
+
   it("is that it failed for every other end, nothing of runners that it does not know, and nothing before one is at work", () => {
+    const nobody = { keys: new Set<string>(), policy: null };
     for (const state of ["failed", "cancelled", "superseded", "unknown"] as const)
-      expect(wordFor(detail(state), [signed("succeeded")], believed)).toBe("failed");
-    expect(wordFor(detail("running"), [], believed)).toBe("started");
-    expect(wordFor(detail("running"), [], new Set())).toBe("nothing");
-    expect(wordFor(detail("succeeded"), [signed("succeeded")], new Set())).toBe("nothing");
-    expect(wordFor({ ...detail("queued"), runs: [] }, [], believed)).toBe("nothing");
+      expect(wordOf(detail(state), [said({ key: 0 })])).toBe("failed");
+    expect(wordOf(detail("running"), [])).toBe("started");
+    expect(wordOf(detail("running"), [], nobody)).toBe("nothing");
+    expect(wordOf(detail("succeeded"), [said({ key: 0 })], nobody)).toBe("nothing");
+    expect(wordOf({ ...detail("queued"), runs: [] }, [])).toBe("nothing");
   });
 });
 

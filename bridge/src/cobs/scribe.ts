@@ -6,24 +6,29 @@ import {
   getJob,
   getNamespaceEvents,
   getStatements,
+  getTrust,
   isFinalJobState,
   jobIdSchema,
   type JobView,
   LIMITS,
   listJobs,
-  parseJson,
   isRefusal,
+  parseJson,
+  type SignedClaims,
   utf8,
   verifyStatement,
 } from "@plumule/protocol";
 import { type Ask, asker } from "../ask.ts";
-import { type Believed, radicleSource, wordFor } from "../core/cob.ts";
+import { narrowPolicy, radicleSource, type Trust, wordFor } from "../core/cob.ts";
 import { writeDurably } from "../durable-file.ts";
 import { waitFor } from "../waiting.ts";
 import type { JobCobs } from "./rad-job.ts";
 import { record } from "./record.ts";
 
-/** Whom a scribe believes (did:key of runners), and for which node it writes (`z6Mk…`). `repositories` (`z…`) empty: all. */
+/**
+ * Whom a scribe believes (did:key of runners), and for which node it writes (`z6Mk…`). Where `trust` has no policy, that of the namespace counts, for these
+ * keys. `repositories` (`z…`) empty: all.
+ */
 export type ScribeOptions = {
   url: string;
   namespace: string;
@@ -31,7 +36,7 @@ export type ScribeOptions = {
   state: string;
   radHome: string;
   node: string;
-  believed: ReadonlySet<string>;
+  trust: Trust;
   repositories: readonly string[];
 };
 
@@ -174,7 +179,7 @@ class Desk {
   }
 
   async #write(id: string): Promise<void> {
-    const { url, namespace: ns, node, believed } = this.#options;
+    const { url, namespace: ns, node } = this.#options;
     const { say, openCobs, now } = this.#deps;
     const file = join(this.#options.state, `${id}.json`);
     const read = await this.#ask(getJob, { params: { ns, job: id } });
@@ -189,7 +194,7 @@ class Desk {
     }
     const isOver = isFinalJobState(job.state);
     const statements = isOver ? await this.#statements(job) : [];
-    const word = wordFor(read.value.body, statements, believed);
+    const { word, why } = wordFor(read.value.body, statements, await this.#trust(isOver), now());
     const log = `${url}/j/${id}`;
     if (word === "started") {
       const waitMs = Date.parse(job.startedAt ?? job.createdAt) + startedAfterMs(node, id) - now();
@@ -200,7 +205,8 @@ class Desk {
       const cobs = openCobs(source.id);
       await record(cobs, source.commit, { node, log, word });
       await cobs.announce();
-      say(`job ${id} ${word} in the job COB of ${source.commit.slice(0, 7)}, rad:${source.id}`);
+      const because = why === undefined ? "" : `: ${why}`;
+      say(`job ${id} ${word} in the job COB of ${source.commit.slice(0, 7)}, rad:${source.id}${because}`);
     } else if (isOver) say(`job ${id} is not written: none of its runners is believed`);
     if (!isOver) return;
     await rm(file, { force: true });
@@ -213,18 +219,28 @@ class Desk {
     if (this.#settled.has(id)) this.work(id);
   }
 
+  /** Whom to believe of a job; the namespace is asked for its policy when that matters. */
+  async #trust(isOver: boolean): Promise<Trust> {
+    const { namespace: ns, trust } = this.#options;
+    if (trust.policy !== null || !isOver) return trust;
+    const answer = await this.#ask(getTrust, { params: { ns } });
+    if (!answer.ok) throw new Error(answer.detail);
+    const { body } = answer.value;
+    return { ...trust, policy: body === null ? null : narrowPolicy(body, trust.keys) };
+  }
+
   /** What of the statements about a job verifies under a believed key. */
-  async #statements(job: JobView): Promise<Believed[]> {
-    const { namespace, believed } = this.#options;
+  async #statements(job: JobView): Promise<SignedClaims[]> {
+    const { namespace, trust } = this.#options;
     const answer = await this.#ask(getStatements, { params: { ns: namespace, job: job.id } });
     if (!answer.ok) throw new Error(answer.detail);
     const expected = { namespace, deployment: job.deployment, job: job.id, commit: job.source?.commit ?? null };
-    const found: Believed[] = [];
+    const found: SignedClaims[] = [];
     for (const line of (await answer.value.response.text()).split("\n").filter((text) => text !== "")) {
       const envelope = parseJson(utf8(line));
       if (isRefusal(envelope)) continue;
-      const checked = await verifyStatement(envelope.value, { signers: [...believed], expected });
-      if (checked.ok) found.push({ signer: checked.signer, claims: checked.claims });
+      const checked = await verifyStatement(envelope.value, { signers: [...trust.keys], expected });
+      if (checked.ok) found.push(checked);
     }
     return found;
   }

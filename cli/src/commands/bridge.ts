@@ -28,6 +28,7 @@ type BridgeFlags = {
   dryRun?: true;
   once?: true;
   writeCobs?: true;
+  policy?: string;
 };
 
 /** `plumule bridge`: from a Radicle node to the broker. */
@@ -60,6 +61,7 @@ export function bridgeCommand(): Command {
       "--write-cobs",
       "also write what becomes of jobs into job COBs, with rad-job and the node's key; of runners whose keys are pinned (`plumule key trust`), with a token that may read",
     )
+    .option("--policy <file>", "with --write-cobs: a trust policy of your own, as JSON, instead of your pinned keys")
     .option("--dry-run", "post nothing and remember nothing: say what each event would start, and why not")
     .option("--once", "look once, deliver, and leave; 75 when something could not be looked at or has to wait")
     .action(act(startHere));
@@ -92,7 +94,7 @@ async function startHere(context: Context, flags: BridgeFlags): Promise<ExitCode
     if (isFailure(signer)) return signer;
     const { hook, once, dryRun } = options.data;
     terminal.note(`bridge ${didKeyOf(signer.publicKey)} for hook ${hook} of ${namespace} at ${url}`);
-    const scribe = flags.writeCobs === true ? await scribeOf(context, connection, options.data) : null;
+    const scribe = flags.writeCobs === true ? await scribeOf(context, connection, options.data, flags.policy) : null;
     if (isFailure(scribe)) return scribe;
     const bridge = await startBridge(options.data, {
       fetch,

@@ -1,13 +1,4 @@
-import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
-import {
-  admitDidKey,
-  fieldErrors,
-  proveEquivocation,
-  type Quorum,
-  trustPolicySchema,
-  type TrustPolicy,
-} from "@plumule/protocol";
+import { admitDidKey, proveEquivocation, type Quorum } from "@plumule/protocol";
 import { Command } from "commander";
 import { findCommit } from "../checkout.ts";
 import { act, type Context } from "../context.ts";
@@ -18,7 +9,7 @@ import { collect, quorumOf } from "../flags.ts";
 import { examineSummary, type Judged, judge, judgedLines, summaryLines, type ExaminedSummary } from "../judging.ts";
 import { paint, type Terminal } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
-import { type PinnedKey, readPinned } from "../trust-store.ts";
+import { type PinnedKey, readPinned, readPolicy } from "../trust-store.ts";
 import { examine, type Examined, examinedLines, outcomeOf } from "../verification.ts";
 
 type VerifyFlags = {
@@ -86,19 +77,6 @@ export type Seen = { examined: readonly Examined[]; summaries: readonly Examined
 export function isBelieved({ examined, summaries, judged }: Seen): boolean {
   if (outcomeOf(examined) === "failed" || summaries.some(({ verification }) => !verification.ok)) return false;
   return judged === null ? outcomeOf(examined) === "verified" : judged.verdict.verdict === "agreed";
-}
-
-async function readPolicy(file: string, cwd: string): Promise<TrustPolicy | Failure> {
-  const text = await readFile(resolve(cwd, file), "utf8").catch(() => null);
-  if (text === null)
-    return misuse(`There is no file ${file}`, "Save one first: curl …/v1/NAMESPACE/trust > trust.json.");
-  try {
-    const parsed = trustPolicySchema.safeParse(JSON.parse(text));
-    if (parsed.success) return parsed.data;
-    return misuse(`${file} is no trust policy`, "Correct it.", fieldErrors(parsed.error));
-  } catch {
-    return misuse(`${file} is no JSON`, "Give a trust policy as JSON.");
-  }
 }
 
 async function findContradiction(
