@@ -30,6 +30,8 @@ export * from "./watch.ts";
 export * from "./follow-log.ts";
 export * from "./follow.ts";
 export * from "./result.ts";
+export * from "./cron.ts";
+export * from "./schedules.ts";
 export * from "./did-key.ts";
 export * from "./ed25519.ts";
 export * from "./key-admission.ts";

@@ -260,6 +260,13 @@ export const LIMITS = {
   matrixLists: 8,
   matrixValues: 64,
   matrixValueCharacters: 128,
+  /** Schedules of one task file, and of one deployment, which may have several branches: each is told with every change of the deployment. */
+  taskFileSchedules: 8,
+  deploymentSchedules: 16,
+  /** Characters of a schedule's cron expression. */
+  cronCharacters: 128,
+  /** Least time between two firings of a schedule, ms: each is a job, with its alarm and its machine, that nobody is there to stop. */
+  scheduleIntervalMs: 15 * 60_000,
   /** Attempts of an outbox row before it is parked until the next wake-up of its object. */
   outboxAttempts: 10,
 } as const;

@@ -22,3 +22,9 @@ function distance(one: string, other: string): number {
   }
   return row.at(-1) ?? 0;
 }
+
+/** What is wrong with the name of a job that a file does not have. */
+export function unknownJob(name: string, known: readonly string[]): string {
+  const nearest = nearestName(name, known);
+  return `there is no job \`${name}\`; ${nearest === null ? `there is ${known.join(", ")}` : `did you mean ${nearest}?`}`;
+}

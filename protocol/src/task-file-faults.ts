@@ -1,9 +1,12 @@
 import type * as z from "zod";
 import { LIMITS } from "./limits.ts";
-import { nearestName } from "./nearest.ts";
+import { nearestName, unknownJob } from "./nearest.ts";
+import { scheduleFaults } from "./schedule-faults.ts";
 import { installableSchema } from "./submit.ts";
 import {
   combinationsOf,
+  type FileSchedule,
+  fileScheduleSchema,
   filledIn,
   inOrder,
   needsOf,
@@ -24,8 +27,8 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   effect: `${FROM_OUTSIDE} --effect\``,
   limits:
     "the file of a commit cannot set them: give them with `plumule submit --max-memory|--max-tasks|--max-workspace|--max-log`",
-  schedules: "nothing here is run by the clock: have cron or a timer of systemd call `plumule submit`",
-  schedule: "nothing here is run by the clock: have cron or a timer of systemd call `plumule submit`",
+  schedules: "schedules stand beside `jobs`, and name theirs; a job that is for them alone has `on: schedule`",
+  cron: "schedules stand beside `jobs`, and name theirs; a job that is for them alone has `on: schedule`",
 };
 
 /** The faults of what a file holds, at most `LIMITS.taskFileFaults`; none for a task file. */
@@ -33,7 +36,12 @@ export function taskFileFaults(content: unknown): TaskFileFault[] {
   const parsed = taskFileSchema.safeParse(content);
   const faults = parsed.success ? [] : parsed.error.issues.flatMap(faultsOf);
   const jobs = readableJobs(content);
-  return [...faults, ...needFaults(jobs), ...matrixFaults(jobs)].slice(0, LIMITS.taskFileFaults);
+  return [
+    ...faults,
+    ...needFaults(jobs),
+    ...matrixFaults(jobs),
+    ...scheduleFaults(readableSchedules(content), jobs),
+  ].slice(0, LIMITS.taskFileFaults);
 }
 
 /** The jobs of a file with those of their fields that are valid each for itself, so that one fault hides no other. */
@@ -41,6 +49,18 @@ export function readableJobs(content: unknown): ReadonlyMap<string, TaskFileJob>
   const jobs = isObject(content) ? content["jobs"] : null;
   if (!isObject(jobs) || Object.keys(jobs).length > LIMITS.taskFileJobs) return new Map();
   return new Map(Object.entries(jobs).map(([name, job]) => [name, isObject(job) ? readable(job) : {}]));
+}
+
+/** The jobs that each schedule of a file names, null for all, as far as it can be read. */
+function readableSchedules(content: unknown): ReadonlyMap<string, FileSchedule["jobs"]> {
+  const schedules = isObject(content) ? content["schedules"] : null;
+  if (!isObject(schedules) || Object.keys(schedules).length > LIMITS.taskFileSchedules) return new Map();
+  return new Map(
+    Object.entries(schedules).map(([name, schedule]) => {
+      const jobs = fileScheduleSchema.shape.jobs.safeParse(isObject(schedule) ? schedule["jobs"] : undefined);
+      return [name, jobs.success ? jobs.data : []];
+    }),
+  );
 }
 
 function readable(job: Readonly<Record<string, unknown>>): TaskFileJob {
@@ -95,17 +115,18 @@ function alternatives(issue: z.core.$ZodIssueInvalidUnion): string {
 }
 
 function unknownField(path: readonly (string | number)[], key: string): string {
-  const elsewhere = path.length === 2 || path.length === 0 ? ELSEWHERE[key] : undefined;
+  const [place, known] = placeOf(path);
+  const elsewhere = path.length === 0 || place === "a job" ? ELSEWHERE[key] : undefined;
   if (elsewhere !== undefined) return `\`${key}\`: ${elsewhere}`;
-  const known =
-    path.length === 0
-      ? ["version", "jobs"]
-      : path.length === 2
-        ? Object.keys(taskFileJobSchema.shape)
-        : ["runMs", "silenceMs"];
   const nearest = nearestName(key, known);
-  const place = path.length === 0 ? "a task file" : path.length === 2 ? "a job" : "`timeouts`";
   return `\`${key}\` is not a field of ${place}; ${nearest === null ? `it knows ${known.join(", ")}` : `did you mean ${nearest}?`}`;
+}
+
+/** What a place in a file is called, and the fields that it may have. */
+function placeOf([first, , ...inside]: readonly (string | number)[]): [string, string[]] {
+  if (first === undefined) return ["a task file", Object.keys(taskFileSchema.shape)];
+  if (first === "schedules") return ["a schedule", Object.keys(fileScheduleSchema.shape)];
+  return inside.length === 0 ? ["a job", Object.keys(taskFileJobSchema.shape)] : ["`timeouts`", ["runMs", "silenceMs"]];
 }
 
 function needFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
@@ -128,11 +149,6 @@ function needFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
       detail: `the jobs need each other in a circle: ${[...circle, first].join(" needs ")}`,
     });
   return faults;
-}
-
-function unknownJob(need: string, names: readonly string[]): string {
-  const nearest = nearestName(need, names);
-  return `there is no job \`${need}\`; ${nearest === null ? `there is ${names.join(", ")}` : `did you mean ${nearest}?`}`;
 }
 
 /** Each of `rest` needs another of them: whoever walks on comes to a job a second time. */

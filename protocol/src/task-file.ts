@@ -1,6 +1,7 @@
 import * as z from "zod";
 import type { JsonSchema } from "./json-schema.ts";
 import { LIMITS } from "./limits.ts";
+import { cronSchema, scheduleNameSchema, type StatedSchedule } from "./schedules.ts";
 import { environmentSchema } from "./submit.ts";
 
 const jobName = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "1 to 63 of a-z, 0-9 and hyphens");
@@ -44,6 +45,10 @@ export const taskFileJobSchema = z
       .union([jobName, z.array(jobName).max(LIMITS.taskFileJobs)])
       .describe("Jobs that have to succeed before this one is run")
       .optional(),
+    on: z
+      .literal("schedule")
+      .describe("With `schedule` the job is not run for a push, but by the schedules that name it, or all jobs")
+      .optional(),
     matrix: matrixSchema
       .describe("Named lists: the job is run once for each combination of their values, which is in MATRIX_<NAME>")
       .optional(),
@@ -70,6 +75,26 @@ export const taskFileJobSchema = z
   .meta({ oneOf: [{ required: ["shell"] }, { required: ["build"] }] });
 export type TaskFileJob = z.output<typeof taskFileJobSchema>;
 
+const branchName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._+@=/-]{0,199}$/, "the name of a branch, such as main");
+
+/** When jobs of the file are run by the clock. */
+export const fileScheduleSchema = z.strictObject({
+  cron: cronSchema.describe(
+    "Minute, hour, day of month, month and day of week, in UTC: `0 3 * * *` is every night at 3",
+  ),
+  jobs: z
+    .union([jobName, z.array(jobName).min(1).max(LIMITS.taskFileJobs)])
+    .describe("What is run, with what it needs; without this all jobs of the file")
+    .optional(),
+  branches: z
+    .union([branchName, z.array(branchName).min(1).max(16)])
+    .describe("Branches on which the schedule counts; without this main and master")
+    .optional(),
+});
+export type FileSchedule = z.output<typeof fileScheduleSchema>;
+/** The schedules of a file by name. */
+export type FileSchedules = Readonly<Record<string, FileSchedule>>;
+
 /** `.radicle/plumule.yaml`: the work that a project describes for itself, as the steps of one run. */
 export const taskFileSchema = z.strictObject({
   version: z.literal(1).optional(),
@@ -78,6 +103,14 @@ export const taskFileSchema = z.strictObject({
     .refine((jobs) => Object.keys(jobs).length > 0, "at least one job")
     .refine((jobs) => Object.keys(jobs).length <= LIMITS.taskFileJobs, `at most ${LIMITS.taskFileJobs} jobs`)
     .meta({ minProperties: 1, maxProperties: LIMITS.taskFileJobs }),
+  schedules: z
+    .record(scheduleNameSchema, fileScheduleSchema)
+    .refine(
+      (schedules) => Object.keys(schedules).length <= LIMITS.taskFileSchedules,
+      `at most ${LIMITS.taskFileSchedules} schedules`,
+    )
+    .meta({ maxProperties: LIMITS.taskFileSchedules })
+    .optional(),
 });
 export type TaskFile = z.output<typeof taskFileSchema>;
 
@@ -85,6 +118,23 @@ export type TaskFile = z.output<typeof taskFileSchema>;
 export function taskFileJsonSchema(): JsonSchema {
   const schema: unknown = z.toJSONSchema(taskFileSchema, { io: "input", reused: "inline" });
   return { title: "plumule task file (.radicle/plumule.yaml)", ...(schema as JsonSchema) };
+}
+
+/** The jobs that a schedule names, as a list; null for all of the file. */
+export function jobsOfSchedule({ jobs }: Pick<FileSchedule, "jobs">): readonly string[] | null {
+  return typeof jobs === "string" ? [jobs] : (jobs ?? null);
+}
+
+/** The branches on which a schedule counts. A commit that waits on another one, or in a patch, has none. */
+export function branchesOf({ branches = ["main", "master"] }: Pick<FileSchedule, "branches">): readonly string[] {
+  return typeof branches === "string" ? [branches] : branches;
+}
+
+/** Those of a file's schedules that count for a ref, as a result states them. */
+export function schedulesFor(schedules: FileSchedules, ref: string): StatedSchedule[] {
+  return Object.entries(schedules).flatMap(([name, schedule]) =>
+    branchesOf(schedule).some((branch) => ref === `refs/heads/${branch}`) ? [{ name, cron: schedule.cron }] : [],
+  );
 }
 
 /** What a job needs, as a list. */

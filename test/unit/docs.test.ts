@@ -64,7 +64,7 @@ it("shows a task file that the runner reads as described", async () => {
   const [example = ""] = blocks("docs/runner.md", "yaml");
   execFileSync("mkdir", [join(folder, ".radicle")]);
   writeFileSync(join(folder, ".radicle/plumule.yaml"), example);
-  expect(await readRepositorySteps(folder, undefined)).toMatchObject({
+  expect(await readRepositorySteps(folder, {})).toMatchObject({
     found: ".radicle/plumule.yaml",
     steps: [
       { name: "lint", task: { kind: "shell", develop: "." } },

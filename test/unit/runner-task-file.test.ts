@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readRepositorySteps, readTaskFile } from "../../runner/src/task-file/read.ts";
+import { readRepositorySteps, readTaskFile, type Wanted } from "../../runner/src/task-file/read.ts";
 import type { Step } from "../../runner/src/task-file/steps.ts";
 import { strangersFault } from "../../runner/src/task-file/strangers.ts";
 
@@ -33,35 +33,63 @@ describe("the work that a repository describes", () => {
   it("is its own file first, in the order of the file", async () => {
     await write(".radicle/plumule.yaml", "jobs:\n  test:\n    shell: make test\n  build:\n    build: [.#a, .#b]\n");
     await write(".radicle/native.yaml", "shell: make\n");
-    expect(await readRepositorySteps(checkout, undefined)).toEqual({
+    expect(await readRepositorySteps(checkout, {})).toEqual({
       found: ".radicle/plumule.yaml",
       steps: [
         { name: "test", task: { kind: "shell", script: "make test" } },
         { name: "build", task: { kind: "nix-build", installables: [".#a", ".#b"] } },
       ],
+      schedules: {},
     });
   });
 
   it("is the native file of radicle-native-ci next, then the flake", async () => {
     await write("flake.nix", "{ }");
-    expect(await readRepositorySteps(checkout, undefined)).toEqual({
+    expect(await readRepositorySteps(checkout, {})).toEqual({
       found: "flake.nix",
       steps: [{ name: "flake", task: { kind: "flake" } }],
+      schedules: {},
     });
     await write(".radicle/native.yaml", "shell: |\n  make\n");
-    expect(await readRepositorySteps(checkout, undefined)).toEqual({
+    expect(await readRepositorySteps(checkout, {})).toEqual({
       found: ".radicle/native.yaml",
       steps: [{ name: "native", task: { kind: "shell", script: "make\n" } }],
+      schedules: {},
     });
   });
 
   it("is one job by name when the submit asks for it", async () => {
     await write(".radicle/plumule.yaml", "jobs: { a: { shell: x }, b: { shell: y } }");
-    expect(await readRepositorySteps(checkout, "b")).toMatchObject({ steps: [{ name: "b" }] });
-    expect(await readRepositorySteps(checkout, "c")).toMatchObject({
+    expect(await readRepositorySteps(checkout, { job: "b" })).toMatchObject({ steps: [{ name: "b" }] });
+    expect(await readRepositorySteps(checkout, { job: "c" })).toMatchObject({
       refused: "task-invalid",
       detail: expect.stringContaining("it has a, b"),
     });
+  });
+
+  it("leaves out what is for schedules alone, unless one of them is asked for", async () => {
+    await write(
+      ".radicle/plumule.yaml",
+      `schedules:
+  nightly: { cron: "0 3 * * *", jobs: deep }
+  weekly: { cron: "0 4 * * sun" }
+jobs:
+  test: { shell: x }
+  lint: { shell: y }
+  deep: { on: schedule, shell: z, needs: lint }
+`,
+    );
+    const names = async (wanted: Wanted): Promise<unknown> => {
+      const read = await readRepositorySteps(checkout, wanted);
+      return "refused" in read ? read.detail : read.steps.map(({ name }) => name);
+    };
+    expect(await names({})).toEqual(["test", "lint"]);
+    expect(await names({ schedule: "nightly" })).toEqual(["lint", "deep"]);
+    expect(await names({ schedule: "weekly" })).toEqual(["test", "lint", "deep"]);
+    expect(await names({ job: "deep" })).toEqual(["lint", "deep"]);
+    expect(await names({ schedule: "constructor" })).toBe(
+      ".radicle/plumule.yaml has no schedule `constructor`; it has nightly, weekly.",
+    );
   });
 
   it.each([
@@ -74,18 +102,18 @@ describe("the work that a repository describes", () => {
   ])("is refused with %s", async (_, text) => {
     await write(".radicle/plumule.yaml", text);
     await expect(
-      readRepositorySteps(checkout, undefined).catch((error: unknown) => ({ thrown: String(error) })),
+      readRepositorySteps(checkout, {}).catch((error: unknown) => ({ thrown: String(error) })),
     ).resolves.toMatchObject({ refused: "task-invalid" });
   });
 
   it("is refused when the file is a link, which could lead out of the checkout", async () => {
     await mkdir(join(checkout, ".radicle"));
     await symlink("/etc/hostname", join(checkout, ".radicle/plumule.yaml"));
-    expect(await readRepositorySteps(checkout, undefined)).toMatchObject({ refused: "task-invalid" });
+    expect(await readRepositorySteps(checkout, {})).toMatchObject({ refused: "task-invalid" });
   });
 
   it("is nothing when there is no file at all: a green job that ran nothing would be a lie", async () => {
-    expect(await readRepositorySteps(checkout, undefined)).toMatchObject({ refused: "nothing-to-do" });
+    expect(await readRepositorySteps(checkout, {})).toMatchObject({ refused: "nothing-to-do" });
   });
 });
 
@@ -151,6 +179,34 @@ describe("the faults of a task file", () => {
       [`2:3: with this job the file has ${64 ** 8} steps; at most 256 are run`],
     ],
     [
+      "schedules that cannot be kept",
+      `schedules:
+  nightly: { cron: "0 3 30 2 *", jobs: [tset], branch: trunk }
+  often: { cron: 5, jobs: test }
+jobs:
+  test: { shell: x, needs: deep, cron: x }
+  deep: { shell: x, on: schedule }
+`,
+      [
+        "2:20: no day of any year is meant by it",
+        "2:41: there is no job `tset`; did you mean test?",
+        "2:48: `branch` is not a field of a schedule; did you mean branches?",
+        "3:18: not a text: put it in quotes",
+        "5:28: `test` is run for every push, and `deep` is for schedules alone",
+        "5:34: `cron`: schedules stand beside `jobs`, and name theirs; a job that is for them alone has `on: schedule`",
+      ],
+    ],
+    [
+      "jobs that no push or no schedule runs",
+      "jobs: { a: { shell: x, on: schedule }, b: { shell: x, on: push } }\n",
+      ["1:28: no schedule runs it", '1:59: expected "schedule"'],
+    ],
+    [
+      "a file without a job for a push",
+      "schedules: { n: { cron: 0 3 * * * } }\njobs: { a: { shell: x, on: schedule } }\n",
+      ["2:1: all are for schedules alone, which a push that succeeds brings: give one of them no `on`"],
+    ],
+    [
       "what the submit says",
       "jobs:\n  a: { shell: x, secrets: [k] }\n",
       [
@@ -175,7 +231,7 @@ describe("the faults of a task file", () => {
     const text = "jobs:\n  a: { shel: x }\n  b: { shell: x, requires: {}, needs: [c] }\n";
     expect(faultsIn(text)).toHaveLength(4);
     await write(".radicle/plumule.yaml", text);
-    expect(await readRepositorySteps(checkout, undefined)).toEqual({
+    expect(await readRepositorySteps(checkout, {})).toEqual({
       refused: "task-invalid",
       detail:
         ".radicle/plumule.yaml cannot be used: line 2, column 6: needs either `shell` or `build` (and 3 more: `plumule lint` shows all)",
@@ -189,16 +245,17 @@ describe("the file of another tool", () => {
       ".radicle/ambient.yaml",
       "pre_plan:\n  - action: shell\n    shell: a\nplan:\n  - action: shell\n    shell: b\n  - { action: shell, shell: c }\n",
     );
-    expect(await readRepositorySteps(checkout, undefined)).toEqual({
+    expect(await readRepositorySteps(checkout, {})).toEqual({
       found: ".radicle/ambient.yaml",
       steps: [
         { name: "pre_plan-1", task: { kind: "shell", script: "a" } },
         { name: "plan-1", task: { kind: "shell", script: "b" }, needs: ["pre_plan-1"] },
         { name: "plan-2", task: { kind: "shell", script: "c" }, needs: ["plan-1"] },
       ],
+      schedules: {},
     });
     await write(".radicle/native.yaml", "shell: n\n");
-    expect(await readRepositorySteps(checkout, undefined)).toMatchObject({ found: ".radicle/native.yaml" });
+    expect(await readRepositorySteps(checkout, {})).toMatchObject({ found: ".radicle/native.yaml" });
   });
 
   it("is refused where it asks for what is not done here", () => {
@@ -230,7 +287,7 @@ describe("a step that a stranger wrote", () => {
       ".radicle/plumule.yaml",
       "jobs: { b: { shell: x }, a: { shell: x, needs: b, env: { A: b }, matrix: { c: [d] }, timeouts: { runMs: 1 } } }",
     );
-    const read = await readRepositorySteps(checkout, undefined);
+    const read = await readRepositorySteps(checkout, {});
     const asking = Object.assign({ name: "x", task: { kind: "flake" as const } }, { pool: "own" });
     expect("steps" in read && read.steps.map(strangersFault)).toEqual([null, null]);
     expect(strangersFault(asking)).toContain("pool");

@@ -1,6 +1,15 @@
 import { stat } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
-import { LIMITS } from "@plumule/protocol";
+import {
+  branchesOf,
+  type FileSchedules,
+  formatTime,
+  jobsOfSchedule,
+  LIMITS,
+  type Millis,
+  nextFiring,
+  readCron,
+} from "@plumule/protocol";
 import { type FileFault, loadTaskFileReading, type Step, TASK_FILES } from "@plumule/runner";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
@@ -26,13 +35,15 @@ async function lint({ terminal, cwd }: Context, path: string): Promise<ExitCode 
   const file = relative(cwd, found.path) || found.path;
   const faults = "faults" in found ? found.faults : [];
   const steps = "steps" in found ? found.steps : [];
-  if (terminal.json) terminal.data({ file, faults, steps });
-  else if (faults.length === 0) for (const line of stepLines(file, steps)) terminal.out(line);
+  const schedules = scheduledFor("schedules" in found ? found.schedules : {}, Date.now());
+  if (terminal.json) terminal.data({ file, faults, steps, schedules });
+  else if (faults.length === 0)
+    for (const line of [...stepLines(file, steps), ...scheduleLines(schedules)]) terminal.out(line);
   else for (const line of faultLines(file, faults)) terminal.out(line);
   return faults.length === 0 ? EXIT.ok : EXIT.failed;
 }
 
-type Found = { path: string } & ({ steps: Step[] } | { faults: FileFault[] });
+type Found = { path: string } & ({ steps: Step[]; schedules: FileSchedules } | { faults: FileFault[] });
 
 async function findFile(path: string): Promise<Found | Failure> {
   const there = await stat(path).catch(() => null);
@@ -44,7 +55,7 @@ async function findFile(path: string): Promise<Found | Failure> {
   }
   const flake = join(path, "flake.nix");
   if ((await stat(flake).catch(() => null)) !== null)
-    return { path: flake, steps: [{ name: "flake", task: { kind: "flake" } }] };
+    return { path: flake, steps: [{ name: "flake", task: { kind: "flake" } }], schedules: {} };
   return misuse(
     `${path} has no ${TASK_FILES.join(", no ")} and no flake.nix: a runner would have nothing to do`,
     "Write .radicle/plumule.yaml; docs/task-file.md shows how.",
@@ -71,14 +82,52 @@ export function faultLines(file: string, faults: readonly FileFault[]): string[]
 /** What would be run, in its order. */
 export function stepLines(file: string, steps: readonly Step[]): string[] {
   const jobs = new Map(steps.map(({ name, job }) => [name, job ?? name]));
-  const rows = steps.map(({ name, task, needs = [] }, index) => [
+  const timed = steps.some(({ on }) => on !== undefined);
+  const rows = steps.map(({ name, task, needs = [], on }, index) => [
     String(index + 1),
     paint.strong(inLine(name)),
     inLine(whatOf(task)),
     inLine([...new Set(needs.map((need) => jobs.get(need) ?? need))].join(", ")),
+    ...(timed ? [on ?? ""] : []),
   ]);
   const head = `${paint.good("✓")} ${inLine(file)}: ${steps.length === 1 ? "1 step" : `${steps.length} steps`}, run in this order`;
-  return [head, ...tableLines(["", "STEP", "DOES", "NEEDS"], rows)];
+  return [head, ...tableLines(["", "STEP", "DOES", "NEEDS", ...(timed ? ["ON"] : [])], rows)];
+}
+
+/** A schedule with when it fires next, RFC 3339 in UTC. */
+export type Scheduled = { name: string; cron: string; jobs: string[] | null; branches: string[]; next: string[] };
+
+/** How many firings of a schedule are shown: enough to see a step or a weekday at work. */
+const SHOWN_FIRINGS = 3;
+
+/** The schedules of a file without faults, with their firings after `now`. */
+export function scheduledFor(schedules: FileSchedules, now: Millis): Scheduled[] {
+  return Object.entries(schedules).map(([name, schedule]) => {
+    const cron = readCron(schedule.cron);
+    const next: Millis[] = [];
+    while (cron.ok && next.length < SHOWN_FIRINGS) next.push(nextFiring(cron.value, next.at(-1) ?? now));
+    const jobs = jobsOfSchedule(schedule);
+    return {
+      name,
+      cron: schedule.cron,
+      jobs: jobs === null ? null : [...jobs],
+      branches: [...branchesOf(schedule)],
+      next: next.map(formatTime),
+    };
+  });
+}
+
+/** What the clock asks for, on which branches, and when. */
+export function scheduleLines(schedules: readonly Scheduled[]): string[] {
+  if (schedules.length === 0) return [];
+  const rows = schedules.map(({ name, cron, jobs, branches, next }) => [
+    paint.strong(inLine(name)),
+    inLine(cron),
+    inLine(jobs?.join(", ") ?? "all jobs"),
+    inLine(branches.join(", ")),
+    next.map((time) => time.slice(0, "2026-01-01T00:00".length).replace("T", " ")).join(", "),
+  ]);
+  return ["", ...tableLines(["SCHEDULE", "CRON", "RUNS", "ON", "NEXT, IN UTC"], rows)];
 }
 
 /** Characters of a script that are shown of it. */

@@ -1,6 +1,13 @@
 import { lstat, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { LIMITS, readableJobs, taskFileFaults, taskFileSchema } from "@plumule/protocol";
+import {
+  type FileSchedules,
+  jobsOfSchedule,
+  LIMITS,
+  readableJobs,
+  taskFileFaults,
+  taskFileSchema,
+} from "@plumule/protocol";
 import { variableFault } from "../environment.ts";
 import { ambientSteps, type ForeignSteps, nativeSteps } from "./foreign.ts";
 import { type Step, stepsFor, stepsOf, TASK_FILES } from "./steps.ts";
@@ -8,22 +15,22 @@ import { type FileFault, type Place, readYaml } from "./yaml.ts";
 
 type Found = (typeof TASK_FILES)[number] | "flake.nix";
 
-/** The work that a repository describes for itself: steps in order, and where they were found. */
-export type RepositorySteps = { found: Found; steps: Step[] };
+/** The work that a repository describes for itself: steps in order, where they were found, and when the clock asks for some of them. */
+export type RepositorySteps = { found: Found; steps: Step[]; schedules: FileSchedules };
+
+/** What of it is wanted: one job of plumule's own file by name, or the jobs of a schedule, with all that they need; otherwise what is for a push. */
+export type Wanted = { job?: string | undefined; schedule?: string | undefined };
 
 /** Why a repository's description cannot be used, for a person. */
 export type TaskFileRefusal = { refused: "task-invalid" | "nothing-to-do"; detail: string };
 
 /** What a text of a task file asks for, or everything that is wrong with it. */
-export type TaskFileReading = { steps: Step[] } | { faults: FileFault[] };
+export type TaskFileReading = { steps: Step[]; schedules: FileSchedules } | { faults: FileFault[] };
 
-/**
- * What to do for a checkout: the first of {@link TASK_FILES}, else what its flake offers. `wanted` picks one job of plumule's own file by name,
- * with what it needs.
- */
+/** What to do for a checkout: the first of {@link TASK_FILES}, else what its flake offers. */
 export async function readRepositorySteps(
   checkout: string,
-  wanted: string | undefined,
+  wanted: Wanted,
 ): Promise<RepositorySteps | TaskFileRefusal> {
   for (const path of TASK_FILES) {
     const text = await readPlain(join(checkout, path));
@@ -31,10 +38,10 @@ export async function readRepositorySteps(
     if (typeof text !== "string") return invalid(path, text.refused);
     const reading = readTaskFile(path, text);
     if ("faults" in reading) return invalid(path, faultsText(reading.faults));
-    return pick(path, reading.steps, wanted);
+    return pick({ found: path, ...reading }, wanted);
   }
   if ((await lstat(join(checkout, "flake.nix")).catch(() => null)) !== null)
-    return pick("flake.nix", [{ name: "flake", task: { kind: "flake" } }], wanted);
+    return pick({ found: "flake.nix", steps: [{ name: "flake", task: { kind: "flake" } }], schedules: {} }, wanted);
   return {
     refused: "nothing-to-do",
     detail: `The commit has no ${TASK_FILES.join(", no ")} and no flake.nix, so there is nothing to run.`,
@@ -51,7 +58,9 @@ export function readTaskFile(path: string, text: string): TaskFileReading {
     : /(?:^|\/)ambient\.yaml$/.test(path)
       ? ambientSteps(content)
       : ownSteps(content);
-  return "steps" in steps ? steps : { faults: inPlace(steps.faults.map((fault) => locate(fault, fault.detail))) };
+  return "steps" in steps
+    ? { schedules: {}, ...steps }
+    : { faults: inPlace(steps.faults.map((fault) => locate(fault, fault.detail))) };
 }
 
 /** A file that a repository holds: its text, null when there is none, and refused when it is none that can be read. */
@@ -64,11 +73,11 @@ export async function readPlain(path: string): Promise<string | null | { refused
   return readFile(path, "utf8");
 }
 
-function ownSteps(content: unknown): ForeignSteps {
+function ownSteps(content: unknown): ForeignSteps | { steps: Step[]; schedules: FileSchedules } {
   const faults = [...taskFileFaults(content), ...variableFaults(content)];
   const { data: file } = taskFileSchema.safeParse(content);
   if (file === undefined || faults.length > 0) return { faults };
-  return { steps: stepsOf(file) };
+  return { steps: stepsOf(file), schedules: file.schedules ?? {} };
 }
 
 /** Names that the file of a commit cannot set, beyond those that no job can: they choose the programs that the runner itself calls. */
@@ -85,12 +94,22 @@ function variableFaults(content: unknown): (Place & { detail: string })[] {
   );
 }
 
-function pick(found: Found, steps: Step[], wanted: string | undefined): RepositorySteps | TaskFileRefusal {
-  if (wanted === undefined) return { found, steps };
-  const chosen = stepsFor(steps, wanted);
-  if (chosen.length > 0) return { found, steps: chosen };
-  const names = new Set(steps.map(({ job, name }) => job ?? name));
-  return { refused: "task-invalid", detail: `${found} has no job \`${wanted}\`; it has ${[...names].join(", ")}.` };
+function pick(all: RepositorySteps, { job, schedule }: Wanted): RepositorySteps | TaskFileRefusal {
+  const { found, steps, schedules } = all;
+  const lacks = (what: string, name: string, names: readonly string[]): TaskFileRefusal => ({
+    refused: "task-invalid",
+    detail: `${found} has no ${what} \`${name}\`; it has ${names.length === 0 ? "none" : names.join(", ")}.`,
+  });
+  if (schedule !== undefined) {
+    const wanted = new Map(Object.entries(schedules)).get(schedule);
+    if (wanted === undefined) return lacks("schedule", schedule, Object.keys(schedules));
+    const jobs = jobsOfSchedule(wanted);
+    return jobs === null ? all : { ...all, steps: stepsFor(steps, jobs) };
+  }
+  if (job === undefined) return { ...all, steps: steps.filter(({ on }) => on === undefined) };
+  const chosen = stepsFor(steps, [job]);
+  if (chosen.length > 0) return { ...all, steps: chosen };
+  return lacks("job", job, [...new Set(steps.map((step) => step.job ?? step.name))]);
 }
 
 function inPlace(faults: FileFault[]): FileFault[] {

@@ -25,6 +25,8 @@ export type Step = {
   env?: Readonly<Record<string, string>>;
   matrix?: Readonly<Record<string, string>>;
   timeouts?: Pick<Timeouts, "runMs" | "silenceMs">;
+  /** For schedules alone: a push does not run it. */
+  on?: "schedule";
 };
 
 /** The steps of a task file without faults, in an order in which all that a step needs comes before it. */
@@ -44,9 +46,9 @@ export function stepsOf(file: TaskFile): Step[] {
   });
 }
 
-/** Steps of one job, by its name, and all that they need, in their order; empty when no job has the name. */
-export function stepsFor(steps: readonly Step[], wanted: string): Step[] {
-  const taken = new Set(steps.filter((step) => (step.job ?? step.name) === wanted).map(({ name }) => name));
+/** Steps of jobs, by their names, and all that they need, in their order; empty when no job has one of the names. */
+export function stepsFor(steps: readonly Step[], jobs: readonly string[]): Step[] {
+  const taken = new Set(steps.filter((step) => jobs.includes(step.job ?? step.name)).map(({ name }) => name));
   // What a step needs comes before it.
   for (const { name, needs = [] } of steps.toReversed()) if (taken.has(name)) for (const need of needs) taken.add(need);
   return steps.filter(({ name }) => taken.has(name));
@@ -66,6 +68,7 @@ function stepOf(name: string, job: TaskFileJob, needs: readonly string[], combin
           matrix: Object.fromEntries(values.map(([list, value]) => [`MATRIX_${list.toUpperCase()}`, value])),
         }),
     ...(job.timeouts === undefined ? {} : { timeouts: job.timeouts }),
+    ...(job.on === undefined ? {} : { on: job.on }),
   };
 }
 

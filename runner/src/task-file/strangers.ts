@@ -1,7 +1,7 @@
 import type { Step } from "./steps.ts";
 
 /** All that a step may say which a stranger wrote: what to run, never with what rights. Times can only become shorter by it. */
-const STRANGERS_FIELDS: readonly string[] = ["name", "task", "job", "needs", "env", "matrix", "timeouts"];
+const STRANGERS_FIELDS: readonly string[] = ["name", "task", "job", "needs", "env", "matrix", "timeouts", "on"];
 const STRANGERS_TASK_FIELDS: readonly string[] = ["kind", "script", "develop", "packages", "installables"];
 
 /**

@@ -37,7 +37,7 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
 async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
   const { readRepositorySteps } = await loadTaskFileReading();
-  const read = await readRepositorySteps(context.workspace.checkout, task.task);
+  const read = await readRepositorySteps(context.workspace.checkout, { job: task.task });
   if ("refused" in read) {
     context.log(`[plumule] ${read.detail}\n`);
     return ended("failed", null, { code: read.refused, detail: read.detail });
