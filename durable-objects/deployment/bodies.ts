@@ -11,10 +11,11 @@ import {
   utf8,
   type Assignment,
   type Millis,
+  type Stranger,
   type SubmitBody,
   type Task,
 } from "@plumule/protocol";
-import type { Stranger } from "./calls.ts";
+
 import type { Leased } from "./core/lease.ts";
 import { type Brief, type Lane, timeoutsOf } from "./core/model.ts";
 

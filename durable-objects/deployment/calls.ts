@@ -24,6 +24,7 @@ import type {
   RunnerEventsBody,
   RunnerId,
   RunView,
+  Stranger,
   SubmitAnswer,
   SubmitBody,
   Waiting,
@@ -35,12 +36,6 @@ export type Actor = string;
 
 /** How a request protects itself: an idempotency key with the hash of its body, and the revision that it expects. */
 export type Guard = { idempotencyKey: string | null; bodySha256: string; ifMatch: string | null };
-
-/**
- * Whose job it is when its author is neither a delegate of the repository nor named by the rule: `why`, in words, and the did:keys of those who may
- * approve it.
- */
-export type Stranger = { author: string | null; why: string; approvers: readonly string[] };
 
 /** What a pool asks for when it hands a ticket to a runner. The same `requestKey` gets the same lease. */
 export type ClaimCall = { job: JobId; runner: RunnerId; offer: Offer; requestKey: string; ticket: number };

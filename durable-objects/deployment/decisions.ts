@@ -7,13 +7,14 @@ import {
   type JobId,
   type JobView,
   type Refusal,
+  type Stranger,
   type SubmitAnswer,
   type SubmitBody,
 } from "@plumule/protocol";
 import { cursorAt } from "../shared/cursor.ts";
 import { checkApproval } from "./approvals.ts";
 import { briefOf, digestsOf, rerunBody, secretsFault, teardownBody } from "./bodies.ts";
-import type { DeploymentCalls, Stranger } from "./calls.ts";
+import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Moment, State } from "./core/model.ts";
 import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";

@@ -6,13 +6,14 @@ import {
   type SubmitBody,
   type TriggersTest,
   utf8,
+  planJobs,
+  type Plan,
+  type Stranger,
 } from "@plumule/protocol";
-import type { Stranger } from "../deployment/calls.ts";
 import { deploymentObject } from "../shared/names.ts";
 import { bounded } from "./bounded.ts";
 import type { NamespaceContext } from "./context.ts";
 import { isTransient } from "./core/retry.ts";
-import { planJobs, type Plan } from "./core/triggers.ts";
 import type { Courier } from "./outbox.ts";
 import { fillSecrets } from "./secrets.ts";
 import { tellOfDelivery } from "./statuses.ts";

@@ -1,6 +1,5 @@
-import { sha256Hex, utf8 } from "@plumule/protocol";
+import { sha256Hex, utf8, refKeyOf } from "@plumule/protocol";
 import type { HookEvent } from "./core/push.ts";
-import { refKeyOf } from "./core/refs.ts";
 import type { VerifiedHook } from "./hook-verify.ts";
 
 /** What a delivery is known by: its id, and the digest of what was sent. */

@@ -8,6 +8,8 @@ import {
   refuse,
   type Refusal,
   type TriggersTest,
+  refKeyOf,
+  planJobs,
 } from "@plumule/protocol";
 import type { Page, RawHook } from "./calls.ts";
 import type { NamespaceContext } from "./context.ts";
@@ -15,8 +17,6 @@ import { withPolicySigners } from "./core/hooks.ts";
 import { type Move, type Place, placePush, withBelievedPaths } from "./core/order.ts";
 import { formatPosition, parsePosition } from "./core/positions.ts";
 import { type HookEvent, readHookBody } from "./core/push.ts";
-import { refKeyOf } from "./core/refs.ts";
-import { planJobs } from "./core/triggers.ts";
 import { ignored, NO_RULES, plan, testedPlan } from "./delivery-jobs.ts";
 import { type DeliveryKeys, keysOf } from "./delivery-keys.ts";
 import { type VerifiedHook, verifyHook } from "./hook-verify.ts";

@@ -1,8 +1,14 @@
-import { type Push, type RuleCheck, type Trigger, type TriggersBody } from "@plumule/protocol";
+import {
+  type Push,
+  type RuleCheck,
+  type Trigger,
+  type TriggersBody,
+  checkRule,
+  choose,
+  planJobs,
+} from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
-import { checkRule, choose } from "../../durable-objects/namespace/core/rule-checks.ts";
 import { checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
-import { planJobs } from "../../durable-objects/namespace/core/triggers.ts";
 
 const push: Push = {
   type: "push",

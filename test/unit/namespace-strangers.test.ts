@@ -1,7 +1,5 @@
-import type { ApprovalRule, Push, Trigger } from "@plumule/protocol";
+import { type ApprovalRule, type Push, type Trigger, refKeyOf, planJobs } from "@plumule/protocol";
 import { describe, expect, test } from "vitest";
-import { refKeyOf } from "../../durable-objects/namespace/core/refs.ts";
-import { planJobs } from "../../durable-objects/namespace/core/triggers.ts";
 
 const DELEGATE = "did:key:z6MkvZwzK5oyrxRo9gNsWZCvTDdTSFqNcBeFoPpkmwWBQwmy";
 const OTHER = "did:key:z6MktwupdmLXVVqTzCw4i46r4uGyosGXRnR3XjN4Zq7oMMsw";

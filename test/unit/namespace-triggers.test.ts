@@ -1,10 +1,16 @@
 import fc from "fast-check";
-import { deploymentIdSchema, type Push, submitBodySchema, type Trigger } from "@plumule/protocol";
+import {
+  deploymentIdSchema,
+  matchesPattern,
+  type Push,
+  submitBodySchema,
+  type Trigger,
+  repositoryKey,
+  planJobs,
+  templateFault,
+} from "@plumule/protocol";
 import { describe, expect, test } from "vitest";
 import { checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
-import { matchesPattern } from "../../durable-objects/namespace/core/patterns.ts";
-import { repositoryKey } from "../../durable-objects/namespace/core/refs.ts";
-import { planJobs, templateFault } from "../../durable-objects/namespace/core/triggers.ts";
 
 const REPOSITORY = "rad:z2hCUNw2T1qU31LyGy7VPEiS7BkxW";
 const COMMIT = "1234567890123456789012345678901234567890";

@@ -1,7 +1,14 @@
 import { evictDurableObject } from "cloudflare:test";
-import { type Envelope, LIMITS, type Signer, signApproval, type SubmitAnswer, verifyApproval } from "@plumule/protocol";
+import {
+  type Envelope,
+  LIMITS,
+  type Signer,
+  signApproval,
+  type SubmitAnswer,
+  verifyApproval,
+  type Stranger,
+} from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
-import type { Stranger } from "../../durable-objects/deployment/calls.ts";
 import { codeOf, guardOf, type House, newHouse, ok, Runner, submit } from "./deployment-harness.ts";
 import { newSigner } from "./namespace-fixtures.ts";
 

@@ -22,8 +22,9 @@ import {
   type VerdictView,
   type Waiting,
   type Envelope,
+  type Stranger,
 } from "@plumule/protocol";
-import type { Actor, Stranger } from "../calls.ts";
+import type { Actor } from "../calls.ts";
 
 /**
  * What is known of a deployment besides its jobs. A persisted contract: fields may be added with a default, never changed in meaning.

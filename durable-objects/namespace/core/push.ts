@@ -16,9 +16,9 @@ import {
   refuse,
   type Refusal,
   runnerIdSchema,
+  didOf,
+  isZeroCommit,
 } from "@plumule/protocol";
-import { didOf } from "./refs.ts";
-import { isZeroCommit } from "./rule-checks.ts";
 
 /**
  * What a verified webhook says: a push, or something that starts no job. `status` is where Garden wants to hear what becomes of it. It is a

@@ -7,9 +7,9 @@ import {
   type Trigger,
   TRUST_LIMITS,
   type TriggersBody,
+  patternsFault,
+  templateFault,
 } from "@plumule/protocol";
-import { patternsFault } from "./rule-checks.ts";
-import { templateFault } from "./triggers.ts";
 
 /** Whether a document may be replaced: `If-Match` must name the version that stands. */
 export function checkIfMatch(ifMatch: string | null, version: number): Refusal | null {

@@ -1,4 +1,4 @@
-import type { Push } from "@plumule/protocol";
+import type { Push } from "../namespace.ts";
 
 /**
  * What the pushes to one ref are ordered by. On Radicle every author has refs of their own under the same names, which say nothing about those of

@@ -1,17 +1,11 @@
-import {
-  type ApprovalRule,
-  deploymentIdSchema,
-  type DeploymentId,
-  type Push,
-  type RuleCheck,
-  type SubmitBody,
-  type Trigger,
-  type TriggersBody,
-} from "@plumule/protocol";
-import type { Stranger } from "../../deployment/calls.ts";
+import type { ApprovalRule } from "../approval.ts";
+import { type DeploymentId, deploymentIdSchema } from "../ids.ts";
+import type { Push, Trigger, TriggersBody } from "../namespace.ts";
+import type { SubmitBody } from "../submit.ts";
+import type { RuleCheck } from "../trigger-test.ts";
+import { checkRule } from "./checks.ts";
 import { repositoryKey } from "./refs.ts";
-import { checkRule } from "./rule-checks.ts";
-import { strangerOf, strangersRequires } from "./strangers.ts";
+import { type Stranger, strangerOf, strangersRequires } from "./strangers.ts";
 
 /**
  * What a rule makes of a push, with all that it asked: a job for a deployment, held when it is a stranger's, or in words why none. `note`

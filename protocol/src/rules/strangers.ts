@@ -1,15 +1,14 @@
-import {
-  type ApprovalRule,
-  ISOLATION_LEVELS,
-  type IsolationLevel,
-  LIMITS,
-  type Push,
-  type Requires,
-  type Trigger,
-  UNTRUSTED_FEATURE,
-} from "@plumule/protocol";
-import type { Stranger } from "../../deployment/calls.ts";
+import { type ApprovalRule, UNTRUSTED_FEATURE } from "../approval.ts";
+import { LIMITS } from "../limits.ts";
+import type { Push, Trigger } from "../namespace.ts";
+import { ISOLATION_LEVELS, type IsolationLevel, type Requires } from "../submit.ts";
 import { didOf, isDid } from "./refs.ts";
+
+/**
+ * Whose job it is when its author is neither a delegate of the repository nor named by the rule: `why`, in words, and the did:keys of those who may
+ * approve it.
+ */
+export type Stranger = { author: string | null; why: string; approvers: readonly string[] };
 
 /** Least isolation of a stranger's job where its rule names none. */
 const STRANGERS_ISOLATION: IsolationLevel = "bwrap";

@@ -1,4 +1,5 @@
-import { type Push, type RuleCheck, type Trigger } from "@plumule/protocol";
+import type { Push, Trigger } from "../namespace.ts";
+import type { RuleCheck } from "../trigger-test.ts";
 import { matchesPattern } from "./patterns.ts";
 import { didOf, repositoryKey } from "./refs.ts";
 
