@@ -1,4 +1,5 @@
 import {
+  describeCounts,
   type Derivation,
   isFinalJobState,
   type JobView,
@@ -134,6 +135,8 @@ function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>): HTMLEl
   if (job.quorum !== undefined) facts.push(fact("quorum", quorumText(job.quorum)));
   if (job.locks !== undefined)
     facts.push(fact("locks", `${job.locks.names.map(plain).join(", ")}${job.locks.held ? " (held)" : ""}`));
+  const changed = job.changes === undefined ? null : describeCounts(job.changes);
+  if (changed !== null) facts.push(fact("changed", changed));
   if (startedAt !== null) facts.push(fact("started", clock(startedAt)));
   if (startedAt !== null && finishedAt !== null)
     facts.push(fact("took", duration(Date.parse(finishedAt) - Date.parse(startedAt))));

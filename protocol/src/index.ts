@@ -8,6 +8,7 @@ export * from "./json.ts";
 export * from "./locks.ts";
 export * from "./submit.ts";
 export * from "./job.ts";
+export * from "./run-changes.ts";
 export * from "./run.ts";
 export * from "./match.ts";
 export * from "./exec.ts";

@@ -11,6 +11,7 @@ import {
 import { signedApprovalSchema, strangerViewSchema } from "./approval.ts";
 import { LIMITS } from "./limits.ts";
 import { lockNameSchema, lockWaitSchema } from "./locks.ts";
+import { changeCountsSchema, runChangesSchema } from "./run-changes.ts";
 import {
   interruptSchema,
   isolationSchema,
@@ -215,6 +216,8 @@ export const jobViewSchema = z
     /** There for a job that names locks, with whether it has them now: a job that ended `unknown` keeps them until somebody says how it ended. */
     locks: z.object({ names: z.array(lockNameSchema), held: z.boolean() }).optional(),
     plan: planViewSchema.optional(),
+    /** What its last run has changed, where that is known. */
+    changes: changeCountsSchema.optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;
@@ -254,6 +257,7 @@ export const runViewSchema = z
     reason: reasonSchema.nullable(),
     survivorsKilled: z.int().nullable(),
     redactions: z.record(z.string(), z.int()).optional(),
+    changes: runChangesSchema.optional(),
     log: z.object({ state: z.enum(LOG_STATES), bytes: z.int(), sha256: sha256Schema.nullable() }),
     outputs: z.array(outputSchema),
     statementCount: z.int(),

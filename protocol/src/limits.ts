@@ -233,6 +233,9 @@ export const LIMITS = {
   workspaceRepositories: 32,
   /** Changes that are listed of one workspace: a folder of dependencies fits. */
   workspaceChanges: 200_000,
+  /** Of the paths that a run has changed, how many are named in its result, and characters of each: enough to know it by, and small in an event. */
+  runChangedPaths: 20,
+  runChangedPathCharacters: 200,
   /** Bytes of one file that is read from or written to a workspace through its provider, which holds it in memory. */
   workspaceFileBytes: 64 * 1024 * 1024,
   /** Arguments of a command in the workspace of a run, and characters of each. */

@@ -19,6 +19,7 @@ import {
   reasonSchema,
   waitingSchema,
 } from "./job.ts";
+import { runChangesSchema } from "./run-changes.ts";
 import { isolationSchema, secretNameSchema, submitBodySchema } from "./submit.ts";
 import { LIMITS } from "./limits.ts";
 
@@ -195,6 +196,8 @@ export const resultBodySchema = z
     survivorsKilled: z.int().min(0),
     /** How often each secret was masked, by name; missing for a run that opened none. */
     redactions: z.record(secretNameSchema, z.int().min(0)).optional(),
+    /** Missing for a run without a checkout, and where too much has changed. */
+    changes: runChangesSchema.optional(),
     log: z.strictObject({ bytes: z.int().min(0).max(LIMITS.logBytes), sha256: sha256Schema, truncated: z.boolean() }),
     logTail: z
       .strictObject({ offset: z.int().min(0), base64: z.base64().max(Math.ceil(LIMITS.logTailBytes / 3) * 4) })

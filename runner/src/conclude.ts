@@ -98,6 +98,7 @@ async function sign(
     isolation,
     survivorsKilled: exit.survivors.killedCount,
     ...(exit.redactions === undefined ? {} : { redactions: exit.redactions }),
+    ...(exit.changes === undefined ? {} : { changes: exit.changes }),
     log: { bytes: log.bytes, sha256: log.sha256, truncated: log.omittedBytes > 0 },
     outputs: targets.flatMap((target) => target.outputs),
     statements,

@@ -1,5 +1,6 @@
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import type { RunChanges } from "@plumule/protocol";
 import type { CommitSource, FetchFailure, FetchOptions } from "./mirror.ts";
 import { removeFolder } from "./remove-folder.ts";
 import type { WarmQuota } from "./workspace/quota.ts";
@@ -15,6 +16,8 @@ export interface Workspace {
   temporary: string;
   /** Folders that hold what the run has written, and nothing that others share. */
   written: readonly string[];
+  /** What was changed in the checkout, once nothing works in it any more; null without a source, and where it is too much to say. */
+  changes(): Promise<RunChanges | null>;
 }
 
 /** Folder of all workspaces, and that of what is kept warm for them. */
@@ -51,7 +54,13 @@ export async function createWorkspace(options: WorkspaceOptions): Promise<Worksp
   await removeWorkspace(options, runId);
   const upper = join(warmFolders(warm).uppers, runId);
   const isMounted = source !== null && options.overlay;
-  const workspace = { folder, ...workspacePaths(folder), written: isMounted ? [folder, upper] : [folder] };
+  const written = isMounted ? [folder, upper] : [folder];
+  const workspace = {
+    folder,
+    ...workspacePaths(folder),
+    written,
+    changes: async (): Promise<RunChanges | null> => null,
+  };
   if (source !== null) {
     // A job without a source does not wait for what a checkout needs.
     const { provideCheckout } = await import("./workspace/checkout.ts");
@@ -68,6 +77,8 @@ export async function createWorkspace(options: WorkspaceOptions): Promise<Worksp
       fetch: options,
     });
     if (!made.ok) return made;
+    const { runChanges } = await import("./workspace/change-set.ts");
+    workspace.changes = () => runChanges(warm, runId);
   }
   for (const path of [workspace.checkout, workspace.home, workspace.temporary])
     await mkdir(path, { recursive: true, mode: 0o700 });

@@ -262,19 +262,21 @@ describe("a build of a real commit", () => {
     });
   });
 
-  it("runs what the repository's own file says, in order", async () => {
+  it("runs what the repository's own file says, in order, and tells what that has changed", async () => {
     const repository = await makeRepository(broker.folder, {
       ".radicle/plumule.yaml":
-        "jobs:\n  one: { shell: 'git rev-parse HEAD' }\n  two: { shell: 'echo two; test \"$PLUMULE_COMMIT\" = \"$(git rev-parse HEAD)\"' }\n",
+        "jobs:\n  one: { shell: 'git rev-parse HEAD' }\n  two: { shell: 'echo two; test \"$PLUMULE_COMMIT\" = \"$(git rev-parse HEAD)\"; >new' }\n",
     });
     const job = await broker.submit("repository", {
       task: { kind: "repository" },
       source: { repository: repository.url, commit: repository.commit },
     });
     const { job: done, runs } = await broker.until(job.id);
-    expect(done.state).toBe("succeeded");
+    const counts = { addedCount: 1, modifiedCount: 0, deletedCount: 0 };
+    expect(done).toMatchObject({ state: "succeeded", changes: counts });
+    expect(runs[0]!.changes).toMatchObject({ ...counts, paths: [{ path: "new", change: "added" }] });
     expect(await broker.log(runs[0]!.id)).toBe(
-      `[plumule] .radicle/plumule.yaml: one, two\n[plumule] one\n${repository.commit}\n[plumule] one: succeeded\n[plumule] two\ntwo\n[plumule] two: succeeded\n`,
+      `[plumule] .radicle/plumule.yaml: one, two\n[plumule] one\n${repository.commit}\n[plumule] one: succeeded\n[plumule] two\ntwo\n[plumule] two: succeeded\n[plumule] changed in the checkout: 1 added: new\n`,
     );
   });
 

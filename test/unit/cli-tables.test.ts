@@ -1,7 +1,9 @@
+import { describeChanges } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
 import { taskText } from "../../cli/src/commands/get.ts";
 import { lockTable } from "../../cli/src/commands/locks.ts";
 import { deliveryTable, jobTable } from "../../cli/src/commands/ls.ts";
+import { inLine } from "../../cli/src/terminal-text.ts";
 import { at, COMMIT, job, JOB_ID, plain } from "./cli-fixtures.ts";
 
 describe("a list of jobs", () => {
@@ -70,5 +72,17 @@ describe("a task in a few words", () => {
     ["y".repeat(81), `shell: ${"y".repeat(79)}…`],
   ])("is the beginning of the script %j", (script, text) => {
     expect(taskText({ kind: "shell", script })).toBe(text);
+  });
+});
+
+describe("what a run has changed", () => {
+  it("is told in numbers and by its first paths, which can write nothing to a terminal", () => {
+    const counts = { source: "overlay", addedCount: 3, modifiedCount: 0, deletedCount: 1 };
+    const paths = [
+      { path: "a\u001b[2J\nb", change: "added" as const },
+      { path: "c", change: "deleted" as const },
+    ];
+    expect(describeChanges({ ...counts, paths }, inLine)).toMatch(/^3 added, 1 deleted: a[^\p{Cc}]*b, c, and 2 more$/u);
+    expect(describeChanges({ ...counts, addedCount: 0, deletedCount: 0, paths: [] }, inLine)).toBeNull();
   });
 });

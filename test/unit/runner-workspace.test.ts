@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { LIMITS, runChangesSchema } from "@plumule/protocol";
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { admitUrl } from "../../runner/src/git.ts";
 import { type CommitSource, mirrorCommit } from "../../runner/src/mirror.ts";
@@ -129,6 +130,30 @@ describe.each(overlay ? [true, false] : [false])("a workspace (overlay: %s)", (i
     const id = commit("file", "one");
     expect(id).toHaveLength(64);
     expect(await workspace({ commit: id })).toMatchObject({ ok: true });
+  });
+
+  test("tells what its run has changed, with the first paths by name, and nothing of git's own", async () => {
+    for (const file of ["kept", "written", "removed"]) commit(file, "old");
+    const id = commit("touched", "old");
+    const made = await workspace({ commit: id });
+    if (!made.ok) throw new Error(made.detail);
+    const { checkout, changes } = made.workspace;
+    const none = { addedCount: 0, modifiedCount: 0, deletedCount: 0, paths: [] };
+    expect(await changes()).toEqual({ ...none, source: isOverlay ? "overlay" : "git" });
+    writeFileSync(join(checkout, "written"), "new");
+    writeFileSync(join(checkout, "touched"), "old");
+    rmSync(join(checkout, "removed"));
+    git(checkout, "add", "-A");
+    mkdirSync(join(checkout, "z"));
+    for (let at = 0; at < 30; at += 1) writeFileSync(join(checkout, "z", `${"n".repeat(240)}-${at}`), "");
+    const found = await changes();
+    expect(found).toMatchObject({ addedCount: 30, modifiedCount: 1, deletedCount: 1 });
+    expect(runChangesSchema.parse(found).paths.slice(0, 3)).toEqual([
+      { path: "removed", change: "deleted" },
+      { path: "written", change: "modified" },
+      { path: expect.stringMatching(/^z\/n+…$/), change: "added" },
+    ]);
+    expect(found?.paths).toHaveLength(LIMITS.runChangedPaths);
   });
 
   test("can be spoiled by its job without harm to the mirror or to another run", async () => {

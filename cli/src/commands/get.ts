@@ -1,4 +1,5 @@
 import {
+  describeChanges,
   type DeploymentSnapshot,
   getCommitRuns,
   getJob,
@@ -165,6 +166,7 @@ export function runLines(run: RunView): string[] {
         : `${run.survivorsKilled} processes that outlived the signal`,
     ],
     ["masked", maskedText(run.redactions)],
+    ["changed", run.changes === undefined ? null : describeChanges(run.changes, inLine)],
     ["log", `${sizeOf(log.bytes)}${flagged}`],
     [
       "signed",

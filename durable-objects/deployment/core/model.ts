@@ -13,6 +13,7 @@ import {
   type Progress,
   type Reason,
   type RunId,
+  type RunChanges,
   type RunnerId,
   type RunState,
   type RunView,
@@ -207,6 +208,8 @@ export type Run = {
   survivorsKilled: number | null;
   /** How often each secret was masked; missing for a run without secrets. */
   redactions?: Readonly<Record<string, number>>;
+  /** What it has changed in its checkout, where its runner said so. */
+  changes?: RunChanges;
   log: RunView["log"];
   statementCount: number;
   /** As what its result counts in a quorum; missing for a run that said nothing about the job. */

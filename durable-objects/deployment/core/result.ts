@@ -6,6 +6,7 @@ import {
   type Output as BuildOutput,
   type Reason,
   type Refusal,
+  type RunChanges,
   type RunnerEvent,
   type RunState,
   type RunView,
@@ -39,6 +40,7 @@ export type Reported = LeaseProof & {
   isolation: IsolationLevel | null;
   survivorsKilled: number;
   redactions?: Readonly<Record<string, number>> | undefined;
+  changes?: RunChanges | undefined;
   outputs: readonly BuildOutput[];
   statementCount: number;
   log: RunView["log"];
@@ -86,6 +88,7 @@ export function finish(state: State, input: Reported, moment: Moment): Decided<F
     isolation: input.isolation ?? run.isolation,
     survivorsKilled: input.survivorsKilled,
     ...(input.redactions === undefined ? {} : { redactions: input.redactions }),
+    ...(input.changes === undefined ? {} : { changes: input.changes }),
     log: input.log,
     statementCount: input.statementCount,
     ...voteOf(job, input),

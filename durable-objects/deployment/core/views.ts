@@ -9,6 +9,7 @@ import {
   type Millis,
   type Output as BuildOutput,
   type PlanView,
+  type RunChanges,
   type RunView,
   type StrangerView,
   type Waiting,
@@ -85,8 +86,13 @@ export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
     ...quorumView(job),
     ...(brief.locks === undefined ? {} : { locks: { names: [...brief.locks], held: job.locks?.heldAt != null } }),
     ...(job.plan === undefined ? {} : { plan: planView(job.plan) }),
+    ...(run?.changes === undefined ? {} : { changes: countsOf(run.changes) }),
     ...(brief.stranger === undefined ? {} : { stranger: strangerView(brief.stranger) }),
   };
+}
+
+function countsOf({ addedCount, modifiedCount, deletedCount }: RunChanges): JobView["changes"] {
+  return { addedCount, modifiedCount, deletedCount };
 }
 
 function planView({ sha256, run, approved }: PlanRecord): PlanView {
@@ -132,6 +138,7 @@ export function runView(
     reason: run.reason,
     survivorsKilled: run.survivorsKilled,
     ...(run.redactions === undefined ? {} : { redactions: run.redactions }),
+    ...(run.changes === undefined ? {} : { changes: run.changes }),
     log: run.log.state === "open" ? { ...run.log, bytes: output?.bytes ?? 0 } : run.log,
     outputs: [...outputs],
     statementCount: run.statementCount,

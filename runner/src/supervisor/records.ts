@@ -3,6 +3,7 @@ import {
   outcomeSchema,
   outputSchema,
   reasonSchema,
+  runChangesSchema,
   runnerEventsBodySchema,
   sha256Schema,
   timeSchema,
@@ -37,6 +38,8 @@ export const exitRecordSchema = z.object({
   flakeLockSha256: z.string().nullable().optional(),
   /** The plan that the run made, with its text, or that it applied. */
   plan: z.object({ sha256: sha256Schema, text: z.string().optional() }).optional(),
+  /** What it has changed in its checkout, where that is known. */
+  changes: runChangesSchema.optional(),
   survivors: z.object({ killedCount: z.int(), leftoverCount: z.int() }),
 });
 export type ExitRecord = z.output<typeof exitRecordSchema>;

@@ -1,6 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import type { RunChanges } from "@plumule/protocol";
 import { containerOf, runEnvironment } from "../run-environment.ts";
 import { fileDigest } from "../file-digest.ts";
 import { logLimits, openLogFile } from "../log-file.ts";
@@ -126,7 +127,7 @@ function fetchOptions({ mirrors, allowLocal, radicle }: SupervisorOrder, stop: S
 async function work(
   order: SupervisorOrder,
   { reporter, stop, survivors, ran, secrets, log }: RunParts,
-): Promise<TaskEnd> {
+): Promise<TaskEnd & { changes?: RunChanges }> {
   const { assignment, machine } = order;
   const { spec } = assignment;
   if (order.unmet !== null) return ended("refused", null, { code: "refused", detail: order.unmet });
@@ -186,7 +187,14 @@ async function work(
     ...(spec.skipUnchanged === true ? { lastSuccess: assignment.lastSuccess ?? null } : {}),
   };
   await loaded;
-  return limited.around(() => runSteps(context, spec.task));
+  const end = await limited.around(() => runSteps(context, spec.task));
+  // Whoever stops a run waits for it to be gone, and not for what it did.
+  const changes = stop.signal.aborted ? null : await made.workspace.changes();
+  if (changes === null) return end;
+  const { describeChanges } = await import("@plumule/protocol");
+  const text = describeChanges(changes, (path) => path.replace(/\p{Cc}/gu, "?"));
+  if (text !== null) log(`[plumule] changed in the checkout: ${text}\n`);
+  return { ...end, changes };
 }
 
 function secretFolders({ secrets: { folder }, assignment }: SupervisorOrder): string[] {

@@ -2,15 +2,15 @@ import { mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { LIMITS } from "@plumule/protocol";
 import { removeFolder } from "../remove-folder.ts";
-import { folderChanges, overlayChanges, TooManyChanges } from "./changes.ts";
+import { checkoutChanges } from "./change-set.ts";
+import { TooManyChanges } from "./changes.ts";
 import { dropCheckout, overlaysOf, provideCheckout, upperOf } from "./checkout.ts";
 import { readByCommand, writeByCommand } from "./commands.ts";
 import type { WorkspaceConfig } from "./config.ts";
 import { fetchOptionsOf, type LocalPlace, prepareGround, seatOf } from "./ground.ts";
 import type { Hold } from "./hold.ts";
-import { areMounted, mountOverlays, seenFromHere, unmountOverlays } from "./overlay.ts";
+import { areMounted, mountOverlays, unmountOverlays } from "./overlay.ts";
 import {
-  type Change,
   type ChangeSet,
   isWorkspaceRefusal,
   type OpenWorkspace,
@@ -24,7 +24,7 @@ import { listFiles, refusalOf, type ResolvedSource, resolveReferences } from "./
 import { applyLayer, isGitPath, moveUntracked } from "./setup.ts";
 import { slotPlace } from "./slots.ts";
 import type { Standing, StandingStore } from "./standing.ts";
-import { restoreTree, trackedChanges } from "./tree.ts";
+import { restoreTree } from "./tree.ts";
 
 /** What a workspace of this machine is opened with. */
 export interface LocalWorkspaceDeps {
@@ -232,24 +232,8 @@ async function changesOf(
   record: TreeRecord,
   withGit: boolean,
 ): Promise<ChangeSet | WorkspaceRefusal> {
-  const { checkout } = workspacePaths(record.folder);
-  const isGit = isGitPath(record.parts);
   try {
-    const [overlay] = overlaysOf(place.warm, id, record);
-    if (record.mounted && overlay !== undefined) {
-      const merged = seenFromHere(record.keeper, checkout);
-      const view = { upper: upperOf(place.warm, id), lowers: overlay.lowers, merged };
-      return { source: "overlay", changes: await overlayChanges(view, withGit ? () => false : isGit) };
-    }
-    const tree = { tree: checkout, git: slotPlace(record.slot ?? "").git };
-    const tracked = new Set((await listFiles(record.parts)).map(({ path }) => path));
-    const isSkipped = (path: string): boolean => tracked.has(path) || (!withGit && isGit(path));
-    const layer = record.setup === null ? null : join(record.setup, "tree");
-    const found: Change[] = [
-      ...(await trackedChanges(tree, record.parts)),
-      ...(await folderChanges(layer, checkout, isSkipped)),
-    ];
-    return { source: "git", changes: found.toSorted((a, b) => (a.path < b.path ? -1 : 1)) };
+    return await checkoutChanges(place.warm, id, record, withGit ? () => false : isGitPath(record.parts));
   } catch (error) {
     if (!(error instanceof TooManyChanges)) throw error;
     return refuseWorkspace("too-large", `more than ${LIMITS.workspaceChanges} paths changed`);
