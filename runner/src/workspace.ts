@@ -17,7 +17,7 @@ export interface Workspace {
   /** Folders that hold what the run has written, and nothing that others share. */
   written: readonly string[];
   /** What was changed in the checkout, once nothing works in it any more; null without a source, and where it is too much to say. */
-  changes(): Promise<RunChanges | null>;
+  changes: () => Promise<RunChanges | null>;
 }
 
 /** Folder of all workspaces, and that of what is kept warm for them. */
