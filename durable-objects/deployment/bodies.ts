@@ -101,6 +101,11 @@ export function rerunBody({
   return { ...body, mode: "queue" };
 }
 
+/** The body of a job that a schedule makes of the one that it repeats: the same work of the same commit, but for which jobs of its task file; held where that was. */
+export function scheduledBody(body: SubmitBody, schedule: string): SubmitBody {
+  return { ...rerunBody(body), schedule, ...(body.hold === true ? { hold: true } : {}) };
+}
+
 /** The body of a teardown: `task` on the source, with the locks and the kind of runner that made what is live; it lets what runs end, and supersedes what waits. */
 export function teardownBody(task: Task, live: SubmitBody | null, summary: string | undefined): SubmitBody {
   const { source, requires, configuration, env, labels, locks } = live ?? ({} as Partial<SubmitBody>);

@@ -13,13 +13,15 @@ import {
 } from "@plumule/protocol";
 import { cursorAt } from "../shared/cursor.ts";
 import { checkApproval } from "./approvals.ts";
-import { briefOf, digestsOf, rerunBody, secretsFault, teardownBody } from "./bodies.ts";
+import { briefOf, digestsOf, rerunBody, scheduledBody, secretsFault, teardownBody } from "./bodies.ts";
 import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
-import type { Job, Moment, State } from "./core/model.ts";
+import type { Job, Moment, Schedule, State } from "./core/model.ts";
+import { fireSchedule } from "./core/schedules.ts";
 import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";
 import { deploymentView, jobView } from "./core/views.ts";
 import { type Decided, reason } from "./core/work.ts";
+import { BROKER } from "./ledger.ts";
 import type { Parts } from "./parts.ts";
 import type { Request as Asked } from "./requests.ts";
 
@@ -117,6 +119,33 @@ export class Decisions {
       resolve(ledger.state(), { job, outcome, detail: why ?? `${actor} says that it ${outcome}.` }, moment),
       moment,
     );
+  }
+
+  /** A schedule is due. It acts for whoever submitted the job that it repeats. */
+  keep(schedule: Schedule): void {
+    const { ledger, store } = this.#parts;
+    const repeated = store.job(schedule.job);
+    const spec = store.spec(schedule.job);
+    const moment = ledger.moment(repeated?.actor ?? BROKER);
+    const body = spec === null ? null : scheduledBody(spec, schedule.name);
+    const submission: Submission | null =
+      repeated === null || body === null
+        ? null
+        : {
+            receivedAt: moment.now,
+            random: crypto.getRandomValues(new Uint8Array(8)),
+            brief: briefOf(body),
+            taskSha256: repeated.taskSha256,
+            configurationSha256: repeated.configurationSha256,
+            rerunOf: null,
+            scheduledBy: repeated.id,
+            teardown: false,
+            ifMatch: null,
+            lease: null,
+          };
+    const decided = fireSchedule(ledger.state(), schedule, submission, moment);
+    const made = decided.answer;
+    ledger.commit(decided, moment, made === null || body === null ? {} : { body: { job: made.job, spec: body } });
   }
 
   /**

@@ -33,6 +33,7 @@ import { dismiss } from "./core/lease.ts";
 import { poolOf } from "./core/model.ts";
 import { noteWaiting } from "./core/pool-news.ts";
 import { offerable } from "./core/tickets.ts";
+import { dueSchedules } from "./core/schedules.ts";
 import { fire, type Timer, timers } from "./core/timers.ts";
 import { type ListRunners, matchJob } from "./matches.ts";
 import { namespaceObject } from "../shared/names.ts";
@@ -236,12 +237,14 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
 
   /** Handles what is due, one by one. Never throws: a fault shows in the trace and rests for a minute, and everything else is served. */
   override async alarm(): Promise<void> {
-    const { ballots, dispatcher, ledger, locks, publisher, summaries } = this.#parts;
+    const { parts, decisions } = this.#opened ?? this.#open();
+    const { ballots, dispatcher, ledger, locks, publisher, summaries } = parts;
     ledger.alarmFired();
     const { now, outputs } = ledger.moment(BROKER);
     const due = timers(ledger.state(), outputs).filter(({ at }) => at <= now);
     const steps = [
       ...due.map((timer) => () => this.#fire(timer)),
+      ...dueSchedules(ledger.state().lane, now).map((schedule) => () => decisions.keep(schedule)),
       () => this.#sweep(),
       () => dispatcher.send(),
       () => locks.send(),

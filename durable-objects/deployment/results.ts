@@ -6,6 +6,7 @@ import {
   sha256Hex,
   utf8,
   verifyStatement,
+  type Claims,
   type Refusal,
   type ResultBody,
   type RunView,
@@ -15,7 +16,7 @@ import type { Job, Lane, Run } from "./core/model.ts";
 import type { RunBytes } from "./run-bytes.ts";
 
 /** What a statement says beyond its result's body. */
-export type Stated = { plan: string | null };
+export type Stated = { plan: string | null; schedules: Claims["schedules"] };
 
 /** Checks a result against the run that it claims to end: who signed it, what about, and that it says what its body says. */
 export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBody): Promise<Stated | Refusal> {
@@ -64,7 +65,7 @@ export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBo
       "invalid-statement",
       `plan: approved is ${approved ?? "none"}, signed ${claims.plan ?? "none"}`,
     );
-  return { plan: claims.plan ?? null };
+  return { plan: claims.plan ?? null, schedules: claims.schedules };
 }
 
 function refuseStatement(code: "bad-signature" | "invalid-statement", detail: string): Refusal {

@@ -2,6 +2,7 @@ import { describeIssues } from "./dsse.ts";
 import { type JobResult, JOB_RESULT_PREDICATE_TYPE, jobResultSchema, type StatedOutput } from "./job-result.ts";
 import { type Provenance, PROVENANCE_PREDICATE_TYPE, provenanceSchema } from "./provenance.ts";
 import { accepted, refused, type Result } from "./result.ts";
+import type { StatedSchedule } from "./schedules.ts";
 import { builderIdOf, isUntrustedBuilder, type Statement, statementSchema } from "./statements.ts";
 
 /** What both kinds of statement say, in one shape to check against; `outputs` of a provenance are those of its attribute. */
@@ -32,6 +33,8 @@ export type Claims = {
   finishedAt: string;
   /** The SHA-256 of the plan that the run made, or applied; missing for a run without one. */
   plan?: string;
+  /** The schedules of the task file for the branch; missing for a run that says nothing about them. */
+  schedules?: readonly StatedSchedule[];
 };
 
 /** What a verified statement claims, who signed it (did:key), and the SHA-256 of the signed payload: the identity of the statement. */
@@ -85,6 +88,7 @@ function claimsOfJobResult({ subject, predicate }: JobResult): Claims {
     startedAt: predicate.startedAt,
     finishedAt: predicate.finishedAt,
     ...(predicate.plan === undefined ? {} : { plan: predicate.plan.sha256 }),
+    ...(predicate.schedules === undefined ? {} : { schedules: predicate.schedules }),
   };
 }
 

@@ -12,6 +12,7 @@ import {
 import { LIMITS } from "./limits.ts";
 import { outcomeSchema } from "./run.ts";
 import type { Result } from "./result.ts";
+import { type StatedSchedule, statedScheduleSchema } from "./schedules.ts";
 import {
   draftStatement,
   STATEMENT_TYPE,
@@ -73,6 +74,8 @@ export const jobResultPredicateSchema = z.looseObject({
   flakeLockSha256: sha256Schema.optional(),
   /** What an effect with a plan came to: the plan that was made, with its text, or the approved one that the run had. `sha256` is that of the text. */
   plan: z.looseObject({ sha256: sha256Schema, text: z.string().max(LIMITS.planBytes).optional() }).optional(),
+  /** The schedules of the task file for the branch, of a run of all of it that ended well. */
+  schedules: z.array(statedScheduleSchema).max(LIMITS.taskFileSchedules).optional(),
 });
 export type StatedPlan = NonNullable<z.output<typeof jobResultPredicateSchema>["plan"]>;
 export type JobResultPredicate = z.output<typeof jobResultPredicateSchema>;
@@ -113,6 +116,7 @@ export type JobResultInput = {
   outputs: readonly OutputContent[];
   flakeLockSha256?: string | undefined;
   plan?: { sha256: string; text?: string | undefined } | undefined;
+  schedules?: readonly StatedSchedule[] | undefined;
 };
 
 /** The statement of a run's end, about the commit (`gitCommit`) or else about the task (`sha256` of its digest), with the bytes to sign. */
@@ -153,6 +157,9 @@ export function draftJobResult(input: JobResultInput): Result<StatementDraft<Job
       outputs: input.outputs.map(({ name, path, narHash, narSize }) => ({ name, path, narHash, narSize })),
       ...(input.flakeLockSha256 === undefined ? {} : { flakeLockSha256: input.flakeLockSha256 }),
       ...(input.plan === undefined ? {} : { plan: input.plan }),
+      ...(input.schedules === undefined
+        ? {}
+        : { schedules: input.schedules.map(({ name, cron }) => ({ name, cron })) }),
     },
   });
 }

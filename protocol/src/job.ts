@@ -12,6 +12,7 @@ import { signedApprovalSchema, strangerViewSchema } from "./approval.ts";
 import { LIMITS } from "./limits.ts";
 import { lockNameSchema, lockWaitSchema } from "./locks.ts";
 import { changeCountsSchema, runChangesSchema } from "./run-changes.ts";
+import { scheduleNameSchema, scheduleViewSchema } from "./schedules.ts";
 import {
   interruptSchema,
   isolationSchema,
@@ -218,6 +219,8 @@ export const jobViewSchema = z
     plan: planViewSchema.optional(),
     /** What its last run has changed, where that is known. */
     changes: changeCountsSchema.optional(),
+    /** There for a job of a schedule: its name, and the job that it repeats; null where somebody asked for it without waiting. */
+    schedule: z.object({ name: scheduleNameSchema, job: jobIdSchema.nullable() }).optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;
@@ -297,6 +300,8 @@ export const deploymentViewSchema = z
     lastResult: z.object({ job: jobIdSchema, state: jobStateSchema, at: timeSchema }).nullable(),
     createdAt: timeSchema,
     updatedAt: timeSchema,
+    /** What the clock asks for; missing where that is nothing. */
+    schedules: z.array(scheduleViewSchema).optional(),
   })
   .meta({ id: "Deployment" });
 export type DeploymentView = z.output<typeof deploymentViewSchema>;

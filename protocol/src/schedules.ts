@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { readCron } from "./cron.ts";
+import { jobIdSchema, timeSchema } from "./ids.ts";
 import { LIMITS } from "./limits.ts";
 
 /** The name of a schedule of a task file; it is the same schedule in every commit that has the name. */
@@ -14,6 +15,28 @@ export const cronSchema = z
     if (!read.ok) context.addIssue({ code: "custom", message: read.detail });
   });
 
-/** A schedule as the result of a run states it: it was in the task file at the commit, and is for the branch that the run was about. */
-export const statedScheduleSchema = z.looseObject({ name: scheduleNameSchema, cron: cronSchema });
+/**
+ * A schedule as the result of a run states it: it was in the task file at the commit, and is for the branch that the run was about. Whether its expression
+ * can be kept is for the broker to check, so that what was signed stays readable when that changes.
+ */
+export const statedScheduleSchema = z.looseObject({
+  name: scheduleNameSchema,
+  cron: z.string().max(LIMITS.cronCharacters),
+});
 export type StatedSchedule = Pick<z.output<typeof statedScheduleSchema>, "name" | "cron">;
+
+/**
+ * A schedule of a deployment: `job` is the one that it repeats, `nextAt` null while somebody has paused it. `last` is when it was due last, with the job that
+ * was made, or why none was.
+ */
+export const scheduleViewSchema = z
+  .object({
+    name: scheduleNameSchema,
+    cron: z.string(),
+    ref: z.string(),
+    job: jobIdSchema,
+    nextAt: timeSchema.nullable(),
+    last: z.object({ at: timeSchema, job: jobIdSchema.nullable(), detail: z.string().nullable() }).nullable(),
+  })
+  .meta({ id: "Schedule" });
+export type ScheduleView = z.output<typeof scheduleViewSchema>;

@@ -2,6 +2,7 @@ import * as z from "zod";
 import { commitSchema, poolNameSchema, refSchema, type RunnerId, runnerIdSchema } from "./ids.ts";
 import { LIMITS } from "./limits.ts";
 import { locksSchema } from "./locks.ts";
+import { scheduleNameSchema } from "./schedules.ts";
 
 const name = z.string().min(1).max(LIMITS.nameCharacters);
 const label = z
@@ -213,6 +214,8 @@ export const submitBodySchema = z
     quorum: quorumSchema.optional(),
     /** Ends the job as `skipped` when it evaluates to the very derivations of the deployment's last success, made by an equal task and configuration. */
     skipUnchanged: z.boolean().optional(),
+    /** With a `repository` task: runs the jobs of this schedule of the task file, instead of those for a push. */
+    schedule: scheduleNameSchema.optional(),
     locks: locksSchema.optional(),
     secrets: z
       .array(jobSecretSchema)
@@ -234,6 +237,10 @@ export const submitBodySchema = z
   .refine((body) => body.task.kind !== "repository" || body.source !== undefined, {
     path: ["source"],
     message: "a repository task needs a source",
+  })
+  .refine(({ task, schedule }) => schedule === undefined || (task.kind === "repository" && task.task === undefined), {
+    path: ["schedule"],
+    message: "schedules stand in the task file of a repository, and say which of its jobs are run",
   })
   .refine(({ task, quorum }) => quorum === undefined || task.kind !== "effect", {
     path: ["quorum"],

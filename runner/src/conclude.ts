@@ -73,6 +73,7 @@ async function sign(
     reason: exit.reason,
     targets,
     ...(exit.plan === undefined ? {} : { plan: exit.plan }),
+    ...(exit.schedules === undefined ? {} : { schedules: exit.schedules }),
   };
   // What the supervisor used, not what this process would: it may have been started anew with another level.
   const isolation =

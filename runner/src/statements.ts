@@ -55,6 +55,7 @@ export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
     outputs: end.targets.flatMap((target) => target.outputs),
     flakeLockSha256,
     plan: end.plan,
+    schedules: end.schedules,
   });
   if (!result.ok) throw new Error(`the result cannot be stated: ${result.detail}`);
   const envelopes = [await signEnvelope(STATEMENT_PAYLOAD_TYPE, result.value.bytes, machine.signer)];

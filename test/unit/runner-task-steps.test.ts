@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { SubmitBody } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { StopOrder } from "../../runner/src/core/model.ts";
 import { UNCONFINED } from "../../runner/src/isolation.ts";
@@ -20,12 +21,17 @@ beforeEach(async () => {
 afterEach(() => rm(checkout, { recursive: true, force: true }));
 
 /** Runs a task file with real processes, without Nix. */
-async function run(file: string, over: Partial<TaskContext> = {}, task?: string): Promise<TaskEnd> {
+async function run(
+  file: string,
+  over: Partial<TaskContext> = {},
+  task?: string,
+  spec: Partial<SubmitBody> = {},
+): Promise<TaskEnd> {
   await writeFile(join(checkout, ".radicle/plumule.yaml"), file);
   const context = {
     machine: { isolation: "process-group", nix: null },
     workspace: { checkout },
-    assignment: { limits: { graceMs: 1_000 } },
+    assignment: { limits: { graceMs: 1_000 }, spec },
     untrusted: false,
     commit: null,
     env: { PATH: process.env["PATH"] ?? "" },
@@ -42,6 +48,35 @@ async function run(file: string, over: Partial<TaskContext> = {}, task?: string)
   } as unknown as TaskContext;
   return runSteps(context, { kind: "repository", ...(task === undefined ? {} : { task }) });
 }
+
+describe("the schedules of a task file", () => {
+  const file = `schedules:
+  nightly: { cron: 0 3 * * *, jobs: deep }
+  weekly: { cron: 0 4 * * sun, branches: [trunk, release/1] }
+jobs: { a: { shell: "test ! -v BREAK" }, deep: { shell: echo DEEP, on: schedule } }
+`;
+  const on = (ref: string): Partial<SubmitBody> => ({
+    source: { repository: "https://example.org/x", commit: "a".repeat(40), ref },
+  });
+  const main = on("refs/heads/main");
+  const stated = async (...how: [over?: Partial<TaskContext>, task?: string, spec?: Partial<SubmitBody>]) =>
+    (await run(file, ...how)).schedules;
+
+  it("are stated by a run of all that is for a push, as far as they are for its branch", async () => {
+    expect(await stated({}, undefined, main)).toEqual([{ name: "nightly", cron: "0 3 * * *" }]);
+    expect(log).not.toContain("DEEP");
+    expect(await stated({}, undefined, on("refs/heads/release/1"))).toEqual([{ name: "weekly", cron: "0 4 * * sun" }]);
+    expect(await stated({}, undefined, on("refs/tags/main"))).toEqual([]);
+  });
+
+  it("are not stated by a run that failed, of one job, without a ref, or of a schedule, which is the one whose jobs are run", async () => {
+    expect(await stated({ env: { BREAK: "x", PATH: process.env["PATH"] ?? "" } }, undefined, main)).toBeUndefined();
+    expect(await stated({}, "a", main)).toBeUndefined();
+    expect(await stated()).toBeUndefined();
+    expect(await stated({}, undefined, { ...main, schedule: "nightly" })).toBeUndefined();
+    expect(log).toContain("[plumule] .radicle/plumule.yaml, schedule nightly: deep\nDEEP\n");
+  });
+});
 
 describe("the steps of a task file", () => {
   it("come after what they need, otherwise in the order of the file, and each end is said", async () => {

@@ -142,6 +142,7 @@ export class Runner {
       outputs = [] as Output[],
       untrusted = assignment.untrusted,
       plan = undefined as { sha256: string; text?: string } | undefined,
+      schedules = undefined as { name: string; cron: string }[] | undefined,
     } = {},
   ): Promise<ResultBody> {
     const { spec } = assignment;
@@ -168,6 +169,7 @@ export class Runner {
       log: signedLog,
       outputs,
       plan,
+      schedules,
     });
     if (!drafted.ok) throw new Error(drafted.detail);
     const statement = await signEnvelope(STATEMENT_PAYLOAD_TYPE, drafted.value.bytes, this.#signer);

@@ -62,6 +62,22 @@ export type Lane = {
   releases: readonly Released[];
   /** The runner that keeps state files of this deployment's effects: it alone is given the next one. Null while there are none. */
   stateKeeper: RunnerId | null;
+  /** What the clock asks for, as the newest runs of its branches have stated it. */
+  schedules: readonly Schedule[];
+};
+
+/**
+ * A schedule. A persisted contract like `Lane`. It repeats what was asked for in `job`, for `repository` and `ref`, whose task file has it under its name, as
+ * soon as `dueAt` is there; null while somebody has paused it. `last`: when it was due last, with the job that was made or, in words, why none was.
+ */
+export type Schedule = {
+  name: string;
+  cron: string;
+  repository: string;
+  ref: string;
+  job: JobId;
+  dueAt: Millis | null;
+  last: { at: Millis; job: JobId | null; detail: string | null } | null;
 };
 
 /** The bounded part of the truth that decisions see: the lane, and its jobs that are not final, in the order of their submission. */
@@ -148,6 +164,8 @@ export type Job = {
   reason: Reason | null;
   supersededBy: JobId | null;
   rerunOf: JobId | null;
+  /** Only of a job that a schedule made: the one that it repeats. */
+  scheduledBy?: JobId;
   ending: Ending | null;
   command: Command | null;
   /** Only where several runners have to agree. */
@@ -241,6 +259,7 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
     unsigned: [],
     releases: [],
     stateKeeper: null,
+    schedules: [],
   };
   return { lane, jobs: [] };
 }

@@ -11,6 +11,7 @@ import {
   type RunState,
   type RunView,
   type SignedClaims,
+  type StatedSchedule,
   type TrustBasis,
 } from "@plumule/protocol";
 import { acknowledge, type LeaseProof, provenLease, requeue, retryElsewhere } from "./lease.ts";
@@ -30,6 +31,7 @@ import { isReplicated, isStopping, refOf } from "./replicas.ts";
 import { apply, type DerivationBatch, tellDerivations } from "./report.ts";
 import { tellRun, withRun } from "./run-records.ts";
 import { outputsForEvent } from "./views.ts";
+import { takeSchedules } from "./schedules.ts";
 import { type Decided, reason, Work } from "./work.ts";
 
 /** A result whose statement was verified, with the state of the log that it was compared with. */
@@ -47,6 +49,8 @@ export type Reported = LeaseProof & {
   events: { number: number; events: readonly RunnerEvent[] } | null;
   /** The SHA-256 of the plan that the statement names. */
   plan?: string | null;
+  /** The schedules that the statement names; missing for a run that says nothing about them. */
+  schedules?: readonly StatedSchedule[] | undefined;
   /** With a quorum: whose votes count, and every statement that is one, this result's among them. */
   ballot?: Ballot | null;
 };
@@ -120,7 +124,11 @@ function conclude(work: Work, job: Job, run: Run, input: Reported): void {
     retryElsewhere(work, job, run, "refused", why ?? reason("refused", "The runner refused the job."));
   else if (outcome === "failed" && job.brief.retry?.onFailure === true)
     requeue(work, job, "reported", why ?? reason("exit-code", "The job failed."));
-  else work.move(job, "reported", outcome, { reason: why });
+  else {
+    const isWell = outcome === "succeeded" || outcome === "skipped";
+    if (isWell && input.schedules !== undefined) takeSchedules(work, job, input.schedules);
+    work.move(job, "reported", outcome, { reason: why });
+  }
 }
 
 /** The plan is made. Others may have the lane until somebody has approved it. */

@@ -1,5 +1,6 @@
 import {
   LIMITS,
+  jobCreatedAt,
   makeJobId,
   refuse,
   type Interrupt,
@@ -18,6 +19,7 @@ import {
   type Brief,
   isOccupying,
   type Job,
+  type Lane,
   type LeaseOffer,
   type Moment,
   poolOf,
@@ -40,6 +42,8 @@ export type Submission = {
   taskSha256: string;
   configurationSha256: string | null;
   rerunOf: JobId | null;
+  /** The job whose schedule made this one. */
+  scheduledBy?: JobId;
   teardown: boolean;
   ifMatch: string | null;
   lease: (LeaseOffer & { job: JobId }) | null;
@@ -59,6 +63,11 @@ export type Submitted = {
   offer: { pool: string; ticket: PoolTicket } | null;
   granted: Leased | null;
 };
+
+/** The id of the job that a submission makes in a lane. The time in it is its place, and later than that of any other. */
+export function idOf({ lastJobAt }: Lane, { receivedAt, random }: Submission): JobId {
+  return makeJobId(Math.max(receivedAt, lastJobAt + 1), random);
+}
 
 /** Accepts a job into the lane, as its mode says. */
 export function submit(state: State, input: Submission, moment: Moment): Decided<Submitted> | Refusal {
@@ -85,8 +94,8 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
   const [first] = work.jobs;
   if (mode === "reject" && first !== undefined) return refuse("busy", `Job ${first.id} is ${first.state}.`);
 
-  const createdAt = Math.max(input.receivedAt, lane.lastJobAt + 1);
-  const id = makeJobId(createdAt, input.random);
+  const id = idOf(lane, input);
+  const createdAt = jobCreatedAt(id);
   const before = work.jobs;
   const superseded = mode === "replace" || mode === "latest" ? supersede(work, id, mode, brief) : [];
   const strangersCount = work.jobs.filter((job) => job.brief.stranger !== undefined).length;
@@ -207,6 +216,7 @@ function newJob(
     reason: null,
     supersededBy: null,
     rerunOf: input.rerunOf,
+    ...(input.scheduledBy === undefined ? {} : { scheduledBy: input.scheduledBy }),
     ending: null,
     command: null,
     ...newQuorum(input.brief, input.basis ?? null, createdAt),

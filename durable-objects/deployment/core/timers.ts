@@ -48,6 +48,7 @@ export function nextWake(state: State, outputs: Outputs | null, publishAt: Milli
   if (word !== null) due.push(word.dueAt);
   if (publishAt !== null) due.push(publishAt);
   if (state.lane.sweepAt !== null) due.push(state.lane.sweepAt);
+  due.push(...state.lane.schedules.flatMap(({ dueAt }) => dueAt ?? []));
   return due.length === 0 ? null : Math.min(...due);
 }
 

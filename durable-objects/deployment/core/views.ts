@@ -11,6 +11,7 @@ import {
   type PlanView,
   type RunChanges,
   type RunView,
+  type ScheduleView,
   type StrangerView,
   type Waiting,
 } from "@plumule/protocol";
@@ -24,6 +25,7 @@ import {
   occupant,
   type PlanRecord,
   type Run,
+  type Schedule,
   type State,
 } from "./model.ts";
 import { openCount, quorumView } from "./replicas.ts";
@@ -49,6 +51,18 @@ export function deploymentView(state: State): DeploymentView {
     lastResult: lane.lastResult === null ? null : { ...lane.lastResult, at: formatTime(lane.lastResult.at) },
     createdAt: formatTime(lane.createdAt ?? lane.updatedAt),
     updatedAt: formatTime(lane.updatedAt),
+    ...(lane.schedules.length === 0 ? {} : { schedules: lane.schedules.map(scheduleView) }),
+  };
+}
+
+function scheduleView({ name, cron, ref, job, dueAt, last }: Schedule): ScheduleView {
+  return {
+    name,
+    cron,
+    ref,
+    job,
+    nextAt: formatTimeOrNull(dueAt),
+    last: last === null ? null : { ...last, at: formatTime(last.at) },
   };
 }
 
@@ -87,6 +101,7 @@ export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
     ...(brief.locks === undefined ? {} : { locks: { names: [...brief.locks], held: job.locks?.heldAt != null } }),
     ...(job.plan === undefined ? {} : { plan: planView(job.plan) }),
     ...(run?.changes === undefined ? {} : { changes: countsOf(run.changes) }),
+    ...(brief.schedule === undefined ? {} : { schedule: { name: brief.schedule, job: job.scheduledBy ?? null } }),
     ...(brief.stranger === undefined ? {} : { stranger: strangerView(brief.stranger) }),
   };
 }

@@ -103,7 +103,8 @@ export class Work {
     settleTickets(this);
     this.#settleRemoval();
     const [was, is] = [deploymentView(this.#before), deploymentView(this.state)];
-    if (was.state !== is.state && this.lane.removedAt === null)
+    const isTold = this.#events.length > 0 || this.lane.schedules === this.#before.lane.schedules;
+    if ((was.state !== is.state || !isTold) && this.lane.removedAt === null)
       this.#events.push({ type: "deployment.state", subject: `deployments/${is.id}`, data: { deployment: is } });
     if (this.#events.length > 0 && this.lane.updatedAt !== this.now && this.lane !== this.#before.lane)
       this.lane = { ...this.lane, updatedAt: this.now };
@@ -146,6 +147,7 @@ export class Work {
       removedAt: this.now,
       updatedAt: this.now,
       currentJob: null,
+      schedules: [],
       sweepAt: this.now,
     };
     const deployment = deploymentView(this.state);

@@ -40,6 +40,8 @@ export const exitRecordSchema = z.object({
   plan: z.object({ sha256: sha256Schema, text: z.string().optional() }).optional(),
   /** What it has changed in its checkout, where that is known. */
   changes: runChangesSchema.optional(),
+  /** The schedules of the task file for the branch, of a run of all of it that ended well. */
+  schedules: z.array(z.object({ name: z.string(), cron: z.string() })).optional(),
   survivors: z.object({ killedCount: z.int(), leftoverCount: z.int() }),
 });
 export type ExitRecord = z.output<typeof exitRecordSchema>;

@@ -1,4 +1,4 @@
-import type { Task } from "@plumule/protocol";
+import { schedulesFor, type Task } from "@plumule/protocol";
 import { loadTaskFileReading } from "../task-file/load.ts";
 import type { Step } from "../task-file/steps.ts";
 import { strangersFault } from "../task-file/strangers.ts";
@@ -37,14 +37,23 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
 async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
   const { readRepositorySteps } = await loadTaskFileReading();
-  const read = await readRepositorySteps(context.workspace.checkout, { job: task.task });
+  const { schedule, source } = context.assignment.spec;
+  const read = await readRepositorySteps(context.workspace.checkout, { job: task.task, schedule });
   if ("refused" in read) {
     context.log(`[plumule] ${read.detail}\n`);
     return ended("failed", null, { code: read.refused, detail: read.detail });
   }
-  context.log(`[plumule] ${read.found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
-  const [only] = read.steps;
-  if (only === undefined || read.steps.length > 1) return runEach(context, read.steps);
+  const found = schedule === undefined ? read.found : `${read.found}, schedule ${schedule}`;
+  context.log(`[plumule] ${found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
+  const end = await runRead(context, read.steps);
+  const isWell = end.outcome === "succeeded" || end.outcome === "skipped";
+  if (!isWell || task.task !== undefined || schedule !== undefined || source?.ref === undefined) return end;
+  return { ...end, schedules: schedulesFor(read.schedules, source.ref) };
+}
+
+async function runRead(context: TaskContext, steps: readonly Step[]): Promise<TaskEnd> {
+  const [only] = steps;
+  if (only === undefined || steps.length > 1) return runEach(context, steps);
   const isOneBuild = only.task.kind === "nix-build" || only.task.kind === "flake";
   return runStep(isOneBuild ? context : notCompared(context), only);
 }

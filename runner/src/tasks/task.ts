@@ -1,4 +1,4 @@
-import type { Assignment, Output, Outcome, Reason, RunnerEvent } from "@plumule/protocol";
+import type { Assignment, Output, Outcome, Reason, RunnerEvent, StatedSchedule } from "@plumule/protocol";
 import type { ContainerPlace } from "../container.ts";
 import type { StopOrder } from "../core/model.ts";
 import type { MachineFacts } from "../machine.ts";
@@ -58,6 +58,8 @@ export type TaskEnd = {
   targets: BuiltTarget[];
   /** The plan that the run made, with its text, or that it applied. */
   plan?: { sha256: string; text?: string | undefined };
+  /** The schedules of the task file for the branch, of a run of all of it that ended well. */
+  schedules?: StatedSchedule[];
   /** What the runner's owner should know, and nobody else. */
   note?: string;
 };
