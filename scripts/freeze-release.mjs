@@ -50,7 +50,12 @@ async function freeze() {
     logLevel: "warning",
     plugins: [withoutServing],
   };
-  await build({ ...options, external: ["cloudflare:*"], entryPoints: { worker: "src/worker.ts" }, outdir: folder });
+  await build({
+    ...options,
+    external: ["cloudflare:*", "node:*"],
+    entryPoints: { worker: "src/worker.ts" },
+    outdir: folder,
+  });
   await build({
     ...options,
     entryPoints: {

@@ -2,11 +2,16 @@ import { refuse, type Refusal } from "@plumule/protocol";
 
 /**
  * Reads a body within a limit. One with a Content-Length has no more bytes than that, since HTTP ends it there; any other is read as a stream
- * with a running cap, so that an endless one cannot fill the memory. A Content-Encoding is refused: an unpacked body has no bound.
+ * with a running cap, so that an endless one cannot fill the memory. A Content-Encoding other than `taken` is refused: an unpacked body has no
+ * bound. One that is taken stays as it is.
  */
-export async function readBody(request: Request, limitBytes: number): Promise<Uint8Array | Refusal> {
+export async function readBody(
+  request: Request,
+  limitBytes: number,
+  taken: string | null,
+): Promise<Uint8Array | Refusal> {
   const encoding = request.headers.get("content-encoding");
-  if (encoding !== null && encoding !== "identity")
+  if (encoding !== null && encoding !== "identity" && encoding !== taken)
     return refuse("unsupported-media-type", `Content-Encoding ${encoding.slice(0, 40)} is not accepted.`);
   if (request.body === null) return new Uint8Array(0);
   const announced = Number(request.headers.get("content-length") ?? Number.NaN);

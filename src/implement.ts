@@ -68,7 +68,7 @@ export function implement<E extends Endpoint, const A extends Answer<E>>(
     const bytes =
       endpoint.body === null && endpoint.bodyMedium !== "octets"
         ? new Uint8Array(0)
-        : await readBody(c.req.raw, endpoint.bodyLimitBytes);
+        : await readBody(c.req.raw, endpoint.bodyLimitBytes, endpoint.bodyEncoding);
     if (isRefusal(bytes)) return problemResponse(bytes, instance);
     const parsed = endpoint.body === null ? { body: null } : parseBody(endpoint.body, bytes);
     if (isRefusal(parsed)) return problemResponse(parsed, instance);

@@ -109,6 +109,14 @@ function headerParameters(endpoint: Endpoint): Json[] {
           ),
         ]
       : []),
+    ...(endpoint.bodyEncoding === null
+      ? []
+      : [
+          header(
+            "Content-Encoding",
+            `\`${endpoint.bodyEncoding}\` for a body that is packed so; without it the body is as it is.`,
+          ),
+        ]),
     ...(endpoint.refusals.includes("revision-conflict")
       ? [header("If-Match", "The ETag that the change was decided on.")]
       : []),

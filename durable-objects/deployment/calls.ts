@@ -93,13 +93,13 @@ export type DeploymentCalls = {
   waiting(call: { changes: { job: JobId; waiting: Waiting }[] }): Promise<void>;
   heartbeat(call: { run: RunId; leaseToken: string; body: HeartbeatBody }): Promise<HeartbeatAnswer | Refusal>;
   report(call: { run: RunId; leaseToken: string; body: RunnerEventsBody }): Promise<{ number: number } | Refusal>;
-  appendLog(call: {
-    run: RunId;
-    leaseToken: string;
-    epoch: number;
-    offset: number;
-    bytes: Uint8Array;
-  }): Promise<{ bytes: number } | Refusal>;
+  /** `packed` are the bytes as they came, packed with zstd: an object of older code has to fail on them rather than to store them as they are. */
+  appendLog(
+    call: { run: RunId; leaseToken: string; epoch: number; offset: number } & (
+      | { bytes: Uint8Array }
+      | { packed: Uint8Array }
+    ),
+  ): Promise<{ bytes: number } | Refusal>;
   result(call: { run: RunId; leaseToken: string; body: ResultBody }): Promise<ResultAnswer | Refusal>;
   /** From the Namespace: how a request for the locks of a job stands. False: it is not wanted any more, and never again under this number. */
   locks(call: { job: JobId; number: number; held: boolean }): Promise<boolean>;

@@ -29,4 +29,10 @@ export const MIGRATIONS: readonly Migration[] = [
       CREATE TABLE verdicts (created_at INTEGER PRIMARY KEY, verdict TEXT NOT NULL, summary TEXT NOT NULL, equivocations TEXT NOT NULL) STRICT;
     `,
   },
+  {
+    id: "packed-logs",
+    sql: `
+      ALTER TABLE log_chunks ADD COLUMN unpacked_bytes INTEGER;
+    `,
+  },
 ];

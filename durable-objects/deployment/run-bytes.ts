@@ -1,6 +1,7 @@
-import { equalBytes, toHex, type Millis } from "@plumule/protocol";
+import { equalBytes, isRefusal, LIMITS, type Millis } from "@plumule/protocol";
 import type { Output, Run } from "./core/model.ts";
 import type { DerivationBatch } from "./core/report.ts";
+import { RunningDigest, unpack } from "./native.ts";
 
 /**
  * A position is `epoch × 2^27 + offset`: beyond the limit of a log (2^26 bytes) and of a run's derivations (2^24 characters), and below
@@ -11,12 +12,16 @@ const SPAN = 2 ** 27;
 /** The first position of a run, and the first behind it. */
 const spanOf = (epoch: number): [number, number] => [epoch * SPAN, (epoch + 1) * SPAN];
 
-/** Bytes that are hashed at a time. */
+/** Bytes of a stored log that are hashed at a time. */
 const DIGEST_BYTES = 1024 * 1024;
+
+/** A piece of a log as it is stored: `unpacked_bytes` says how many bytes it has when it is packed, and is null when it is not. */
+type ChunkRow = { position: number; bytes: ArrayBuffer; unpacked_bytes: number | null };
 
 /** Logs and derivation batches of runs, as rows that are found by the run's epoch. Nothing here decides. */
 export class RunBytes {
   readonly #sql: SqlStorage;
+  readonly #digest = new RunningDigest();
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
@@ -27,7 +32,7 @@ export class RunBytes {
     const [first, end] = spanOf(epoch);
     const [row] = this.#sql
       .exec<{ size: number; at: number }>(
-        "SELECT position - ?1 + length(bytes) AS size, at FROM log_chunks WHERE position >= ?1 AND position < ?2 ORDER BY position DESC LIMIT 1",
+        "SELECT position - ?1 + coalesce(unpacked_bytes, length(bytes)) AS size, at FROM log_chunks WHERE position >= ?1 AND position < ?2 ORDER BY position DESC LIMIT 1",
         first,
         end,
       )
@@ -35,14 +40,18 @@ export class RunBytes {
     return row === undefined ? null : { bytes: row.size, at: row.at };
   }
 
-  append(epoch: number, offset: number, bytes: Uint8Array, at: Millis): void {
-    // A view of a larger buffer would be stored with everything around it.
+  /** Adds bytes to the end. `packed` is what they came as, if they did; it is stored instead of them, as long as it is less. */
+  append(epoch: number, offset: number, bytes: Uint8Array, at: Millis, packed: Uint8Array | null = null): void {
+    const isLess = packed !== null && packed.length < bytes.length;
     this.#sql.exec(
-      "INSERT INTO log_chunks (position, at, bytes) VALUES (?, ?, ?)",
+      "INSERT INTO log_chunks (position, at, bytes, unpacked_bytes) VALUES (?, ?, ?, ?)",
       epoch * SPAN + offset,
       at,
-      new Uint8Array(bytes).buffer,
+      // A view of a larger buffer would be stored with everything around it.
+      new Uint8Array(isLess ? packed : bytes).buffer,
+      isLess ? bytes.length : null,
     );
+    this.#digest.add(epoch, offset, bytes);
   }
 
   /** True when these very bytes are stored at the offset. */
@@ -55,13 +64,13 @@ export class RunBytes {
     const bytes = new Uint8Array(Math.max(0, Math.min(limit, (this.output(epoch)?.bytes ?? 0) - offset)));
     const [first] = spanOf(epoch);
     const [from, to] = [first + offset, first + offset + bytes.length];
-    const rows = this.#sql.exec<{ position: number; bytes: ArrayBuffer }>(
-      "SELECT position, bytes FROM log_chunks WHERE position >= coalesce((SELECT max(position) FROM log_chunks WHERE position <= ?1), ?1) AND position < ?2 ORDER BY position",
+    const rows = this.#sql.exec<ChunkRow>(
+      "SELECT position, bytes, unpacked_bytes FROM log_chunks WHERE position >= coalesce((SELECT max(position) FROM log_chunks WHERE position <= ?1), ?1) AND position < ?2 ORDER BY position",
       from,
       to,
     );
     for (const row of rows) {
-      const chunk = new Uint8Array(row.bytes).subarray(Math.max(0, from - row.position), to - row.position);
+      const chunk = bytesOf(row).subarray(Math.max(0, from - row.position), to - row.position);
       bytes.set(chunk, Math.max(0, row.position - from));
     }
     return bytes;
@@ -69,18 +78,16 @@ export class RunBytes {
 
   /** SHA-256 (hex) of the stored bytes followed by `rest`. Other events may come meanwhile: compare `output` before and after. */
   async digest(epoch: number, rest: Uint8Array): Promise<string> {
-    const stream = new crypto.DigestStream("SHA-256");
-    const writer = stream.getWriter();
-    let offset = 0;
-    let bytes = this.read(epoch, 0, DIGEST_BYTES);
-    while (bytes.length > 0) {
+    const { hash, bytes: known } = this.#digest.of(epoch);
+    let offset = known;
+    for (let bytes = this.read(epoch, offset, DIGEST_BYTES); bytes.length > 0;) {
       offset += bytes.length;
-      await writer.write(bytes);
+      hash.update(bytes);
+      // Others are served in between: a long log takes a while.
+      await scheduler.wait(0);
       bytes = this.read(epoch, offset, DIGEST_BYTES);
     }
-    if (rest.length > 0) await writer.write(rest);
-    await writer.close();
-    return toHex(new Uint8Array(await stream.digest));
+    return hash.update(rest).digest("hex");
   }
 
   addBatch({ epoch, offset, text }: DerivationBatch): void {
@@ -101,4 +108,12 @@ export class RunBytes {
     this.#sql.exec("DELETE FROM log_chunks WHERE position >= ? AND position < ?", ...spanOf(epoch));
     this.#sql.exec("DELETE FROM derivation_batches WHERE position >= ? AND position < ?", ...spanOf(epoch));
   }
+}
+
+function bytesOf({ bytes, unpacked_bytes: unpackedBytes }: ChunkRow): Uint8Array {
+  const stored = new Uint8Array(bytes);
+  const unpacked = unpackedBytes === null ? stored : unpack(stored, LIMITS.logAppendBytes);
+  // It was unpacked once before it was stored.
+  if (isRefusal(unpacked)) throw new Error(unpacked.detail);
+  return unpacked;
 }

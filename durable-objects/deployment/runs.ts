@@ -2,6 +2,7 @@ import {
   attemptOfRun,
   isRefusal,
   jobOfRun,
+  LIMITS,
   refuse,
   type Assignment,
   type HeartbeatAnswer,
@@ -18,6 +19,7 @@ import { flushProgress, PROGRESS_MS, report } from "./core/report.ts";
 import { isReplicated } from "./core/replicas.ts";
 import { type Ballot, finish } from "./core/result.ts";
 import { BROKER } from "./ledger.ts";
+import { unpack } from "./native.ts";
 import type { Parts } from "./parts.ts";
 import { digestToken, mintLease } from "./pools.ts";
 import { checkResult, digestOfResult, type Sealed, sealRun, type Stated } from "./results.ts";
@@ -81,20 +83,29 @@ export class Runs {
     leaseToken,
     epoch,
     offset,
-    bytes: sent,
+    ...body
   }: CallOf<"appendLog">): Promise<{ bytes: number } | Refusal> {
     const { bytes, ledger, watchers } = this.#parts;
     const leaseSha256 = await digestToken(leaseToken);
     const proof = { run, leaseSha256, epoch };
     const lease = liveLease(ledger.state().jobs, proof, 0);
     if (isRefusal(lease)) return this.#fence(lease, proof, "log");
+    const packed = "packed" in body ? body.packed : null;
+    const sent = "bytes" in body ? body.bytes : unpack(body.packed, LIMITS.logAppendBytes);
+    if (isRefusal(sent)) return sent;
     const size = bytes.output(epoch)?.bytes ?? 0;
     const placed = placeBytes(size, offset, sent.length);
     if (isRefusal(placed)) return placed;
     const { repeatedBytes, newBytes } = placed;
     if (!bytes.holds(epoch, offset, sent.subarray(0, repeatedBytes))) return differingBytes(offset);
     if (newBytes === 0) return { bytes: size };
-    bytes.append(epoch, size, sent.subarray(repeatedBytes), ledger.moment(BROKER).now);
+    bytes.append(
+      epoch,
+      size,
+      sent.subarray(repeatedBytes),
+      ledger.moment(BROKER).now,
+      repeatedBytes === 0 ? packed : null,
+    );
     watchers.logGrew(run);
     return { bytes: size + newBytes };
   }

@@ -52,7 +52,8 @@ export function stepLog(subscription: LogSubscription, readLog: ReadLog, room: n
   if (complete && offset === size)
     return { frames: [encodeFrame({ op: "end", id, bytes: size, sha256, state })], next: null, more: false };
   if (credit <= 0) return { frames: [], next: subscription, more: false };
-  if (offset >= kept && size - offset > LIMITS.logCreditBytes) {
+  // What comes in one append outruns nobody who had everything before.
+  if (offset >= kept && size - offset > LIMITS.logCreditBytes + LIMITS.logAppendBytes) {
     const to = characterAt(readLog, run, size - LIMITS.logChunkBytes);
     const frames = [encodeFrame({ op: "skip", id, from: offset, to })];
     return { frames, next: { ...subscription, next: to, acked: acked + (to - offset) }, more: true };

@@ -13,8 +13,10 @@ export const LIMITS = {
   runnerEventsBytes: 1024 * 1024,
   /** Bytes of a result: envelopes (256 KiB) plus an inline log tail. */
   resultBytes: 512 * 1024,
-  /** Bytes of one log append: below the 2 MB row of an object, small enough to be live. */
+  /** Bytes of log in one frame to a watcher, and the most that a version-1 runner appends at once. */
   logChunkBytes: 256 * 1024,
+  /** Bytes of one log append, unpacked when it came packed: below the 2 MB row of an object, and unpacked in a millisecond. */
+  logAppendBytes: 1024 * 1024,
   /** Bytes of one run's log; the runner keeps head and tail beyond it. */
   logBytes: 64 * 1024 * 1024,
   /** Least memory that a job may be limited to, bytes: a shell with a few programs. */

@@ -26,6 +26,7 @@ import {
   type Signer,
   signSession,
 } from "@plumule/protocol";
+import { packLog } from "./pack-log.ts";
 
 /** Which run a write belongs to, and the right to write it. */
 export type Lease = Pick<Assignment, "namespace" | "deployment" | "run" | "epoch" | "leaseToken">;
@@ -48,6 +49,7 @@ export type Broker = {
     signal?: AbortSignal,
   ): Promise<BrokerAnswer<HeartbeatAnswer>>;
   report(lease: Lease, body: Omit<RunnerEventsBody, "epoch">): Promise<BrokerAnswer<{ number: number }>>;
+  /** Adds to a log as many of the bytes as the broker takes at once; the answer says how many it has. */
   appendLog(lease: Lease, offset: number, bytes: Uint8Array): Promise<BrokerAnswer<{ bytes: number }>>;
   result(lease: Lease, body: ResultBody): Promise<BrokerAnswer<ResultAnswer>>;
 };
@@ -180,6 +182,8 @@ function keepSession(
 
 /** The writes of a run, which need its lease alone. */
 function leaseCalls(send: Send): Omit<Broker, "pool" | "publish" | "poll"> {
+  /** Whether the broker takes logs as version 1 did alone: it was rolled back. */
+  let isOld = false;
   const target = (lease: Lease): { ns: string; deployment: string; run: string } => ({
     ns: lease.namespace,
     deployment: lease.deployment,
@@ -203,12 +207,22 @@ function leaseCalls(send: Send): Omit<Broker, "pool" | "publish" | "poll"> {
       return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
     },
     async appendLog(lease, offset, bytes) {
-      const answer = await send(lease.leaseToken, appendLog, {
-        params: target(lease),
-        query: { offset, epoch: lease.epoch },
-        body: bytes,
-      });
-      return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
+      const put = (body: Uint8Array, headers: Record<string, string> = {}): Promise<CallAnswer<typeof appendLog>> =>
+        send(lease.leaseToken, appendLog, {
+          params: target(lease),
+          query: { offset, epoch: lease.epoch },
+          body,
+          headers,
+        });
+      const taken = (answer: CallAnswer<typeof appendLog>): BrokerAnswer<{ bytes: number }> =>
+        answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
+      if (!isOld) {
+        const packed = packLog(bytes);
+        const answer = await (packed === null ? put(bytes) : put(packed, { "content-encoding": "zstd" }));
+        isOld = !answer.ok && (answer.status === 415 || answer.status === 413);
+        if (!isOld) return taken(answer);
+      }
+      return taken(await put(bytes.subarray(0, LIMITS.logChunkBytes)));
     },
     async result(lease, body) {
       const answer = await send(lease.leaseToken, postResult, { params: target(lease), body });

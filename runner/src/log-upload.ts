@@ -31,12 +31,12 @@ export function createLogUpload(
   const work = async (): Promise<void> => {
     await pause(offset === 0 ? FIRST_GATHER_MS : GATHER_MS, stopped.signal);
     while (offset < file.size() && !stopped.signal.aborted) {
-      const chunk = await file.read(offset, LIMITS.logChunkBytes);
+      const chunk = await file.read(offset, LIMITS.logAppendBytes);
       const answer = await send(offset, chunk);
       if (answer.ok) {
         offset = answer.value.bytes;
         backoff.reset();
-        if (chunk.byteLength < LIMITS.logChunkBytes) return;
+        if (chunk.byteLength < LIMITS.logAppendBytes) return;
       } else if (answer.logSize !== null) offset = answer.logSize;
       else if (answer.retry) await pause(backoff.next(), stopped.signal);
       else return stopped.abort();

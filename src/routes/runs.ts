@@ -13,7 +13,9 @@ import {
   refuse,
   type Refusal,
   reportRunEvents,
+  type RunId,
 } from "@plumule/protocol";
+import type { LogSlice } from "../../durable-objects/deployment/calls.ts";
 import { deploymentObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { type App, type AppContext, implement } from "../implement.ts";
 import { placeOfRun } from "../locate.ts";
@@ -47,10 +49,16 @@ export function runRoutes(app: App): void {
   implement(app, reportRunEvents, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
     leaseToken === null ? NO_LEASE : ok(await deploymentObject(env, ns, deployment).report({ run, leaseToken, body })),
   );
-  implement(app, appendLog, async ({ params: { ns, deployment, run }, query, bytes, bearer: leaseToken, env }) => {
-    if (leaseToken === null) return NO_LEASE;
-    return ok(await deploymentObject(env, ns, deployment).appendLog({ run, leaseToken, ...query, bytes }));
-  });
+  implement(
+    app,
+    appendLog,
+    async ({ params: { ns, deployment, run }, query, bytes, bearer: leaseToken, env, request }) => {
+      if (leaseToken === null) return NO_LEASE;
+      const isPacked = request.headers.get("content-encoding") === appendLog.bodyEncoding;
+      const body = isPacked ? { packed: bytes } : { bytes };
+      return ok(await deploymentObject(env, ns, deployment).appendLog({ run, leaseToken, ...query, ...body }));
+    },
+  );
   implement(app, postResult, async ({ params: { ns, deployment, run }, body, bearer: leaseToken, env }) =>
     leaseToken === null ? NO_LEASE : ok(await deploymentObject(env, ns, deployment).result({ run, leaseToken, body })),
   );
@@ -72,25 +80,24 @@ export function runRoutes(app: App): void {
     if (isRefusal(place)) return place;
     const slice = await place.object.readLog({ run: params.run, offset: range.offset, limit: range.limit });
     if (isRefusal(slice)) return slice;
-    const headers = new Headers({
-      "content-type": "text/plain; charset=utf-8",
-      "accept-ranges": "bytes",
-      "plumule-log-size": String(slice.size),
-      "plumule-log-complete": String(slice.complete),
-      // Whoever opens it in a browser gets a file, never a page.
-      "content-disposition": `attachment; filename="${params.run}.log"`,
-    });
-    if (slice.sha256 !== null) headers.set("plumule-log-sha256", slice.sha256);
-    if (range.partial && slice.bytes.byteLength > 0)
-      headers.set(
-        "content-range",
-        `bytes ${slice.offset}-${slice.offset + slice.bytes.byteLength - 1}/${slice.complete ? slice.size : "*"}`,
-      );
-    return new Response(slice.bytes as Uint8Array<ArrayBuffer>, {
-      status: range.partial && slice.bytes.byteLength > 0 ? 206 : 200,
-      headers,
-    });
+    return logAnswer(params.run, slice, range.partial && slice.bytes.byteLength > 0);
   });
+}
+
+/** Bytes of a log as an answer; `partial`: to a request for a range. */
+function logAnswer(run: RunId, { bytes, offset, size, complete, sha256 }: LogSlice, partial: boolean): Response {
+  const headers = new Headers({
+    "content-type": "text/plain; charset=utf-8",
+    "accept-ranges": "bytes",
+    "plumule-log-size": String(size),
+    "plumule-log-complete": String(complete),
+    // Whoever opens it in a browser gets a file, never a page.
+    "content-disposition": `attachment; filename="${run}.log"`,
+  });
+  if (sha256 !== null) headers.set("plumule-log-sha256", sha256);
+  if (partial)
+    headers.set("content-range", `bytes ${offset}-${offset + bytes.byteLength - 1}/${complete ? size : "*"}`);
+  return new Response(bytes as Uint8Array<ArrayBuffer>, { status: partial ? 206 : 200, headers });
 }
 
 /** Either end shows what it was given for the session as a second subprotocol, as a browser would: no URL holds it. */

@@ -1,3 +1,4 @@
+import { zstdDecompressSync } from "node:zlib";
 import { createHash } from "node:crypto";
 import { type Event, isFinalJobState, jobOfRun, type JobView, LIMITS } from "@plumule/protocol";
 import type { Job } from "#durable-objects/deployment/core/model.ts";
@@ -108,15 +109,22 @@ function checkLogs({ world }: Stage, host: HostedObject, job: Job): void {
   for (const run of job.runs) {
     const [first, end] = [run.epoch * SPAN, (run.epoch + 1) * SPAN];
     const rows = host.storage.sql
-      .exec("SELECT position, bytes FROM log_chunks WHERE position >= ? AND position < ? ORDER BY position", first, end)
-      .toArray() as { position: number; bytes: ArrayBuffer }[];
+      .exec(
+        "SELECT position, bytes, unpacked_bytes FROM log_chunks WHERE position >= ? AND position < ? ORDER BY position",
+        first,
+        end,
+      )
+      .toArray() as { position: number; bytes: ArrayBuffer; unpacked_bytes: number | null }[];
+    const chunks = rows.map(({ bytes, unpacked_bytes: unpackedBytes }) =>
+      unpackedBytes === null ? Buffer.from(bytes) : zstdDecompressSync(bytes),
+    );
     let size = 0;
-    for (const { position, bytes } of rows) {
+    for (const [at, { position }] of rows.entries()) {
       if (position !== first + size)
         world.violate("I11", `the log of ${run.id} has ${size} bytes, then some at ${position - first}`);
-      size += bytes.byteLength;
+      size += chunks[at]?.length ?? 0;
     }
-    const stored = Buffer.concat(rows.map(({ bytes }) => new Uint8Array(bytes)));
+    const stored = Buffer.concat(chunks);
     const execution = world.executions.get(run.id);
     const written = Buffer.concat(execution?.lostPower === true ? [] : (execution?.output ?? []));
     const agreed = Math.min(stored.length, written.length);

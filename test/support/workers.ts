@@ -36,7 +36,7 @@ function bundleOf(code: Code): Promise<string> {
     format: "esm",
     target: "es2024",
     conditions: ["workerd", "worker", "browser"],
-    external: ["cloudflare:*"],
+    external: ["cloudflare:*", "node:*"],
     logLevel: "silent",
     write: false,
   }).then(({ outputFiles }) => outputFiles[0]?.text ?? "");

@@ -62,6 +62,10 @@ const walls: Readonly<Record<string, Wall>> = {
     allowed: [`export { Pool } from "#durable-objects/pool/pool.ts";`, `export default {};`],
   },
   "src/log.ts": { refused: [`import "node:fs";`], allowed: [`console.log("{}");`] },
+  "durable-objects/deployment/native.ts": {
+    refused: [`import "node:fs";`, `import "hono";`, `import "./store.ts";`],
+    allowed: [`import "node:zlib";`, `import "node:crypto";`, `import "@plumule/protocol";`],
+  },
   "durable-objects/pool/pool.ts": {
     refused: [
       `import "@plumule/protocol/seal";`,

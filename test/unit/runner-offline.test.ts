@@ -1,8 +1,20 @@
-import { generateKeyPairSync, sign } from "node:crypto";
+import { generateKeyPairSync, randomBytes, sign } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { call, didKeyOf, type Envelope, getLog, type PollBody, type ResultBody, type Signer } from "@plumule/protocol";
+import { zstdDecompressSync } from "node:zlib";
+import {
+  call,
+  didKeyOf,
+  type Envelope,
+  getLog,
+  LIMITS,
+  type PollBody,
+  problemOf,
+  refuse,
+  type ResultBody,
+  type Signer,
+} from "@plumule/protocol";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type Broker, connectBroker, type Lease } from "../../runner/src/broker.ts";
 import type { Input } from "../../runner/src/core/model.ts";
@@ -38,6 +50,42 @@ describe("a page with status 200, where a proxy stands in for the broker", () =>
   it("is no log of a run either, though a log is any bytes", async () => {
     const answer = await call({ fetch: page, baseUrl: at.baseUrl }, getLog, { params: { ns: "me", run: "r" } });
     expect(answer).toMatchObject({ ok: false, status: 502 });
+  });
+});
+
+describe("a log", () => {
+  const bytes = Buffer.alloc(LIMITS.logAppendBytes, "a line as a job prints it\n");
+  /** A broker that answers as told, and what it was sent. */
+  const brokerThat = (takesPacked: boolean): { broker: Broker; sent: { encoding: string | null; size: number }[] } => {
+    const sent: { encoding: string | null; size: number }[] = [];
+    const fetch = async (_: string, init: RequestInit): Promise<Response> => {
+      const encoding = new Headers(init.headers).get("content-encoding");
+      const body = init.body as Uint8Array;
+      sent.push({ encoding, size: body.length });
+      if (encoding !== null && !takesPacked)
+        return Response.json(problemOf(refuse("unsupported-media-type", "not taken")), { status: 415 });
+      return Response.json({ bytes: encoding === null ? body.length : zstdDecompressSync(body).length });
+    };
+    return { broker: connectBroker({ ...at, fetch }), sent };
+  };
+
+  it("is sent packed, but for what would not be less", async () => {
+    const { broker, sent } = brokerThat(true);
+    expect(await broker.appendLog(lease, 0, bytes)).toEqual({ ok: true, value: { bytes: bytes.length } });
+    await broker.appendLog(lease, 0, randomBytes(9_000));
+    expect(sent).toEqual([
+      { encoding: "zstd", size: expect.any(Number) as number },
+      { encoding: null, size: 9_000 },
+    ]);
+    expect(sent[0]?.size).toBeLessThan(bytes.length / 5);
+  });
+
+  it("is sent as version 1 does to a broker that was rolled back", async () => {
+    const { broker, sent } = brokerThat(false);
+    const taken = { ok: true, value: { bytes: LIMITS.logChunkBytes } };
+    expect(await broker.appendLog(lease, 0, bytes)).toEqual(taken);
+    expect(await broker.appendLog(lease, 0, bytes)).toEqual(taken);
+    expect(sent.map(({ encoding }) => encoding)).toEqual(["zstd", null, null]);
   });
 });
 

@@ -1,4 +1,5 @@
-import { evictDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
+import { zstdCompressSync } from "node:zlib";
 import {
   isRefusal,
   LIMITS,
@@ -28,6 +29,12 @@ const append = (
   text: string | Uint8Array,
 ): ReturnType<House["deployment"]["appendLog"]> =>
   house.deployment.appendLog({ run, leaseToken, epoch, offset, bytes: typeof text === "string" ? utf8(text) : text });
+const appendPacked = (
+  { house, assignment: { run, leaseToken, epoch } }: Started,
+  offset: number,
+  bytes: Uint8Array,
+): ReturnType<House["deployment"]["appendLog"]> =>
+  house.deployment.appendLog({ run, leaseToken, epoch, offset, packed: zstdCompressSync(bytes) });
 const logOf = async ({ house, assignment }: Started): Promise<RunView["log"]> =>
   ok(await house.deployment.run(assignment.run)).log;
 const report = (
@@ -47,7 +54,7 @@ it("appends a log by offset: the same bytes again are fine, other bytes and hole
   expect(codeOf(await append(one, 0, "FIRST\n"))).toBe("log-conflict");
   const gap = await append(one, 20, "late\n");
   expect(gap).toMatchObject({ refused: "log-gap", headers: { "Plumule-Log-Size": "19" } });
-  expect(codeOf(await append(one, 19, new Uint8Array(LIMITS.logChunkBytes + 1)))).toBe("payload-too-large");
+  expect(codeOf(await append(one, 19, new Uint8Array(LIMITS.logAppendBytes + 1)))).toBe("payload-too-large");
   const { run } = one.assignment;
   const slice = ok(await one.house.deployment.readLog({ run, offset: 2, limit: 8 }));
   expect(parseUtf8(slice.bytes)).toBe("rst\nseco");
@@ -113,10 +120,51 @@ it("compares the log with what the runner signed", async () => {
   }
 });
 
-it("tells the digest of a log of many chunks", async () => {
+it("keeps what came packed as it came, and serves and compares it as what it is", async () => {
+  const one = await started();
+  const { run } = one.assignment;
+  const text = Array.from({ length: 40_000 }, (_, line) => `line ${line} of many\n`).join("");
+  const [bytes, odd] = [utf8(text), "odd bytes"];
+  const [half, most] = [400_000, 600_000];
+  expect(ok(await appendPacked(one, 0, bytes.subarray(0, half)))).toEqual({ bytes: half });
+  expect(ok(await appendPacked(one, 0, bytes.subarray(0, half)))).toEqual({ bytes: half });
+  expect(ok(await appendPacked(one, half - 9, bytes.subarray(half - 9, most)))).toEqual({ bytes: most });
+  expect(codeOf(await appendPacked(one, half, bytes.subarray(0, 9)))).toBe("log-conflict");
+  expect(codeOf(await appendPacked(one, most + 1, bytes.subarray(most + 1)))).toBe("log-gap");
+  // Packed it would be more.
+  expect(ok(await appendPacked(one, most, utf8(odd)))).toEqual({ bytes: most + 9 });
+  ok(await appendPacked(one, most + 9, bytes.subarray(most)));
+  const log = text.slice(0, most) + odd + text.slice(most);
+  const whole = utf8(log);
+  for (const [offset, limit] of [
+    [0, LIMITS.logReadBytes],
+    [half - 5, 10],
+    [most - 5, 20],
+    [whole.length - 3, 9],
+  ] as const) {
+    const slice = ok(await one.house.deployment.readLog({ run, offset, limit }));
+    expect(slice.bytes).toEqual(whole.slice(offset, offset + limit));
+  }
+  const stored = await runInDurableObject(one.house.deployment, (_, { storage }) =>
+    storage.sql.exec<{ size: number }>("SELECT length(bytes) AS size FROM log_chunks ORDER BY position").toArray(),
+  );
+  expect(stored.map(({ size }) => size)).toEqual([expect.any(Number), most - half, 9, expect.any(Number)]);
+  expect(stored[0]?.size).toBeLessThan(half / 5);
+  const body = await one.runner.resultOf(one.assignment, "succeeded", { log, inline: false });
+  ok(await one.runner.send(one.assignment, body));
+  expect(await logOf(one)).toEqual({ state: "complete", bytes: whole.length, sha256: await sha256Hex(whole) });
+});
+
+it.each([
+  ["that it saw grow", false],
+  ["whose beginning it saw before a restart", true],
+])("tells the digest of a log of many chunks %s", async (_, restarts) => {
   const one = await started();
   const chunk = new Uint8Array(LIMITS.logChunkBytes).fill(46);
-  for (let index = 0; index < 10; index += 1) ok(await append(one, index * chunk.length, chunk));
+  for (let index = 0; index < 10; index += 1) {
+    ok(await append(one, index * chunk.length, chunk));
+    if (restarts && index === 4) await evictDurableObject(one.house.deployment);
+  }
   const body = await one.runner.resultOf(one.assignment, "succeeded", {
     log: ".".repeat(10 * chunk.length),
     inline: false,

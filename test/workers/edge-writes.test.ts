@@ -1,3 +1,4 @@
+import { zstdCompressSync } from "node:zlib";
 import { LIMITS, refuse } from "@plumule/protocol";
 import { beforeAll, describe } from "vitest";
 import { ADMIN, runPath } from "./edge-harness.ts";
@@ -95,7 +96,7 @@ describe("a body", () => {
         "log",
         put(`${runPath(tenant.at, running)}/log?offset=5&epoch=${running.epoch}`, {
           token: running.leaseToken,
-          body: large(LIMITS.logChunkBytes),
+          body: large(LIMITS.logAppendBytes),
         }),
         code,
       ),
@@ -104,7 +105,24 @@ describe("a body", () => {
 
   refuses("that is packed is refused, since its size is unknown", () => [
     bad("gzip", submitting(SHELL, { "content-encoding": "gzip" }), "unsupported-media-type"),
+    bad(
+      "what a log alone may be packed with",
+      submitting(SHELL, { "content-encoding": "zstd" }),
+      "unsupported-media-type",
+    ),
   ]);
+
+  refuses("of a log that is packed wrongly changes nothing", () => {
+    const path = `${runPath(tenant.at, running)}/log?offset=5&epoch=${running.epoch}`;
+    const packed = (encoding: string, body: Uint8Array | string): ReturnType<typeof put> =>
+      put(path, { token: running.leaseToken, body, headers: { "content-encoding": encoding } });
+    return [
+      bad("in another way", packed("gzip", " world"), "unsupported-media-type"),
+      bad("not at all", packed("zstd", " world"), "invalid-body"),
+      bad("to less than its end", packed("zstd", zstdCompressSync(new Uint8Array(99)).subarray(0, -1)), "invalid-body"),
+      bad("to more than it may be", packed("zstd", zstdCompressSync(new Uint8Array(2 ** 24))), "payload-too-large"),
+    ];
+  });
 });
 
 describe("a write that comes too late or twice", () => {

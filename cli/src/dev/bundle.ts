@@ -51,7 +51,7 @@ export async function bundleWorker(root: string): Promise<string> {
     format: "esm",
     target: "es2024",
     conditions: ["workerd", "worker", "browser"],
-    external: ["cloudflare:*"],
+    external: ["cloudflare:*", "node:*"],
     sourcemap: "inline",
     logLevel: "silent",
     write: false,

@@ -27,6 +27,8 @@ export type Endpoint = {
   readonly body: z.ZodType | null;
   readonly bodyMedium: Medium;
   readonly bodyLimitBytes: number;
+  /** The Content-Encoding that a body may come in; null: none. Its handler unpacks it, within a limit of its own. */
+  readonly bodyEncoding: "zstd" | null;
   readonly answerMedium: Medium;
   /** Schemas of the 2xx answers by status; null where there is no JSON body. */
   readonly answers: Readonly<Record<number, z.ZodType | null>>;
@@ -36,7 +38,15 @@ export type Endpoint = {
   readonly idempotent: boolean;
 };
 
-type Defaults = "query" | "body" | "bodyMedium" | "bodyLimitBytes" | "answerMedium" | "refusals" | "idempotent";
+type Defaults =
+  | "query"
+  | "body"
+  | "bodyMedium"
+  | "bodyLimitBytes"
+  | "bodyEncoding"
+  | "answerMedium"
+  | "refusals"
+  | "idempotent";
 
 /** Fills in what most endpoints share. */
 export function endpoint<const E extends Omit<Endpoint, Defaults> & Partial<Pick<Endpoint, Defaults>>>(
@@ -50,6 +60,7 @@ const DEFAULTS = {
   body: null,
   bodyMedium: "json",
   bodyLimitBytes: 32 * 1024,
+  bodyEncoding: null,
   answerMedium: "json",
   refusals: [],
   idempotent: false,

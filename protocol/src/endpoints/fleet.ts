@@ -235,9 +235,10 @@ export const appendLog = endpoint({
     epoch: z.coerce.number().int().min(1),
   }),
   bodyMedium: "octets",
-  bodyLimitBytes: LIMITS.logChunkBytes,
+  bodyLimitBytes: LIMITS.logAppendBytes,
+  bodyEncoding: "zstd",
   answers: { 200: z.object({ bytes: z.int() }).meta({ id: "LogSize" }) },
-  refusals: ["stale-lease", "log-conflict", "log-gap"],
+  refusals: ["stale-lease", "log-conflict", "log-gap", "invalid-body"],
 });
 export const postResult = endpoint({
   name: "postResult",

@@ -50,7 +50,7 @@ export function countCalls(broker: Broker, counters: Counters): Broker {
     report: (lease, body) => count("report", broker.report(lease, body)),
     async appendLog(lease, offset, bytes) {
       const answer = await count("log", broker.appendLog(lease, offset, bytes));
-      if (answer.ok) counters.logBytes += bytes.length;
+      if (answer.ok) counters.logBytes += Math.min(bytes.length, answer.value.bytes - offset);
       return answer;
     },
     async result(lease, body) {
