@@ -23,6 +23,7 @@ export type JobFlags = {
   moveState?: true;
   repository?: true;
   task?: string;
+  schedule?: string;
   source?: string;
   commit?: string;
   ref?: string;
@@ -89,6 +90,7 @@ export async function jobRequest(
     env,
     hold,
     skipUnchanged,
+    schedule: flags.schedule,
     requires,
     locks: flags.lock,
     limits: limitsOf(flags),
@@ -110,7 +112,7 @@ export function isLocalUrl(url: string): boolean {
 }
 
 async function taskOf(flags: JobFlags, { checkout, cwd }: Surroundings): Promise<Task | Failure> {
-  const { shell, build, effect, repository, task } = flags;
+  const { shell, build, effect, repository, task, schedule } = flags;
   const kinds = [shell, build, effect, repository].filter((kind) => kind !== undefined);
   if (kinds.length > 1)
     return misuse("More than one task is given", "Give one of --shell, --build, --effect and --repository.");
@@ -128,7 +130,7 @@ async function taskOf(flags: JobFlags, { checkout, cwd }: Surroundings): Promise
   }
   if (apply !== undefined || plan !== undefined || moveState !== undefined)
     return misuse("--apply, --plan and --move-state are for effects", "Say what is built: --effect .#name.");
-  if (repository === true || task !== undefined || checkout !== null)
+  if (repository === true || (task ?? schedule) !== undefined || checkout !== null)
     return { kind: "repository", ...(task === undefined ? {} : { task }) };
   return misuse(
     "No task is given, and this folder is no git checkout",

@@ -19,6 +19,7 @@ const VERBS: Readonly<Record<string, { group: string; load: () => Promise<Comman
     group: "Acting on jobs:",
     load: async () => (await import("./commands/redeliver.ts")).redeliverCommand(),
   },
+  schedule: { group: "Acting on jobs:", load: async () => (await import("./commands/schedule.ts")).scheduleCommand() },
   delete: { group: "Acting on jobs:", load: async () => (await import("./commands/act-on-jobs.ts")).deleteCommand() },
   runner: { group: "Machines and keys:", load: async () => (await import("./commands/runner.ts")).runnerCommand() },
   triggers: {

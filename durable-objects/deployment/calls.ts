@@ -75,6 +75,8 @@ export type DeploymentCalls = {
     outcome: "succeeded" | "failed" | "cancelled";
     reason: string | null;
   }): Promise<JobView | Refusal>;
+  /** Pauses or resumes the schedules of a name. */
+  setSchedule(call: { actor: Actor; name: string; paused: boolean }): Promise<DeploymentView | Refusal>;
   rerun(call: { actor: Actor; job: JobId; guard: Guard }): Promise<SubmitAnswer | Refusal>;
   job(id: JobId): Promise<JobDetail | Refusal>;
   /** Why the job and the runners of the namespace, or one of them, do not meet: the nearest `limit`. */

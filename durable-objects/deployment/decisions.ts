@@ -17,7 +17,7 @@ import { briefOf, digestsOf, rerunBody, scheduledBody, secretsFault, teardownBod
 import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Moment, Schedule, State } from "./core/model.ts";
-import { fireSchedule } from "./core/schedules.ts";
+import { fireSchedule, pauseSchedule } from "./core/schedules.ts";
 import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";
 import { deploymentView, jobView } from "./core/views.ts";
 import { type Decided, reason } from "./core/work.ts";
@@ -119,6 +119,15 @@ export class Decisions {
       resolve(ledger.state(), { job, outcome, detail: why ?? `${actor} says that it ${outcome}.` }, moment),
       moment,
     );
+  }
+
+  setSchedule({ actor, name, paused }: CallOf<"setSchedule">): DeploymentView | Refusal {
+    const { answers, ledger } = this.#parts;
+    const moment = ledger.moment(actor);
+    const decided = answers.refusal() ?? pauseSchedule(ledger.state(), { name, paused }, moment);
+    if (isRefusal(decided)) return decided;
+    ledger.commit(decided, moment);
+    return deploymentView(decided.state);
   }
 
   /** A schedule is due. It acts for whoever submitted the job that it repeats. */

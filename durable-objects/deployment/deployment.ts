@@ -116,6 +116,10 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     return this.#ask(({ decisions }) => decisions.resolve(call));
   }
 
+  async setSchedule(call: CallOf<"setSchedule">): Promise<DeploymentView | Refusal> {
+    return this.#ask(({ decisions }) => decisions.setSchedule(call));
+  }
+
   async read(): Promise<DeploymentSnapshot | Refusal> {
     return this.#ask(
       ({ parts: { answers, ledger } }) => answers.refusal() ?? answers.snapshot(ledger.moment(BROKER).now),

@@ -22,6 +22,7 @@ import {
   type Refusal,
   rerunJob,
   resolveJob,
+  setSchedule,
   submitJob,
   type SubmitAnswer,
   type SubmitBody,
@@ -91,6 +92,12 @@ function stopRoutes(app: App): void {
     });
     return isRefusal(answer) ? answer : { status: 202, body: answer };
   });
+  implement(
+    app,
+    setSchedule,
+    async ({ params: { ns, deployment, schedule: name }, body: { paused }, principal, env }) =>
+      ok(await deploymentObject(env, ns, deployment).setSchedule({ actor: principal.actor, name, paused })),
+  );
   implement(app, cancelJob, async ({ params, body, bytes, principal, request, env }) => {
     const [guard, place] = await Promise.all([
       guardOf(request, bytes),

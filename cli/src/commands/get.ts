@@ -21,6 +21,7 @@ import { resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
 import { hintFor, lastLines, progressText } from "../watch-render.ts";
 import { jobTable } from "./ls.ts";
+import { scheduleTable } from "./schedule.ts";
 
 /** `plumule get`: everything about one thing. */
 export function getCommand(): Command {
@@ -98,6 +99,7 @@ export function jobLines({ job, spec, runs, planText, verdict, equivocations = [
     ["reason", job.reason === null ? null : `${job.reason.code}: ${inLine(job.reason.detail)}`],
     ["replaced by", job.supersededBy],
     ["rerun of", job.rerunOf],
+    ["schedule", scheduleText(job)],
     ["plan", planLine(job)],
   ]);
   const shownPlan = planText === undefined ? [] : ["", ...indent(planText.trimEnd().split("\n").map(inLine))];
@@ -115,6 +117,12 @@ export function jobLines({ job, spec, runs, planText, verdict, equivocations = [
     ...caught,
     ...runs.flatMap((run) => ["", ...runLines(run)]),
   ];
+}
+
+/** The schedule of a job, with the job that it repeats. */
+function scheduleText({ schedule }: JobView): string | null {
+  if (schedule === undefined) return null;
+  return `${schedule.name}${schedule.job === null ? "" : `, repeats ${schedule.job}`}`;
 }
 
 /** The plan of an effect by its digest, with who has approved it. */
@@ -190,8 +198,14 @@ export function deploymentLines({ deployment, jobs }: DeploymentSnapshot, now: n
     ["pending", String(pendingCount)],
     ["changed", `${updatedAt}  ${paint.quiet(agoOf(updatedAt, now))}`],
   ]);
+  const schedules = deployment.schedules === undefined ? [] : ["", ...scheduleTable(deployment.schedules, now)];
   const newestFirst = jobs.toSorted((left, right) => (left.id < right.id ? 1 : -1));
-  return [head, ...indent(details), ...(jobs.length === 0 ? [] : ["", ...jobTable(newestFirst.slice(0, 20), now)])];
+  return [
+    head,
+    ...indent(details),
+    ...schedules,
+    ...(jobs.length === 0 ? [] : ["", ...jobTable(newestFirst.slice(0, 20), now)]),
+  ];
 }
 
 /** A task in a few words. */

@@ -117,7 +117,7 @@ export function jobTable(items: readonly JobView[], now: number): string[] {
     paintState(job.state, job.state === "running" ? (job.phase ?? job.state) : job.state),
     job.source === null ? "" : paint.quiet(job.source.commit.slice(0, 8)),
     ageOf(job.createdAt, now),
-    fit(inLine(job.summary ?? job.reason?.detail ?? job.waiting?.detail ?? ""), ABOUT_COLUMNS),
+    fit(inLine(aboutOf(job)), ABOUT_COLUMNS),
   ]);
   return tableLines(["JOB", "DEPLOYMENT", "STATE", "COMMIT", "AGE", "ABOUT"], rows);
 }
@@ -137,6 +137,12 @@ async function deployments(connection: Connection, { state, limit }: ListQuery):
     empty: state === undefined ? "no deployment yet" : "no deployment is like that",
     next: "plumule submit DEPLOYMENT",
   };
+}
+
+/** What a job is about, in a line; whose schedule made it comes first, because otherwise it says the same as the push that it repeats. */
+function aboutOf({ schedule, summary, reason, waiting }: JobView): string {
+  const about = summary ?? reason?.detail ?? waiting?.detail ?? "";
+  return schedule === undefined ? about : `${schedule.name}${about === "" ? "" : `: ${about}`}`;
 }
 
 /** Deployments as a table. */

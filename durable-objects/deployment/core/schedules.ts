@@ -1,4 +1,13 @@
-import { isRefusal, LIMITS, type Millis, nextFiring, readCron, type StatedSchedule } from "@plumule/protocol";
+import {
+  isRefusal,
+  LIMITS,
+  type Millis,
+  nextFiring,
+  readCron,
+  type Refusal,
+  refuse,
+  type StatedSchedule,
+} from "@plumule/protocol";
 import type { Job, Lane, Moment, Schedule, State } from "./model.ts";
 import { idOf, submit, type Submission, type Submitted } from "./submit.ts";
 import { type Decided, Work } from "./work.ts";
@@ -76,13 +85,21 @@ export function pauseSchedule(
   state: State,
   { name, paused }: { name: string; paused: boolean },
   moment: Moment,
-): Decided<null> {
+): Decided<null> | Refusal {
+  const names = new Set(state.lane.schedules.map((one) => one.name));
+  if (!names.has(name))
+    return refuse("not-found", `Deployment ${state.lane.deployment} has no schedule ${name}.`, {
+      next:
+        names.size === 0
+          ? "A push whose task file has schedules sets them when its run has succeeded."
+          : `It has ${[...names].join(", ")}.`,
+    });
   const work = new Work(state, moment);
   const schedules = work.lane.schedules.map((one): Schedule => {
     if (one.name !== name || paused === (one.dueAt === null)) return one;
     return { ...one, dueAt: paused ? null : after(one, work.now) };
   });
-  if (schedules.some((one, index) => one !== work.lane.schedules[index])) work.lane = { ...work.lane, schedules };
+  if (schedules.some((one, index) => one !== state.lane.schedules[index])) work.lane = { ...work.lane, schedules };
   return work.done(null);
 }
 

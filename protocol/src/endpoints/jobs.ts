@@ -21,6 +21,7 @@ import {
 } from "../job.ts";
 import { signedApprovalSchema } from "../approval.ts";
 import { jobMatchSchema } from "../match.ts";
+import { scheduleNameSchema } from "../schedules.ts";
 import { submitBodySchema } from "../submit.ts";
 import { LIMITS } from "../limits.ts";
 import { pageOf } from "../namespace.ts";
@@ -71,6 +72,9 @@ export const deleteBodySchema = z
   .strictObject({ reason, task: submitBodySchema.shape.task.optional() })
   .meta({ id: "DeleteBody" });
 export type DeleteBody = z.output<typeof deleteBodySchema>;
+
+/** A paused schedule fires no more, whatever is pushed, until it is resumed; what it missed meanwhile is not made up for. */
+export const scheduleBodySchema = z.strictObject({ paused: z.boolean() }).meta({ id: "ScheduleBody" });
 
 export const derivationsSchema = z
   .object({ nodes: z.array(derivationSchema), edges: z.array(z.tuple([z.string(), z.string()])) })
@@ -150,6 +154,17 @@ export const cancelDeployment = endpoint({
   answers: { 202: cancelAnswerSchema },
   refusals: ["not-found", "in-apply-phase", "idempotency-mismatch"],
   idempotent: true,
+});
+export const setSchedule = endpoint({
+  name: "setSchedule",
+  method: "put",
+  path: "/v1/:ns/deployments/:deployment/schedules/:schedule",
+  summary: "Pause or resume the schedules of a name, on all branches",
+  access: "submit",
+  params: deployment.extend({ schedule: scheduleNameSchema }),
+  body: scheduleBodySchema,
+  answers: { 200: deploymentViewSchema },
+  refusals: ["not-found", "gone"],
 });
 export const listJobs = endpoint({
   name: "listJobs",
