@@ -6,6 +6,7 @@ import { readFollowed } from "./followed.ts";
 import { look, type Look, type Telling } from "./look.ts";
 import { followNode } from "./node-socket.ts";
 import type { BridgeOptions } from "./options.ts";
+import { watchOwnPushes } from "./own-pushes.ts";
 import { audienceOf } from "./push.ts";
 import { openQueue, QUEUE_LIMIT_COUNT } from "./queue.ts";
 import { openSeen, type SeenStore } from "./seen.ts";
@@ -117,7 +118,7 @@ class Bridge {
 
   /** Runs until the signal aborts, or once. */
   async run(): Promise<boolean> {
-    const { once, dryRun, seed } = this.#options;
+    const { once, dryRun, seed, radHome } = this.#options;
     await this.#markAll();
     // What a crash left in the queue before it was remembered is recognised now, before anything of it is sent.
     await this.#lookAtAll();
@@ -127,6 +128,8 @@ class Bridge {
         await this.#lookAtAll();
       return isEmpty && !this.#hasFailed;
     }
+    const onMove = (id: string): void => this.#mark(id);
+    const watching = seed === undefined ? watchOwnPushes(radHome, { onMove, signal: this.#signal }) : Promise.resolve();
     const following = seed === undefined ? this.#followNode() : Promise.resolve();
     const carrying = dryRun ? Promise.resolve() : this.#courier.run(this.#signal);
     this.#isCarrying = !dryRun;
@@ -136,7 +139,7 @@ class Bridge {
       await this.#lookAtAll();
       if (this.#dirty.size === 0 && !this.#signal.aborted) await this.#alarm.promise;
     }
-    await Promise.all([following, carrying, repeating]);
+    await Promise.all([watching, following, carrying, repeating]);
     return true;
   }
 

@@ -13,6 +13,7 @@ export { deliver, type DeliverDeps, type DeliveryEnd } from "./deliver.ts";
 export { loadSigner } from "./key.ts";
 export { type Finding, type Look } from "./look.ts";
 export { type BridgeOptions, bridgeOptionsSchema, type BridgeSettings } from "./options.ts";
+export { readNodeId } from "./own-pushes.ts";
 export { audienceOf, isDeletion, parseRefUpdate, type PushOrigin, pushOf, type RefUpdate } from "./push.ts";
 export { type DeliveryQueue, openQueue, QUEUE_LIMIT_COUNT, type QueuedDelivery, type Target } from "./queue.ts";
 export { receivePush, type ReceiveDeps } from "./receive.ts";

@@ -1,7 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type BridgeOptions, openJobCobs, runScribe, type Trust } from "@plumule/bridge";
-import { didKeyOf, isFor } from "@plumule/protocol";
+import { type BridgeOptions, openJobCobs, readNodeId, runScribe, type Trust } from "@plumule/bridge";
+import { isFor } from "@plumule/protocol";
 import type { Connection } from "./connection.ts";
 import type { Context } from "./context.ts";
 import { type Failure, isFailure, misuse } from "./failure.ts";
@@ -49,12 +48,4 @@ async function trustOf(file: string, cwd: string): Promise<Trust | Failure> {
   if (isFailure(policy)) return policy;
   const signers = policy.signers.filter((signer) => isFor(signer, "result"));
   return { keys: new Set(signers.map(({ key }) => key)), policy };
-}
-
-/** The id of the node (`z6Mk…`) from its public key, a line of OpenSSH whose base64 ends with the 32 bytes of the key (RFC 8709). */
-async function readNodeId(radHome: string): Promise<string | null> {
-  const line = await readFile(join(radHome, "keys", "radicle.pub"), "utf8").catch(() => "");
-  const [, base64] = /^ssh-ed25519 (\S+)/.exec(line) ?? [];
-  const bytes = base64 === undefined ? null : Buffer.from(base64, "base64");
-  return bytes?.length === 51 ? didKeyOf(new Uint8Array(bytes.subarray(19))).slice("did:key:".length) : null;
 }

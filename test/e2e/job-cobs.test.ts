@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { type DeliveryView, listDeliveries, listRunners, putTriggers } from "@plumule/protocol";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { startTestBroker, type TestBroker } from "../support/broker.ts";
-import { ControlSocket, newPerson, StorageRepository } from "../support/radicle.ts";
+import { ControlSocket, newPerson, StorageRepository, writeNodeKey } from "../support/radicle.ts";
 import { startCommand } from "../support/command-line.ts";
 
 const main = join(import.meta.dirname, "../../cli/src/main.ts");
@@ -189,21 +189,13 @@ function patchRequest(did: string, head: string): object {
 
 describe("plumule bridge start --write-cobs", { timeout: 120_000 }, () => {
   it("writes what has become of a job once, and announces it until a seed has it, over a kill", async () => {
-    mkdirSync(join(home, "keys"), { recursive: true });
     const standIn = join(import.meta.dirname, "../fixtures/rad-job");
     const around = {
       ...variables,
       PATH: `${standIn}${delimiter}${process.env["PATH"]}`,
       XDG_CONFIG_HOME: join(broker.folder, "config"),
     };
-    const raw = (alice.privateKey.export({ format: "jwk" }) as { x: string }).x;
-    const blob = Buffer.concat([
-      Buffer.from("0000000b", "hex"),
-      Buffer.from("ssh-ed25519"),
-      Buffer.from("00000020", "hex"),
-      Buffer.from(raw, "base64url"),
-    ]);
-    writeFileSync(join(home, "keys/radicle.pub"), `ssh-ed25519 ${blob.toString("base64")} radicle\n`);
+    writeNodeKey(home, alice);
     writeFileSync(join(home, "node-id"), alice.node);
     const node = new ControlSocket(home);
     await node.open();

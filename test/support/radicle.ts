@@ -20,6 +20,19 @@ export function newPerson(): Person {
   return { did, node: did.slice("did:key:".length), privateKey };
 }
 
+/** Writes the public key by which a node is known, as OpenSSH has it (RFC 8709). */
+export function writeNodeKey(radHome: string, { privateKey }: Person): void {
+  const { x = "" } = privateKey.export({ format: "jwk" });
+  const blob = Buffer.concat([
+    Buffer.from("0000000b", "hex"),
+    Buffer.from("ssh-ed25519"),
+    Buffer.from("00000020", "hex"),
+    Buffer.from(x, "base64url"),
+  ]);
+  mkdirSync(join(radHome, "keys"), { recursive: true });
+  writeFileSync(join(radHome, "keys/radicle.pub"), `ssh-ed25519 ${blob.toString("base64")} radicle\n`);
+}
+
 /** How a repository is made. */
 export type RepositoryKind = { delegates: readonly Person[]; allow?: readonly Person[] };
 

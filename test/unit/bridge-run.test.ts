@@ -14,7 +14,7 @@ import {
 } from "@plumule/bridge";
 import { type Push, signerFromSeed, verifyWebhook } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ControlSocket, newPerson, serveSeed, StorageRepository } from "../support/radicle.ts";
+import { ControlSocket, newPerson, serveSeed, StorageRepository, writeNodeKey } from "../support/radicle.ts";
 
 const signer = await signerFromSeed(new Uint8Array(32).fill(9));
 const alice = newPerson();
@@ -144,6 +144,16 @@ describe("a bridge beside a node", { timeout: 60_000 }, () => {
     });
     await tells("own", "fetched");
     await vi.waitFor(() => expect(said.join()).toMatch(/refs\/heads\/next .* → job .* queued/), WITHIN);
+  });
+
+  it("tells the node's own pushes also when the node, which is alone, says nothing of them", async () => {
+    writeNodeKey(home, alice);
+    await node.open();
+    await start();
+    // The start, the subscription and what comes a little after it have each looked.
+    await vi.waitFor(() => expect(explained.filter(({ kind }) => kind === "look")).toHaveLength(3), WITHIN);
+    push("unannounced");
+    await tells("unannounced");
   });
 
   it("misses nothing when the node drops it, or is away, and tells nothing twice", async () => {
