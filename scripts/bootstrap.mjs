@@ -7,6 +7,7 @@ import { check } from "./check.mjs";
 import { root, run } from "./child-process.mjs";
 import { ensurePackages } from "./install.mjs";
 import { Problem } from "./problem.mjs";
+import { ensureRadicle } from "./radicle.mjs";
 import { bubblewrap, chromium, ensureTools, isOnPath, natsServer, nix, openssh, openssl } from "./system-packages.mjs";
 
 const oldestNodeMajor = 20;
@@ -62,7 +63,8 @@ async function test(args) {
  * @param {readonly string[]} args passed on to vitest
  * @returns {Promise<number>}
  */
-function testRadicle(args) {
+async function testRadicle(args) {
+  await ensureRadicle();
   process.env.PLUMULE_TEST_RADICLE = "1";
   return run("vitest", ["run", "--project", "radicle", ...args]);
 }

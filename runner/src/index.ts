@@ -1,6 +1,7 @@
 export { type RunnerConfig, runnerConfigSchema, type RunnerOptions } from "./config.ts";
 export { examine } from "./doctor/examine.ts";
 export type { Check } from "./doctor/judge.ts";
+export { findExecutable } from "./executable.ts";
 export { RUNNER_EXIT, type RunnerExit, type StartRefusal } from "./exit-codes.ts";
 export { tellSystemd } from "./health/notify.ts";
 export { createKey, loadKey } from "./key.ts";

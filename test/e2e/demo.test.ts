@@ -33,7 +33,8 @@ it("shows a push becoming a signed result, and leaves nothing behind", async () 
   expect(await done, `${out()}${err()}`).toBe(0);
   const id = "[0-9a-f]{8}-[0-9a-f]{4}";
   for (const line of [
-    /refs\/heads\/main [0-9a-f]{7} → job [0-9a-f-]{36} queued: http/,
+    /pushes go to (?:a bare repository|rad:z)/,
+    /refs\/heads\/main [0-9a-f]{7} (?:by did:key:\S+ )?→ job [0-9a-f-]{36} queued: http/,
     new RegExp(`job ${id} queued, assigned to the local runner in \\d+ ms`),
     /stem> the stem goes up, grow/,
     new RegExp(`second push replaced the first: ${id} superseded by ${id}; its [1-9]\\d* processes are gone`),

@@ -8,7 +8,7 @@ import { type DeliveryView, listDeliveries, listJobs, listRunners, putTriggers }
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { startTestBroker, type TestBroker } from "../support/broker.ts";
 import { type CommandLine, startCommand } from "../support/command-line.ts";
-import { pathWithRadicle, RadicleNode } from "./radicle.ts";
+import { RadicleNode } from "./radicle.ts";
 
 const main = join(import.meta.dirname, "../../cli/src/main.ts");
 const WITHIN = { timeout: 60_000, interval: 50 };
@@ -28,11 +28,9 @@ let cib: ChildProcess | null = null;
 const running: CommandLine[] = [];
 
 beforeAll(async () => {
-  const path = pathWithRadicle();
-  vi.stubEnv("PATH", path);
   folder = mkdtempSync(join(tmpdir(), "pr-"));
   broker = await startTestBroker();
-  [alice, bob] = [new RadicleNode(folder, "alice", 18_801, path), new RadicleNode(folder, "bob", 18_802, path)];
+  [alice, bob] = [new RadicleNode(folder, "alice", 18_801), new RadicleNode(folder, "bob", 18_802)];
   await Promise.all([alice.start(), bob.start()]);
   work = join(folder, "work");
   mkdirSync(work);
@@ -86,7 +84,7 @@ beforeAll(async () => {
   const listed = await broker.ask(listRunners, { query: {} });
   const runner = listed.ok ? (listed.answer.body.items[0]?.id ?? "") : "";
   expect(await startCommand(["key", "trust", runner], { XDG_CONFIG_HOME: join(folder, "config") }).done).toBe(0);
-}, 3_600_000);
+}, 120_000);
 afterAll(async () => {
   for (const { child } of running) child.kill("SIGKILL");
   await Promise.all(running.map(({ done }) => done));
@@ -98,7 +96,6 @@ afterAll(async () => {
   await alice?.stop();
   await bob?.stop();
   await broker?.stop();
-  vi.unstubAllEnvs();
   rmSync(folder, { recursive: true, force: true });
 }, 60_000);
 

@@ -22,7 +22,7 @@ export function demoCommand(): Command {
     .summary("show a push becoming a signed result, on real parts")
     .description(
       "Starts a broker and a runner, pushes a real git repository with a flake, builds it with Nix, replaces the build while it runs, cuts " +
-        "and resumes the stream, and verifies the signed result. Everything happens in a temporary folder, of which nothing is left.",
+        "and resumes the stream, and verifies the signed result. Where Radicle is installed the push goes to a node of its own, offline, and the result comes back as a job COB. Everything happens in a temporary folder, of which nothing is left.",
     )
     .action(act(demo));
 }
@@ -33,6 +33,10 @@ async function demo({ terminal }: Context): Promise<ExitCode | Failure> {
   const folder = await mkdtemp(join(tmpdir(), "plumule-demo-"));
   // Temporary files of everything that is started go there too, and whose environment names the folder is known to belong to it.
   process.env["TMPDIR"] = folder;
+  // Radicle's programs, where there are any, have an empty home here and a key without a passphrase. The person's node, and their ssh-agent, to
+  // which `rad auth` would add that key, are out of reach.
+  Object.assign(process.env, { RAD_HOME: join(folder, "radicle"), RAD_PASSPHRASE: "" });
+  for (const name of ["RAD_SOCKET", "SSH_AUTH_SOCK"]) delete process.env[name];
   const ends: (() => void | Promise<void>)[] = [];
   const tell = (lines: readonly string[]): void => {
     if (!terminal.json) for (const line of lines) terminal.out(`${paint.quiet("demo")}  ${line}`);

@@ -1,5 +1,6 @@
 import { cancelJob, getJob, submitJob, type Waiting } from "@plumule/protocol";
-import { NAMESPACE, type Stage, until } from "./stage.ts";
+import { NAMESPACE, type Stage } from "./stage.ts";
+import { until } from "./until.ts";
 
 /** A job that nobody can do, and what the broker says about it. */
 export type Impossible = { system: string; waiting: Waiting };

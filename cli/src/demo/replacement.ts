@@ -3,11 +3,12 @@ import { getDeploymentEvents, getDerivations, getJob, type JobView, type RunView
 import { type Cable, layCable } from "./cable.ts";
 import { SLOW_DERIVATION } from "./flake.ts";
 import { findProcesses, type Process, stillAlive } from "./processes.ts";
-import { DEPLOYMENT, NAMESPACE, type Stage, until } from "./stage.ts";
+import { DEPLOYMENT, NAMESPACE, type Stage } from "./stage.ts";
+import { until } from "./until.ts";
 import { jobOfCommit, type Watcher, watch } from "./watcher.ts";
 
 /** A push and the job that came of it. Times are wall-clock ms of this machine, on which everything runs. */
-export type Push = { commit: string; message: string; output: string; startedAt: number; job: string };
+export type Push = { commit: string; message: string; said: readonly string[]; startedAt: number; job: string };
 
 /** Seconds that the slow derivation takes, unless something stops it. */
 const GROW_SECONDS = 60;
@@ -28,12 +29,12 @@ async function pushCommit({ garden, offer, ask }: Stage, message: string, growSe
   const season = { system: offer.systems[0] ?? "", word: message, growSeconds };
   const commit = await garden.commit(message, season);
   const startedAt = Date.now();
-  const output = await garden.push();
-  const job = /→ job ([0-9a-f-]{36}) queued/.exec(output)?.[1];
-  if (job === undefined) throw new Error(`the hook named no job: ${output.trim()}`);
+  const said = await garden.push(commit);
+  const job = /→ job ([0-9a-f-]{36}) queued/.exec(said.join("\n"))?.[1];
+  if (job === undefined) throw new Error(`no job was named: ${said.join("; ")}`);
   const detail = await ask(getJob, { params: { ns: NAMESPACE, job } });
   if (detail.body.job.source?.commit !== commit) throw new Error(`job ${job} is about another commit`);
-  return { commit, message, output, startedAt, job };
+  return { commit, message, said, startedAt, job };
 }
 
 /** Somebody watches over a cable; the first build is at work. `processes` are those of its run; null where the system does not tell. */

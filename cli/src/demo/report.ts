@@ -1,3 +1,4 @@
+import type { CobRun } from "@plumule/bridge";
 import { type Derivation, jobCreatedAt, type RunView } from "@plumule/protocol";
 import { fit, paint, shortId, shortKey } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
@@ -37,20 +38,18 @@ export function timesOf(first: Push, build: FirstBuild, second: RunView, bareNix
 }
 
 /** What was started. */
-export function describeParts({ instance, runner, offer, folder }: Stage): string[] {
+export function describeParts({ instance, runner, offer, folder, garden }: Stage): string[] {
   return [
     `broker ${instance.url}, runner ${shortKey(runner)} (${offer.systems.join(", ")}, isolation ${offer.isolation})`,
     `a Nix store of its own; everything in ${folder}`,
+    `pushes go to ${garden.described}`,
   ];
 }
 
-/** A push, and what the hook said to the person who pushed. */
-export function describePush({ commit, message, output }: Push): string[] {
-  const said = output
-    .split("\n")
-    .filter((line) => line.startsWith("remote:"))
-    .map((line) => paint.quiet(inLine(line).trimEnd()));
-  return [`git push: commit ${commit.slice(0, 7)} "${message}"`, ...said];
+/** A push, and what was said to the person who pushed. */
+export function describePush({ garden }: Stage, { commit, message, said }: Push): string[] {
+  const lines = said.map((line) => paint.quiet(inLine(line).trimEnd()));
+  return [`${garden.command}: commit ${commit.slice(0, 7)} "${message}"`, ...lines];
 }
 
 /** The first build at work, with the end of its log. */
@@ -67,10 +66,13 @@ export function describeBuild({ job }: Push, { run, processes, log }: FirstBuild
 }
 
 /** What the second push did while the cable was out. */
-export function describeReplacement({ push, replaced, stoppedProcessCount, cutMs }: Replacement): string[] {
+export function describeReplacement(
+  stage: Stage,
+  { push, replaced, stoppedProcessCount, cutMs }: Replacement,
+): string[] {
   const gone = stoppedProcessCount === null ? "" : `; its ${stoppedProcessCount} processes are gone`;
   return [
-    ...describePush(push),
+    ...describePush(stage, push),
     `second push replaced the first: ${shortId(replaced.id)} ${replaced.state} by ${shortId(push.job)}${gone}`,
     `cable back after ${(cutMs / 1000).toFixed(1)} s`,
   ];
@@ -108,6 +110,13 @@ export function describeProof(runner: string, { statementCount, checkCount, fail
   return [
     `signed by ${shortKey(runner)}: ${paint.good("✔")} ${statementCount} statements, ${checkCount} checks, with the broker stopped`,
     `one byte changed: ${paint.bad("✘")} fails at ${inLine(failedCheck)}`,
+  ];
+}
+
+/** What the job COB of a commit says. */
+export function describeCob({ node, run, status }: CobRun): string[] {
+  return [
+    `job COB, as rad-job reads it: ${paint.good("✔")} run ${run.slice(0, 8)} ${status}, by node ${shortKey(`did:key:${node}`)}`,
   ];
 }
 

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { setTimeout as pause } from "node:timers/promises";
 import {
   call,
   type CallInput,
@@ -13,6 +12,8 @@ import {
 import { type Instance, startInstance } from "../dev/instance.ts";
 import { LOCAL_NAMESPACE } from "../dev/local-namespace.ts";
 import { type Garden, HOOK, makeGarden } from "./garden.ts";
+import { hasRadicle, makeRadicleGarden } from "./radicle-garden.ts";
+import { until } from "./until.ts";
 
 /** Everything that the demo plays with: real parts, all of them in one folder. */
 export type Stage = {
@@ -72,9 +73,18 @@ export async function startParts(
   return { stateDir, instance, runner: instance.runner?.id ?? "", offer, broker, ask };
 }
 
-/** Makes the repository, tells the broker of its key, and asks for a build of every push to `main`; a newer push replaces an older one. */
-export async function makeRepository(folder: string, broker: Stage["broker"], ask: Ask): Promise<Garden> {
-  const garden = await makeGarden(join(folder, "garden"), broker);
+/**
+ * Makes the repository, on a Radicle node of its own where Radicle is installed, tells the broker of the key behind its pushes, and asks for a build of
+ * every push to `main`; a newer push replaces an older one.
+ */
+export async function makeRepository(
+  { folder, signal, keep }: Pick<Stage, "folder" | "signal" | "keep">,
+  { broker, runner, ask }: Pick<Stage, "broker" | "runner" | "ask">,
+): Promise<Garden> {
+  const place = join(folder, "garden");
+  const garden = hasRadicle()
+    ? await makeRadicleGarden(place, { broker, runner, signal, keep })
+    : await makeGarden(place, broker);
   const current = await ask(getTriggers, { params: { ns: NAMESPACE } });
   await ask(putTriggers, {
     params: { ns: NAMESPACE },
@@ -93,15 +103,6 @@ export async function makeRepository(folder: string, broker: Stage["broker"], as
     },
   });
   return garden;
-}
-
-/** Asks again and again until there is something; throws when it takes longer than `limitMs`. */
-export async function until<T>(what: string, limitMs: number, look: () => Promise<T | null>): Promise<T> {
-  for (const deadline = performance.now() + limitMs; performance.now() < deadline; await pause(25)) {
-    const found = await look();
-    if (found !== null) return found;
-  }
-  throw new Error(`${limitMs / 1000} s passed while waiting for ${what}`);
 }
 
 function askerOf({ url, token }: Stage["broker"]): Ask {
