@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { bridgeOptionsSchema, openJobCobs, runScribe, startBridge } from "@plumule/bridge";
+import { bridgeOptionsSchema, type JobCobs, openJobCobs, runScribe, startBridge } from "@plumule/bridge";
 import { didKeyOf } from "@plumule/protocol";
 import { createKey, findExecutable } from "@plumule/runner";
 import { shortKey } from "../print.ts";
@@ -20,65 +20,84 @@ export function hasRadicle(): boolean {
   return PROGRAMS.every((program) => findExecutable(program, path, "/") !== null);
 }
 
+type Parts = Pick<Stage, "broker" | "runner" | "signal" | "keep">;
+/** A repository (`z…`) on a node (`z6Mk…`) whose home is `radHome`, and a clone of it. */
+type Place = { radHome: string; node: string; id: string; clone: string; command: ReturnType<typeof gardener> };
+
 /**
  * Makes a Radicle node with the home `RAD_HOME`, which is empty, that speaks with nobody, a repository on it, and beside it a bridge that tells the
  * broker of pushes and writes job COBs of what the runner has signed.
  */
-export async function makeRadicleGarden(
-  folder: string,
-  { broker, runner, signal, keep }: Pick<Stage, "broker" | "runner" | "signal" | "keep">,
-): Promise<Garden> {
+export async function makeRadicleGarden(folder: string, parts: Parts): Promise<Garden> {
+  // Whoever cleans up may have done so while this was starting.
+  const begun = async (end: () => Promise<void>): Promise<void> => {
+    parts.keep(end);
+    if (parts.signal.aborted) await end();
+    parts.signal.throwIfAborted();
+  };
+  const place = await makePlace(folder, begun);
+  const { id, node, clone, command } = place;
+  const { cobs, hookKey, saying } = await startBridgeBeside(place, folder, parts, begun);
+  return {
+    clone,
+    hookKey,
+    described: `rad:${id} on a Radicle node of its own, ${shortKey(`did:key:${node}`)}, offline, with a bridge beside it`,
+    command: "git push rad",
+    commit: committer(command, clone),
+    async push(commit) {
+      await command(clone, "git", "push", "--quiet", "rad", "main");
+      return [`bridge: ${await saying("the bridge's word on the push", ` ${commit.slice(0, 7)} `)}`];
+    },
+    cobRun: (commit, log) =>
+      until("the job COB", TELLING_MS, async () => {
+        const runs = (await cobs.runsOf(commit)) ?? [];
+        return runs.find((run) => run.node === node && run.log === log && run.status !== "started") ?? null;
+      }),
+  };
+}
+
+type Begun = (end: () => Promise<void>) => Promise<void>;
+
+async function makePlace(folder: string, begun: Begun): Promise<Place> {
   const clone = join(folder, "clone");
   await mkdir(clone, { recursive: true });
   const command = gardener(folder);
   const rad = (...args: string[]): Promise<string> => command(clone, "rad", ...args);
-  const git = (...args: string[]): Promise<string> => command(clone, "git", ...args);
-  // Whoever cleans up may have done so while this was starting.
-  const begun = async (end: () => Promise<void>): Promise<void> => {
-    keep(end);
-    if (signal.aborted) await end();
-    signal.throwIfAborted();
-  };
   const radHome = process.env["RAD_HOME"] ?? "";
   await rad("auth", "--alias", "gardener", "--stdin");
   await setApart(radHome);
-  const node = await startRadicleNode({ ...process.env, RAD_HOME: radHome });
-  await begun(() => node.stop());
-  await git("init", "--quiet", "--template=", "--initial-branch=main");
-  await git("commit", "--quiet", "--allow-empty", "--message", "sow");
+  const running = await startRadicleNode({ ...process.env, RAD_HOME: radHome });
+  await begun(() => running.stop());
+  await command(clone, "git", "init", "--quiet", "--template=", "--initial-branch=main");
+  await command(clone, "git", "commit", "--quiet", "--allow-empty", "--message", "sow");
   const about = ["--name", "garden", "--description", "A plant without inputs", "--default-branch", "main"];
   await rad("init", ...about, "--public", "--no-confirm");
   const [, id = ""] = /^rad:(z\w+)$/m.exec(await rad(".")) ?? [];
-  const [self = ""] = /^z6Mk\w+$/m.exec(await rad("self", "--nid")) ?? [];
+  const [node = ""] = /^z6Mk\w+$/m.exec(await rad("self", "--nid")) ?? [];
+  return { radHome, node, id, clone, command };
+}
 
+/** Starts a bridge with a key of its own. `saying` waits for a line of it that has a text. */
+async function startBridgeBeside(
+  { radHome, node, id }: Place,
+  folder: string,
+  { broker: { url, namespace, token }, runner }: Parts,
+  begun: Begun,
+): Promise<{ cobs: JobCobs; hookKey: string; saying: (what: string, text: string) => Promise<string> }> {
   const key = await createKey(join(folder, "bridge-key.pem"));
   if (!key.ok) throw new Error(key.detail);
-  const { url, namespace, token } = broker;
   const state = join(folder, "bridge");
   const said: string[] = [];
   const say = (line: string): void => void said.push(line);
-  const bridge = await startBridge(bridgeOptionsSchema.parse({ url, namespace, hook: HOOK, state, radHome }), {
-    fetch,
-    signer: key.signer,
-    now: () => new Date(),
-    say,
-  });
+  const options = bridgeOptionsSchema.parse({ url, namespace, hook: HOOK, state, radHome });
+  const bridge = await startBridge(options, { fetch, signer: key.signer, now: () => new Date(), say });
   // The node knows nobody to whom it could be announced.
   const cobs = { ...openJobCobs(id, radHome), announce: async () => {} };
+  const trust = { keys: new Set([runner]), policy: null };
   const leaving = new AbortController();
   const writing = runScribe(
-    {
-      ...{ url, namespace, state: join(state, "cobs"), radHome, node: self, repositories: [id] },
-      trust: { keys: new Set([runner]), policy: null },
-    },
-    {
-      fetch,
-      bearer: token,
-      now: Date.now,
-      say,
-      openCobs: () => cobs,
-      signal: AbortSignal.any([signal, leaving.signal]),
-    },
+    { url, namespace, state: join(state, "cobs"), radHome, node, trust, repositories: [id] },
+    { fetch, bearer: token, now: Date.now, say, openCobs: () => cobs, signal: leaving.signal },
   );
   await begun(async () => {
     bridge.stop();
@@ -88,20 +107,5 @@ export async function makeRadicleGarden(
   const saying = (what: string, text: string): Promise<string> =>
     until(what, TELLING_MS, async () => said.find((line) => line.includes(text)) ?? null);
   await saying("the bridge", "following the node");
-  return {
-    clone,
-    hookKey: didKeyOf(key.signer.publicKey),
-    described: `rad:${id} on a Radicle node of its own, ${shortKey(`did:key:${self}`)}, offline, with a bridge beside it`,
-    command: "git push rad",
-    commit: committer(command, clone),
-    async push(commit) {
-      await git("push", "--quiet", "rad", "main");
-      return [`bridge: ${await saying("the bridge's word on the push", ` ${commit.slice(0, 7)} `)}`];
-    },
-    cobRun: (commit, log) =>
-      until("the job COB", TELLING_MS, async () => {
-        const runs = (await cobs.runsOf(commit)) ?? [];
-        return runs.find((run) => run.node === self && run.log === log && run.status !== "started") ?? null;
-      }),
-  };
+  return { cobs, hookKey: didKeyOf(key.signer.publicKey), saying };
 }
