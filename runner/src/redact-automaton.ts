@@ -1,12 +1,13 @@
-import { ESCAPE, isBlank } from "./redact-forms.ts";
+import { ESCAPE } from "./redact-forms.ts";
+import { BLANK, Sieve } from "./redact-sieve.ts";
 
 /** A spelling of a secret. `secret` is its number, from 1. */
 export type Needle = { secret: number; bytes: Uint8Array };
 
 /** A needle has to have begun with so many bytes before `skip` stops for it: with fewer, much of any text would be looked at twice. */
 const SUSPECT_BYTES = 4;
-
-const BLANK = Uint8Array.from({ length: 256 }, (_, byte) => (isBlank(byte) ? 1 : 0));
+/** What is looked through for a colour sequence at a time, bytes. */
+const WINDOW_BYTES = 4 * 1024;
 
 /**
  * Aho–Corasick over bytes: a trie of all needles in which every state knows its longest proper suffix that is a state too. Most states of
@@ -26,6 +27,7 @@ export class Automaton {
   readonly #secret: Uint16Array;
   /** Length of the shortest needle that a state is the beginning of. */
   readonly #shortest: Int32Array;
+  readonly #sieve: Sieve;
   #used = 1;
 
   constructor(needles: readonly Needle[]) {
@@ -44,6 +46,7 @@ export class Automaton {
     ];
     for (const needle of needles) this.#add(needle);
     this.#link();
+    this.#sieve = new Sieve(needles.map(({ bytes }) => bytes));
   }
 
   /** The state after a byte; 0 is the state that knows nothing. */
@@ -58,13 +61,22 @@ export class Automaton {
   /**
    * Where, from a place at which the state is 0 and no colour sequence is open, bytes have to be read one by one: at the beginning of what may
    * become a needle, or of a colour sequence; the end of the bytes when there is nothing of the kind. Until there nothing is masked. This is what
-   * nearly all output takes, ten times as fast as reading.
+   * nearly all output takes: most of it by the sieve, and where that cannot tell, byte by byte, ten times as fast as reading.
    */
   skip(bytes: Uint8Array, from: number): number {
     const [root, depths] = [this.#root, this.#depth];
+    const { stride } = this.#sieve;
     let state = 0;
     let at = from;
+    let plainUntil = from;
+    let sievedFrom = stride === 0 ? bytes.length : from;
     for (; at < bytes.length; at++) {
+      if (state === 0 && at >= sievedFrom) {
+        if (at >= plainUntil) plainUntil = plainEnd(bytes, at);
+        at = this.#sieve.pass(bytes, at, plainUntil);
+        // What stopped it is looked at byte by byte.
+        sievedFrom = at + stride;
+      }
       const byte = bytes[at] ?? 0;
       if (BLANK[byte] === 1) continue;
       if (byte === ESCAPE) break;
@@ -153,4 +165,11 @@ export class Automaton {
       }
     }
   }
+}
+
+/** Up to where, from a place, there is no colour sequence; not farther than a window. */
+function plainEnd(bytes: Uint8Array, from: number): number {
+  const end = Math.min(from + WINDOW_BYTES, bytes.length);
+  const colour = bytes.subarray(from, end).indexOf(ESCAPE);
+  return colour === -1 ? end : from + colour;
 }

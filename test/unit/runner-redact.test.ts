@@ -119,6 +119,30 @@ describe("a secret", () => {
     );
   });
 
+  test("is found in long output as it is when every byte comes alone", () => {
+    const token = "rather-a-long-secret-0123456789";
+    const word = fc.oneof(
+      {
+        weight: 6,
+        arbitrary: fc.constantFrom("plain words of a build, ", "rather-a-", "-secret-", "0123", "\n", " ".repeat(70)),
+      },
+      {
+        weight: 1,
+        arbitrary: fc.constantFrom(token, Buffer.from(token).toString("base64"), "\u001B[31m", "\u001B[m", "\u001B"),
+      },
+      { weight: 1, arbitrary: fc.nat(token.length).map((at) => `${token.slice(0, at)}\n \u001B[1m${token.slice(at)}`) },
+      { weight: 1, arbitrary: fc.nat(token.length).map((at) => token.slice(0, at)) },
+    );
+    fc.assert(
+      fc.property(fc.array(word, { minLength: 20, maxLength: 60 }), fc.nat(900), (words, cut) => {
+        const text = words.join("");
+        const each = Array.from({ length: text.length }, (_, at) => at);
+        expect(mask({ token }, text, [Math.min(cut, text.length)])).toBe(mask({ token }, text, each));
+      }),
+      { numRuns: 150 },
+    );
+  });
+
   test("that overlaps another leaves nothing of either", () => {
     const secrets = { one: "abcdefgh", two: "efghijkl", three: "cdefgh" };
     for (let cut = 0; cut <= 14; cut++) expect(mask(secrets, "-abcdefghijkl-", [cut])).toBe("-[redacted]-");
