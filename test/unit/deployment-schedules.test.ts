@@ -112,7 +112,9 @@ it.each<[string, Parameters<typeof pushed>[1]]>([
 });
 
 it("stay as they are when a run says nothing about them, and are set by one that found nothing to do", () => {
-  const { state } = pushed([NIGHTLY]);
+  const { state, job } = pushed([NIGHTLY]);
+  const repeated = pushed(undefined, { state, body: { ...push(), schedule: "nightly" } }).state.lane;
+  expect([repeated.schedules, repeated.currentJob]).toEqual([state.lane.schedules, job]);
   expect(pushed(undefined, { state }).state.lane.schedules).toEqual(state.lane.schedules);
   expect(pushed([NIGHTLY], { outcome: "skipped" }).state.lane.schedules).toHaveLength(1);
 });

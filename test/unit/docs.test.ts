@@ -7,7 +7,7 @@ import { stripVTControlCharacters } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { triggersBodySchema } from "@plumule/protocol";
 import { checkTriggers } from "../../durable-objects/namespace/core/settings.ts";
-import { faultLines, stepLines } from "../../cli/src/commands/lint.ts";
+import { faultLines, scheduledFor, scheduleLines, stepLines } from "../../cli/src/commands/lint.ts";
 import { readRepositorySteps, readTaskFile } from "../../runner/src/task-file/read.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -50,6 +50,16 @@ describe("docs/task-file.md", () => {
     const reading = readTaskFile(path, example);
     expect(reading).toHaveProperty("steps");
     if ("steps" in reading) expect(shown).toBe(plain(stepLines(path, reading.steps)));
+  });
+
+  it("shows when schedules fire", () => {
+    const [, example = ""] = blocks("docs/task-file.md", "yaml");
+    const [, , scheduled] = blocks("docs/task-file.md", "console");
+    const reading = readTaskFile(path, example);
+    expect(reading).toHaveProperty("schedules");
+    if (!("schedules" in reading)) return;
+    const times = scheduleLines(scheduledFor(reading.schedules, Date.UTC(2026, 1, 28, 12)));
+    expect(scheduled).toBe(plain([...stepLines(path, reading.steps), ...times]));
   });
 
   it("shows a file and its faults", () => {

@@ -118,7 +118,8 @@ export class Work {
     this.lane = {
       ...lane,
       revision: lane.revision + 1,
-      currentJob: succeeded && !job.teardown ? job.id : lane.currentJob,
+      // A schedule runs parts of what is live already.
+      currentJob: succeeded && !job.teardown && job.brief.schedule === undefined ? job.id : lane.currentJob,
       // A superseded job gave way before it had a result; it must not hide the last one.
       lastResult: job.state === "superseded" ? lane.lastResult : { job: job.id, state: job.state, at: this.now },
       unsweptCount,
