@@ -1,13 +1,15 @@
 import { spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, openSync } from "node:fs";
+import { accessSync, closeSync, constants, mkdirSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeCgroup, ownCgroup, removeCgroup, removeEmptyCgroups } from "./cgroup.ts";
 import { containerCommand, containerEnvironment, type ContainerPlace } from "./container.ts";
 import { findExecutable } from "./executable.ts";
+import { SHADE, type Shade, shadeOptions, shadeWords } from "./shade.ts";
 
 /**
- * How firmly the processes of a job are held together, strongest first. All but the first are about processes alone: they hide neither files
- * nor the network, and the job runs as the runner's user.
+ * How firmly the processes of a job are held together, strongest first. All but the first leave a job the machine's
+ * files and network, and the runner's user; `bwrap` and `userns` can hide what the runner keeps to itself ({@link Surroundings}).
  *
  * - `container`: a container of podman, with the files of an image and the folders of the run. What holds processes is as with `bwrap`, but
  *   that an init of ours kills them when the process that started it dies.
@@ -69,6 +71,14 @@ export interface ContainerRequest {
   env: Readonly<Record<string, string>>;
 }
 
+/** What of the machine a job has around it, where its level can decide that. */
+export interface Surroundings {
+  /** Needed at the level `container`. */
+  container?: ContainerRequest | null;
+  /** For the levels `bwrap` and `userns`. */
+  shade?: Shade | null;
+}
+
 /** Why there is no level `container` where nobody asked for it. */
 export const NO_IMAGE = "no image is named (--container-image)";
 
@@ -123,11 +133,11 @@ export function planLaunch(
   argv: readonly string[],
   id: string,
   within: Confinement = UNCONFINED,
-  container: ContainerRequest | null = null,
+  { container = null, shade = null }: Surroundings = {},
 ): Launch | LaunchRefusal {
   const shell = tool("sh");
   if (shell === null) return { unavailable: "no sh in PATH" };
-  const plan = planLevel(level, argv, { shell, id, within, container });
+  const plan = planLevel(level, argv, { shell, id, within, container, shade });
   if ("unavailable" in plan) return plan;
   const nice = tool("nice");
   const isInside = plan.control === "container";
@@ -142,12 +152,7 @@ export function planLaunch(
 function planLevel(
   level: RunnerIsolationLevel,
   argv: readonly string[],
-  {
-    shell,
-    id,
-    within,
-    container,
-  }: { shell: string; id: string; within: Confinement; container: ContainerRequest | null },
+  { shell, id, within, container, shade }: { shell: string; id: string; within: Confinement } & Required<Surroundings>,
 ): Launch | LaunchRefusal {
   switch (level) {
     case "container": {
@@ -158,9 +163,9 @@ function planLevel(
       return { file: place.engine, args, env: containerEnvironment(env), control: "container", cgroup: null };
     }
     case "bwrap":
-      return planBwrap(shell, argv);
+      return planBwrap(shell, argv, shade);
     case "userns":
-      return planUserns(shell, argv);
+      return planUserns(shell, argv, shade);
     case "cgroup":
       return planCgroup(shell, argv, id, within.cgroup ?? ownCgroup());
     case "process-group":
@@ -174,20 +179,24 @@ function planLevel(
  */
 export function probeIsolation(): IsolationReport {
   removeEmptyCgroups();
+  const folder = mkdtempSync(join(tmpdir(), "plumule-probe-"));
+  mkdirSync(join(folder, "shown"));
   const available: RunnerIsolationLevel[] = [];
   const unavailable = new Map<RunnerIsolationLevel, string>();
   for (const level of RUNNER_ISOLATION_LEVELS) {
-    const failure = tryLevel(level);
+    const failure = tryLevel(level, folder);
     if (failure === null) available.push(level);
     else unavailable.set(level, failure);
   }
+  rmSync(folder, { recursive: true });
   return { level: available[0] ?? "process-group", available, unavailable };
 }
 
-function tryLevel(level: RunnerIsolationLevel): string | null {
+function tryLevel(level: RunnerIsolationLevel, folder: string): string | null {
   const shell = tool("sh");
   if (shell === null) return "no sh in PATH";
-  const plan = planLaunch(level, [shell, "-c", "exit 42"], `probe-${process.pid}`);
+  const shade = { hidden: [folder], shown: [{ path: join(folder, "shown"), writable: true }] };
+  const plan = planLaunch(level, [shell, "-c", "exit 42"], `probe-${process.pid}`, UNCONFINED, { shade });
   if ("unavailable" in plan) return plan.unavailable;
   // The init's two extra descriptors: what it says is thrown away, and its `read` ends at once.
   const nowhere = openSync("/dev/null", "r+");
@@ -212,7 +221,7 @@ function explain(failure: string): string {
     : failure;
 }
 
-function planBwrap(shell: string, argv: readonly string[]): Launch | LaunchRefusal {
+function planBwrap(shell: string, argv: readonly string[], shade: Shade | null): Launch | LaunchRefusal {
   const bwrap = tool("bwrap");
   if (bwrap === null) return { unavailable: "no bwrap in PATH (install bubblewrap)" };
   const options = [
@@ -225,11 +234,12 @@ function planBwrap(shell: string, argv: readonly string[]): Launch | LaunchRefus
     "/",
     "--proc",
     "/proc",
+    ...(shade === null ? [] : shadeOptions(shade)),
   ];
   return { file: bwrap, args: [...options, "--", shell, "-c", INIT, "sh", ...argv], control: true, cgroup: null };
 }
 
-function planUserns(shell: string, argv: readonly string[]): Launch | LaunchRefusal {
+function planUserns(shell: string, argv: readonly string[], shade: Shade | null): Launch | LaunchRefusal {
   const unshare = tool("unshare");
   const setpriv = tool("setpriv");
   const setsid = tool("setsid");
@@ -238,7 +248,11 @@ function planUserns(shell: string, argv: readonly string[]): Launch | LaunchRefu
   }
   // Root keeps its identity: in a user namespace that maps root alone Nix could not switch to its build users.
   const user = process.getuid?.() === 0 ? [] : ["--user", "--map-current-user"];
-  const namespace = [unshare, ...user, "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
+  // What mounts needs rights that the job must not have: they would undo it.
+  const [keep, drop] = user.length === 0 ? [[], []] : [["--keep-caps"], [setpriv, ...NO_RIGHTS, "--"]];
+  const shading = shade === null ? [] : [shell, "-c", SHADE, "sh", ...shadeWords(shade), ...drop];
+  const rights = shade === null ? [] : keep;
+  const namespace = [unshare, ...user, ...rights, "--pid", "--fork", "--kill-child", "--mount-proc", "--", ...shading];
   // `setsid` gives the namespace a process group apart from `unshare`, whose death by the first signal would take the grace away.
   const args = ["--pdeathsig", "KILL", "--", ...namespace, setsid, shell, "-c", INIT, "sh", ...argv];
   return { file: setpriv, args, control: true, cgroup: null };
@@ -261,6 +275,9 @@ function planCgroup(shell: string, argv: readonly string[], id: string, parent: 
   }
   return { ...withParentDeath([shell, "-c", ENTER_CGROUP, "sh", cgroup, ...argv]), control: false, cgroup };
 }
+
+/** Options of setpriv(1). */
+const NO_RIGHTS = ["--ambient-caps=-all", "--inh-caps=-all"];
 
 /** Lets the first process die with the one that starts it where `setpriv` exists. */
 function withParentDeath(argv: readonly [string, ...string[]]): { file: string; args: readonly string[] } {

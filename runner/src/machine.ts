@@ -24,6 +24,8 @@ export type MachineFacts = {
   limits: MachineLimits;
   /** What starts the containers of jobs; missing at every other level. */
   container?: ContainerEngine;
+  /** Folders that the runner keeps to itself, and what of them all jobs share; missing in orders of older runners. */
+  privacy?: { folders: readonly string[]; shared: readonly string[] };
   /** Variables that every job gets, such as those of a private Nix store. */
   variables: Readonly<Record<string, string>>;
   path: string;
@@ -104,6 +106,7 @@ export async function probeMachine(
       nix: "version" in nix ? { ...nix, ...nixPolicy(config) } : null,
       limits: "container" in inside ? limitsInside(limits) : limits,
       ...inside,
+      privacy: privacyOf(config),
       variables,
       path,
       offer,
@@ -119,6 +122,13 @@ export async function probeMachine(
       `${config.capacity} run${config.capacity === 1 ? "" : "s"} at a time`,
     ],
   };
+}
+
+/** Everything that the runner keeps is its own, but a Nix store that lies there. */
+function privacyOf(config: RunnerConfig): NonNullable<MachineFacts["privacy"]> {
+  const { folder } = runnerFolders(config).secrets;
+  const shared = config.nixStore === undefined ? [] : [config.nixStore];
+  return { folders: [config.state, ...(folder === null ? [] : [folder])], shared };
 }
 
 /** Into a container the kernel's cgroups reach; limits of the process that starts it do not. */

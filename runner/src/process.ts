@@ -10,6 +10,7 @@ import { findExecutable } from "./executable.ts";
 import { type Confinement, type Launch, planLaunch, type RunnerIsolationLevel } from "./isolation.ts";
 import { openPipes, type Pipe } from "./pipe.ts";
 import { type Ending, type StartedProcess, startProcess } from "./process-start.ts";
+import type { Shade } from "./shade.ts";
 import { nextTrackingId, type ProcessTree, withNames } from "./process-tree.ts";
 
 /** Where a chunk came from; `merged` when both streams share one pipe. */
@@ -25,6 +26,8 @@ export interface ProcessRequest {
   level: RunnerIsolationLevel;
   /** Where it runs at the level `container`; its program is one of the image then. */
   container?: ContainerPlace;
+  /** What it does not see, at the levels with mounts of their own. */
+  shade?: Shade;
   /** What limits it and everything that it starts. */
   within?: Confinement;
   /** Bytes for standard input, whole or as they come; without them it is empty. */
@@ -103,9 +106,9 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessResult
   if (request.cancel?.aborted) return { ...notStarted("cancelled before it started"), reason: "cancelled" };
 
   const trackingId = request.trackingId ?? nextTrackingId();
-  const { cwd, env, container: place } = request;
+  const { cwd, env, container: place, shade = null } = request;
   const container = place === undefined ? null : { place, cwd, env: { ...env, PWD: cwd } };
-  const planned = planLaunch(request.level, [program, ...rest], trackingId, request.within, container);
+  const planned = planLaunch(request.level, [program, ...rest], trackingId, request.within, { container, shade });
   if ("unavailable" in planned) return notStarted(`isolation level ${request.level}: ${planned.unavailable}`);
   const plan = behind(request.enter ?? [], planned);
   const outputs = await openPipes((request.merged ? 1 : 2) + (request.stdin === undefined ? 0 : 1)).catch(String);

@@ -1,5 +1,6 @@
 import type { Assignment } from "@plumule/protocol";
 import { type ContainerPlace, NIX_MOUNT } from "./container.ts";
+import type { Shade } from "./shade.ts";
 import { jobEnvironment } from "./environment.ts";
 import type { MachineFacts } from "./machine.ts";
 import type { Workspace } from "./workspace.ts";
@@ -33,13 +34,19 @@ export function runEnvironment(
   });
 }
 
-/** What of the machine is in the container of a run: its own folders, to read those that are named, such as the mirrors whose objects its checkout borrows, and Nix. */
-export function containerOf(
-  { container }: Pick<MachineFacts, "container">,
+/**
+ * What of the machine a run has around it: its own folders, and to read those that are named, such as the mirrors whose objects its checkout borrows.
+ * A container has nothing else but Nix; at the other levels nothing else is there of what the runner keeps to itself.
+ */
+export function surroundings(
+  { container, privacy }: Pick<MachineFacts, "container" | "privacy">,
   { folder }: Pick<Workspace, "folder">,
-  toRead: readonly string[],
-): { container?: ContainerPlace } {
-  if (container === undefined) return {};
-  const read = toRead.map((path) => ({ path, writable: false }));
-  return { container: { ...container, mounts: [...read, { path: folder, writable: true }, NIX_MOUNT] } };
+  { read, write = [] }: { read: readonly string[]; write?: readonly string[] },
+): { container?: ContainerPlace; shade?: Shade } {
+  const toRead = read.map((path) => ({ path, writable: false }));
+  const own = { path: folder, writable: true };
+  if (container !== undefined) return { container: { ...container, mounts: [...toRead, own, NIX_MOUNT] } };
+  if (privacy === undefined) return {};
+  const toWrite = [...write, ...privacy.shared].map((path) => ({ path, writable: true }));
+  return { shade: { hidden: privacy.folders, shown: [own, ...toRead, ...toWrite] } };
 }

@@ -14,6 +14,8 @@ export interface Workspace {
   checkout: string;
   home: string;
   temporary: string;
+  /** Mirrors that the checkout borrows objects from. */
+  mirrors: readonly string[];
   /** Folders that hold what the run has written, and nothing that others share. */
   written: readonly string[];
   /** What was changed in the checkout, once nothing works in it any more; null without a source, and where it is too much to say. */
@@ -45,7 +47,7 @@ const RUN_ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 /**
  * Makes the workspace of a run: a warm checkout at the commit with an overlay over it, or where none can be mounted a checkout of its own. The
  * checkout is a repository that borrows the mirror's objects, and nothing that a job writes there, `.git` included, reaches another job: docs/workspaces.md.
- * A job still could write into the mirror's files by their path: it runs as the same user until a level hides them.
+ * What it could write to by its path is the business of its level (`shade.ts`).
  */
 export async function createWorkspace(options: WorkspaceOptions): Promise<WorkspaceResult> {
   const { runId, source, warm, domain } = options;
@@ -55,11 +57,12 @@ export async function createWorkspace(options: WorkspaceOptions): Promise<Worksp
   const upper = join(warmFolders(warm).uppers, runId);
   const isMounted = source !== null && options.overlay;
   const written = isMounted ? [folder, upper] : [folder];
-  const workspace = {
+  const workspace: Workspace = {
     folder,
     ...workspacePaths(folder),
+    mirrors: [],
     written,
-    changes: async (): Promise<RunChanges | null> => null,
+    changes: async () => null,
   };
   if (source !== null) {
     // A job without a source does not wait for what a checkout needs.
@@ -79,6 +82,7 @@ export async function createWorkspace(options: WorkspaceOptions): Promise<Worksp
     if (!made.ok) return made;
     const { runChanges } = await import("./workspace/change-set.ts");
     workspace.changes = () => runChanges(warm, runId);
+    workspace.mirrors = made.record.mirrors;
   }
   for (const path of [workspace.checkout, workspace.home, workspace.temporary])
     await mkdir(path, { recursive: true, mode: 0o700 });
@@ -92,6 +96,11 @@ export async function enterWorkspace({ warm }: WorkspaceFolders, runId: string):
   const { overlaysOf } = await import("./workspace/checkout.ts");
   const { withOverlays } = await import("./workspace/overlay.ts");
   return withOverlays(overlaysOf(warm, runId, record));
+}
+
+/** Mirrors that the checkout of a run borrows objects from. */
+export async function mirrorsOf({ warm }: WorkspaceFolders, runId: string): Promise<readonly string[]> {
+  return (await readRecord(warm, runId))?.mirrors ?? [];
 }
 
 /** Removes a workspace. False when something of it could not be removed, such as files of another user. */

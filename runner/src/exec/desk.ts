@@ -5,8 +5,8 @@ import type { RunnerConfig, RunnerFolders } from "../config.ts";
 import { UNCONFINED } from "../isolation.ts";
 import type { KeptWorkspaces } from "../kept.ts";
 import type { Machine } from "../machine.ts";
-import { containerOf, runEnvironment } from "../run-environment.ts";
-import { enterWorkspace } from "../workspace.ts";
+import { runEnvironment, surroundings } from "../run-environment.ts";
+import { enterWorkspace, mirrorsOf } from "../workspace.ts";
 import { workspacePaths } from "../workspace/records.ts";
 import { insideOf } from "./inside.ts";
 import type { ExecSocket } from "./line.ts";
@@ -142,7 +142,7 @@ async function placeInKept(deps: DeskDeps, run: LeftRun): Promise<ExecPlace | { 
   if ("refused" in place) return place;
   return {
     ...place.there,
-    ...containerOf(machine, place, [folders.mirrors]),
+    ...surroundings(machine, place, { read: await mirrorsOf(folders, run.run) }),
     workspace: "kept",
     level: machine.isolation,
     enter: await enterWorkspace(folders, run.run),

@@ -5,6 +5,7 @@ import type { ContainerPlace } from "../container.ts";
 import type { Confinement, RunnerIsolationLevel } from "../isolation.ts";
 import { runProcess } from "../process.ts";
 import type { RedactedStream } from "../redact.ts";
+import type { Shade } from "../shade.ts";
 import { channelOf, type ExecSocket, openLine } from "./line.ts";
 import { maskedOutput } from "./mask.ts";
 import { inTerminal, resizeTerminal } from "./terminal.ts";
@@ -18,6 +19,8 @@ export type ExecPlace = {
   enter: readonly string[];
   /** The container that is made for it, at that level. */
   container?: ContainerPlace;
+  /** What it does not see, where it is not made in a run. */
+  shade?: Shade;
   /** Words before the command line, in place of `enter` where nothing is inside that starts processes. */
   prefix: readonly string[];
   within: Confinement;
@@ -84,6 +87,7 @@ export async function holdSession(
     level: place.level,
     enter: place.enter,
     ...(place.container === undefined ? {} : { container: place.container }),
+    ...(place.shade === undefined ? {} : { shade: place.shade }),
     within: place.within,
     trackingId,
     merged: terminal !== null,

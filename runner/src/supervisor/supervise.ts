@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { RunChanges } from "@plumule/protocol";
-import { containerOf, runEnvironment } from "../run-environment.ts";
+import { runEnvironment, surroundings } from "../run-environment.ts";
 import { fileDigest } from "../file-digest.ts";
 import { logLimits, openLogFile } from "../log-file.ts";
 import type { FetchOptions } from "../mirror.ts";
@@ -182,7 +182,7 @@ async function work(
     survivors,
     ran,
     within: limited.within,
-    ...containerOf(machine, made.workspace, [order.mirrors, ...secretFolders(order)]),
+    ...surroundings(machine, made.workspace, { read: [...made.workspace.mirrors, ...secretFolders(order)] }),
     silenceMs: assignment.limits.silenceMs,
     ...(spec.skipUnchanged === true ? { lastSuccess: assignment.lastSuccess ?? null } : {}),
   };

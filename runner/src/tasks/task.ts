@@ -7,6 +7,7 @@ import type { JobFacts } from "../nix/arguments.ts";
 import { type ProcessResult, runProcess } from "../process.ts";
 import type { Reporter } from "../reporter.ts";
 import type { RunSecrets } from "../secrets/run-secrets.ts";
+import type { Shade } from "../shade.ts";
 import { reportKilled, type Survivors } from "../survivors.ts";
 import type { Workspace } from "../workspace.ts";
 
@@ -42,6 +43,8 @@ export type TaskContext = {
   within: Confinement;
   /** Where they run at the level `container`. */
   container?: ContainerPlace;
+  /** What they do not see at the levels below it. */
+  shade?: Shade;
   silenceMs: number;
   /** The success that the job is to be compared with before anything is built; null when there is none, missing when it asks for no comparison. */
   lastSuccess?: Assignment["lastSuccess"] | null;
@@ -114,6 +117,7 @@ export async function runTaskProcess(
     level: context.machine.isolation,
     within: context.within,
     ...(context.container === undefined ? {} : { container: context.container }),
+    ...(context.shade === undefined ? {} : { shade: context.shade }),
     merged: options.merged,
     onOutput: options.onOutput,
     lend: options.lend ?? false,

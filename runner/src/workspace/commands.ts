@@ -6,6 +6,7 @@ import { jobEnvironment } from "../environment.ts";
 import type { RunnerIsolationLevel } from "../isolation.ts";
 import { runProcess } from "../process.ts";
 import type { ProcessIdentity } from "../process-identity.ts";
+import type { Shade } from "../shade.ts";
 import { enter, seenFromHere } from "./overlay.ts";
 import {
   type ExecEnd,
@@ -28,6 +29,8 @@ export interface Seat {
   env: Readonly<Record<string, string>>;
   /** Folders outside of it that its repositories borrow objects from. */
   mirrors: readonly string[];
+  /** What of other workspaces commands do not see. */
+  shade: Shade;
   /** The process whose mounts they see; null for those of the machine. */
   keeper: ProcessIdentity | null;
 }
@@ -71,6 +74,7 @@ export async function execute(
     cwd: "/",
     env: env.env,
     level,
+    shade: seat.shade,
     enter: enter(keeper),
     merged: request.merged ?? true,
     onOutput,

@@ -105,7 +105,7 @@ async function runSetup(
 
 /** Where the commands of a workspace run. Its folders beside the checkout are made where they are missing. */
 export async function seatOf(
-  { path }: LocalPlace,
+  { path, warm, workspaces, mirrors: allMirrors }: LocalPlace,
   { folder, keeper, mirrors }: Checkout["record"],
   { id, env }: { id: string; env: Readonly<Record<string, string>> },
 ): Promise<Seat> {
@@ -119,6 +119,10 @@ export async function seatOf(
     path,
     env,
     mirrors,
+    shade: {
+      hidden: [allMirrors, warm, workspaces],
+      shown: [{ path: folder, writable: true }, ...mirrors.map((mirror) => ({ path: mirror, writable: false }))],
+    },
     keeper: keeper !== null && isAlive(keeper) ? keeper : null,
   };
 }

@@ -15,7 +15,7 @@ export async function createWorkspace(options: { workspaces: string; runId: stri
   };
   for (const path of Object.values(workspace)) disk.makeFolder(path);
   await disk.busy();
-  return { ok: true, workspace: { ...workspace, written: [folder], changes: async () => null } };
+  return { ok: true, workspace: { ...workspace, written: [folder], mirrors: [], changes: async () => null } };
 }
 
 export async function removeWorkspace({ workspaces }: WorkspaceFolders, runId: string): Promise<boolean> {
