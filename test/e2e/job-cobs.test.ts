@@ -217,7 +217,7 @@ describe("plumule bridge start --write-cobs", { timeout: 120_000 }, () => {
     repository.setCanonical("refs/heads/main", commit);
     const refs = { remote: alice.node, at };
     node.say({ type: "localRefsAnnounced", rid: `rad:${repository.id}`, refs, timestamp: Date.now() });
-    await first.printed("not in its job COB yet: rad rad:");
+    await first.printed("it is in its job COB, which nobody else has yet: rad rad:");
     first.child.kill("SIGKILL");
     await first.done;
 

@@ -171,8 +171,7 @@ class Desk {
     } catch (error) {
       const count = this.#failedCounts.get(id) ?? 0;
       this.#failedCounts.set(id, count + 1);
-      if (count === 0)
-        say(`job ${id}: not in its job COB yet: ${error instanceof Error ? error.message : String(error)}`);
+      if (count === 0) say(`job ${id}: ${error instanceof Error ? error.message : String(error)}; trying again`);
       const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** count, LONGEST_PAUSE_MS);
       void waitFor(pauseMs, signal).then(() => this.work(id));
     }
@@ -203,8 +202,8 @@ class Desk {
     }
     if (word !== "nothing") {
       const cobs = openCobs(source.id);
-      await record(cobs, source.commit, { node, log, word });
-      await cobs.announce();
+      await during("it is not in its job COB yet", record(cobs, source.commit, { node, log, word }));
+      await during("it is in its job COB, which nobody else has yet", cobs.announce());
       const because = why === undefined ? "" : `: ${why}`;
       say(`job ${id} ${word} in the job COB of ${source.commit.slice(0, 7)}, rad:${source.id}${because}`);
     } else if (isOver) say(`job ${id} is not written: none of its runners is believed`);
@@ -244,6 +243,13 @@ class Desk {
     }
     return found;
   }
+}
+
+/** Work whose failure says what does not stand because of it. */
+async function during(what: string, work: Promise<void>): Promise<void> {
+  await work.catch((error: Error) => {
+    throw new Error(`${what}: ${error.message}`, { cause: error });
+  });
 }
 
 function startedAfterMs(node: string, job: string): number {
