@@ -1,4 +1,4 @@
-import type { JobView, Problem } from "@plumule/protocol";
+import { type JobView, type Problem, wholeState } from "@plumule/protocol";
 
 /** What `plumule` ends with. A contract with scripts: codes are added, never changed. */
 export const EXIT = {
@@ -67,6 +67,15 @@ export function exitOfJob({ state, reason }: Pick<JobView, "state" | "reason">):
     case "unknown":
       return EXIT.failed;
   }
+}
+
+/** The code for a job together with the jobs that its task file became: of several ends the worst. */
+export function exitOfWhole(
+  job: Pick<JobView, "state" | "reason">,
+  steps: readonly Pick<JobView, "state" | "reason">[],
+): ExitCode {
+  const state = wholeState(job, steps);
+  return exitOfJob(steps.find((step) => step.state === state) ?? { ...job, state });
 }
 
 /** The code for a refusal of the broker. Answers that are not the broker's own (a proxy's error page) count as not reaching it. */

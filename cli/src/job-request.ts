@@ -22,6 +22,7 @@ export type JobFlags = {
   plan?: string;
   moveState?: true;
   repository?: true;
+  effects?: true;
   task?: string;
   schedule?: string;
   source?: string;
@@ -131,7 +132,11 @@ async function taskOf(flags: JobFlags, { checkout, cwd }: Surroundings): Promise
   if (apply !== undefined || plan !== undefined || moveState !== undefined)
     return misuse("--apply, --plan and --move-state are for effects", "Say what is built: --effect .#name.");
   if (repository === true || (task ?? schedule) !== undefined || checkout !== null)
-    return { kind: "repository", ...(task === undefined ? {} : { task }) };
+    return {
+      kind: "repository",
+      ...(task === undefined ? {} : { task }),
+      ...(flags.effects === undefined ? {} : { effects: true }),
+    };
   return misuse(
     "No task is given, and this folder is no git checkout",
     "Say what to do: --shell SCRIPT, --build INSTALLABLE, or --repository with --source and --commit.",

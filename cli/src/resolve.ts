@@ -127,7 +127,10 @@ async function newestHere(connection: Connection, cwd: string): Promise<{ job: J
 async function newest(connection: Connection, commit?: string): Promise<JobId | Failure | null> {
   const query = { limit: 1, ...(commit === undefined ? {} : { commit }) };
   const answer = await connection.ask(listJobs, { params: { ns: connection.ns }, query });
-  return isFailure(answer) ? answer : (answer.body.items[0]?.id ?? null);
+  if (isFailure(answer)) return answer;
+  const [job] = answer.body.items;
+  // Of the jobs that a task file became, the one that stands for all of them.
+  return job?.step?.parent ?? job?.id ?? null;
 }
 
 /** The job of a lane that matters most to a watcher: the last that is not final, else the last that was. */

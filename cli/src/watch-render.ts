@@ -2,12 +2,14 @@ import {
   type Derivation,
   type Event,
   isFinalJobState,
+  type JobDetail,
   type JobView,
   type Progress,
   type RunnerId,
+  wholeState,
   type WatchState,
 } from "@plumule/protocol";
-import { clockOf, fit, paint, paintState, shortId, shortKey, width } from "./print.ts";
+import { clockOf, fit, paint, paintState, shortId, shortKey, tableLines, width } from "./print.ts";
 import { inLine } from "./terminal-text.ts";
 
 /** Names of runners by id, as far as they are known: people know machines by name. */
@@ -24,7 +26,7 @@ export function changeLine({ type, data }: Pick<Event, "type" | "data">, names: 
   const { job, run } = data;
   if (job === undefined) return null;
   const line = (what: string, detail = ""): string =>
-    `${paint.quiet(shortId(job.id))}  ${what}${" ".repeat(Math.max(1, 11 - width(what)))}${detail}`.trimEnd();
+    `${paint.quiet(shortId(job.id))}  ${what}${" ".repeat(Math.max(1, 11 - width(what)))}${named(job)}${detail}`.trimEnd();
   switch (type) {
     case "job.held":
     case "job.queued":
@@ -73,9 +75,29 @@ export function endLine(job: JobView): string {
   const by = job.supersededBy === null ? [] : [`by ${shortId(job.supersededBy)}`];
   const built = job.progress === null ? [] : [progressText(job.progress)];
   const why = job.supersededBy === null ? reasonText(job) : "";
-  const rest = [...ran, ...by, ...built, why].filter((part) => part !== "");
-  return `${paint.quiet(shortId(job.id))}  ${mark} ${paintState(job.state)}  ${rest.join("  ")}`.trimEnd();
+  const became = job.stepCount === undefined ? [] : [`became ${job.stepCount} jobs`];
+  const rest = [...ran, ...by, ...built, ...became, why].filter((part) => part !== "");
+  return `${paint.quiet(shortId(job.id))}  ${mark} ${paintState(job.state)}  ${named(job)}${rest.join("  ")}`.trimEnd();
 }
+
+/** Which step of a task file a job is, before what is said of it. */
+function named({ step }: JobView): string {
+  return step === undefined ? "" : `${inLine(step.name)}  `;
+}
+
+/** The jobs that a task file became, a line each. */
+export function stepLines(steps: NonNullable<JobDetail["steps"]>): string[] {
+  const rows = steps.map(({ id, name, state, reason }) => [
+    paint.quiet(shortId(id)),
+    paintState(state),
+    inLine(name),
+    fit(inLine(reason?.detail ?? ""), DETAIL_COLUMNS),
+  ]);
+  return rows.length === 0 ? [] : tableLines(["JOB", "STATE", "STEP", ""], rows);
+}
+
+/** Places that the reason of a step gets; `plumule why` tells the rest. */
+const DETAIL_COLUMNS = 80;
 
 /** What the log of a job that ended badly said last, of the derivation that failed first, or what led to the error of an evaluation. */
 export function lastLines({ reason }: Pick<JobView, "reason">): string[] {
@@ -99,6 +121,13 @@ export function derivationLines({ data }: Event, { onlyFailed }: { onlyFailed: b
     const text = endedText(derivation);
     return text === null ? [] : [`${paint.quiet(shortId(job.id))}  ${text}`];
   });
+}
+
+/** The next command for a job together with the jobs that its task file became: that for the step which decided how it ended. */
+export function hintForWhole(job: JobView, steps: NonNullable<JobDetail["steps"]>): string {
+  const state = wholeState(job, steps);
+  const decisive = job.state === "succeeded" ? steps.find((step) => step.state === state) : undefined;
+  return decisive === undefined || state === "succeeded" ? hintFor(job) : `plumule why ${shortId(decisive.id)}`;
 }
 
 /** The next command for a job that ended badly. */

@@ -2,8 +2,10 @@ import {
   type Event,
   type FollowEnd,
   getDerivations,
+  getJob,
   initialWatch,
   isFinalJobState,
+  type JobDetail,
   type JobId,
   type JobView,
   listRunners,
@@ -11,7 +13,7 @@ import {
   type WatchState,
 } from "@plumule/protocol";
 import type { Connection } from "./connection.ts";
-import { EXIT, type ExitCode, exitOfJob, exitOfProblem } from "./exit-codes.ts";
+import { EXIT, type ExitCode, exitOfProblem, exitOfWhole } from "./exit-codes.ts";
 import { type Failure, isFailure } from "./failure.ts";
 import { createLiveView } from "./live-view.ts";
 import { paint, shortId, type Terminal } from "./print.ts";
@@ -20,9 +22,10 @@ import {
   changeLine,
   derivationLines,
   endLine,
-  hintFor,
+  hintForWhole,
   jobBlock,
   lastLines,
+  stepLines,
   type RunnerNames,
   type Screen,
 } from "./watch-render.ts";
@@ -76,7 +79,7 @@ type Session = {
   take: (state: WatchState, events: readonly Event[]) => boolean;
   block: () => string[];
   job: () => JobView | undefined;
-  conclude: () => ExitCode;
+  conclude: () => Promise<ExitCode>;
 };
 
 function createSession(
@@ -88,11 +91,13 @@ function createSession(
 ): Session {
   let state = startingState(only, since);
   let begun = since !== undefined;
+  let own = only;
   /** Derivations that were known before watching began; a snapshot does not carry them. */
   const before = new Map<JobId, WatchState["derivations"][JobId]>();
   const told = new Set<JobId>();
-  const isWatched = (id: JobId | undefined): boolean => id !== undefined && (only === undefined || id === only.id);
-  const jobs = (): JobView[] => Object.values(state.jobs).filter(({ id }) => isWatched(id));
+  const isWatched = ({ id, step }: JobView): boolean =>
+    only === undefined || id === only.id || step?.parent === only.id;
+  const jobs = (): JobView[] => Object.values(state.jobs).filter(isWatched);
   const openJobs = (): JobView[] => jobs().filter((job) => !isFinalJobState(job.state));
   const say = (time: string, line: string | null): void => {
     if (line !== null) print(`${paint.quiet(clockTime(time))}  ${line}`);
@@ -106,7 +111,7 @@ function createSession(
   };
   const show = (event: Event): void => {
     const { job } = event.data;
-    if (job === undefined || !isWatched(job.id)) return;
+    if (job === undefined || !isWatched(job)) return;
     if (terminal.json) return terminal.data(event);
     say(event.time, changeLine(event, names));
     if (isFinalJobState(job.state) && !told.has(job.id)) {
@@ -117,7 +122,7 @@ function createSession(
     for (const line of derivationLines(event, { onlyFailed: terminal.isScreen })) say(event.time, line);
   };
   /** The job whose end is the end of it all: of a lane, its newest. */
-  const last = (): JobView | undefined => (only === undefined ? newestOf(jobs()) : state.jobs[only.id]);
+  const last = (): JobView | undefined => (only === undefined ? newestOf(jobs()) : own);
   return {
     state: () => state,
     job: last,
@@ -126,6 +131,8 @@ function createSession(
         terminal.note("the connection is lost; connecting again");
       if (next.resets > state.resets) terminal.note("changes were missed; what follows is how it stands now");
       state = next;
+      // What has long ended may be gone from the state, and its steps go on.
+      if (only !== undefined) own = next.jobs[only.id] ?? own;
       if (!begun && next.phase === "live") {
         begun = true;
         for (const job of openJobs()) begin(job);
@@ -134,22 +141,39 @@ function createSession(
       return next.phase === "live" && openJobs().length === 0;
     },
     block: () => blocks(state, openJobs(), { before, names, size: terminal.size() }),
-    conclude() {
+    async conclude() {
       const job = last();
-      const code = job === undefined ? EXIT.ok : exitOfJob(job);
-      if (terminal.json) terminal.data({ type: "end", job: job ?? null, exitCode: code });
-      else if (job === undefined)
-        terminal.note(`nothing is going on in ${deployment}  ${paint.quiet(`→ plumule submit ${deployment}`)}`);
-      else {
-        if (!told.has(job.id)) {
-          say(job.finishedAt ?? job.createdAt, endLine(job));
-          for (const line of lastLines(job)) print(`          ${line}`);
-        }
-        terminal.note(paint.quiet(`→ ${hintFor(job)}`));
-      }
-      return code;
+      if (job !== undefined) return tellEnd(connection, terminal, { job, isTold: told.has(job.id) }, { say, print });
+      if (terminal.json) terminal.data({ type: "end", job: null, exitCode: EXIT.ok });
+      else terminal.note(`nothing is going on in ${deployment}  ${paint.quiet(`→ plumule submit ${deployment}`)}`);
+      return EXIT.ok;
     },
   };
+}
+
+/** Says how it all ended, with the jobs that a task file became; the code is that of the worst of them. */
+async function tellEnd(
+  connection: Connection,
+  terminal: Terminal,
+  { job, isTold }: { job: JobView; isTold: boolean },
+  { say, print }: { say: (time: string, line: string | null) => void; print: (line: string) => void },
+): Promise<ExitCode> {
+  const steps = await stepsOf(connection, job);
+  const code = exitOfWhole(job, steps);
+  if (terminal.json) terminal.data({ type: "end", job, ...(steps.length === 0 ? {} : { steps }), exitCode: code });
+  else {
+    if (!isTold) say(job.finishedAt ?? job.createdAt, endLine(job));
+    for (const line of [...(isTold ? [] : lastLines(job)), ...stepLines(steps)]) print(`          ${line}`);
+    terminal.note(paint.quiet(`→ ${hintForWhole(job, steps)}`));
+  }
+  return code;
+}
+
+/** The jobs that the task file of a job became, as they stand now; none for any other job, or where the broker cannot be asked. */
+async function stepsOf(connection: Connection, { id, stepCount }: JobView): Promise<NonNullable<JobDetail["steps"]>> {
+  if (stepCount === undefined) return [];
+  const answer = await connection.ask(getJob, { params: { ns: connection.ns, job: id } });
+  return isFailure(answer) ? [] : (answer.body.steps ?? []);
 }
 
 /** How a job stands, in the words of the change that brought it there. */

@@ -74,7 +74,8 @@ export function showDeployment(
     details.element.hidden = job === null;
     if (job === null) return;
     document.title = `${job.state} · ${deployment}`;
-    details.show(locks.of(job), graphs.of(job, state), votes.of(job), runners);
+    const steps = all.filter(({ step }) => step?.parent === job.id).toReversed();
+    details.show(locks.of(job), graphs.of(job, state), votes.of(job), runners, steps);
     comparison.show(job);
     log.show(job.run);
   });

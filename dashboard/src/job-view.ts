@@ -36,6 +36,7 @@ export type JobDetails = {
     derivations: readonly Derivation[],
     votes: Votes | null,
     runners: ReadonlyMap<string, RunnerView>,
+    steps: readonly JobView[],
   ) => void;
 };
 
@@ -68,7 +69,7 @@ export function jobDetails(): JobDetails {
 
   return {
     element: h("div", {}, line, phases, why, said, facts, matrix.element, table),
-    show(job, derivations, votes, runners) {
+    show(job, derivations, votes, runners, steps) {
       if (job.id !== lastJob) lastPhase = null;
       lastJob = job.id;
       lastPhase = job.phase ?? lastPhase;
@@ -80,7 +81,7 @@ export function jobDetails(): JobDetails {
       const lines = job.reason?.lines ?? [];
       said.hidden = lines.length === 0;
       fill(said, plain(lines.join("\n")));
-      fill(facts, ...factsOf(job, runners));
+      fill(facts, ...factsOf(job, runners, steps));
       matrix.show(votes, runners);
       table.hidden = derivations.length === 0;
       drawProgress(count, bar, job, derivations.length);
@@ -90,9 +91,9 @@ export function jobDetails(): JobDetails {
   };
 }
 
-/** What people call a job: its summary, else what kind of job it is. */
-export function nameOf({ summary, type, kind }: JobView): string {
-  return plain(summary ?? type ?? kind);
+/** What people call a job: the step of a task file that it is, its summary, else what kind of job it is. */
+export function nameOf({ summary, type, kind, step }: JobView): string {
+  return plain(step?.name ?? summary ?? type ?? kind);
 }
 
 function drawPhases(list: HTMLElement, job: JobView, phase: Phase | null): void {
@@ -113,7 +114,7 @@ function whySentence({ waiting, reason, supersededBy }: JobView): string {
   return plain(`${reason.code}: ${reason.detail}`) + (supersededBy === null ? "" : ` (by job ${supersededBy})`);
 }
 
-function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>): HTMLElement[] {
+function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>, steps: readonly JobView[]): HTMLElement[] {
   const fact = (name: string, ...value: (Node | string)[]): HTMLElement =>
     h("div", {}, h("dt", {}, name), h("dd", {}, ...value));
   const { source, run, runner, startedAt, finishedAt } = job;
@@ -137,6 +138,15 @@ function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>): HTMLEl
     facts.push(fact("locks", `${job.locks.names.map(plain).join(", ")}${job.locks.held ? " (held)" : ""}`));
   const changed = job.changes === undefined ? null : describeCounts(job.changes);
   if (changed !== null) facts.push(fact("changed", changed));
+  if (job.step !== undefined)
+    facts.push(fact("step of", h("a", { href: jobPath(job.step.parent) }, job.step.parent.slice(0, 13))));
+  if (job.stepCount !== undefined)
+    facts.push(
+      fact(
+        "steps",
+        ...steps.flatMap((step) => [h("a", { href: jobPath(step.id) }, nameOf(step)), " ", pill(step.state), " "]),
+      ),
+    );
   if (startedAt !== null) facts.push(fact("started", clock(startedAt)));
   if (startedAt !== null && finishedAt !== null)
     facts.push(fact("took", duration(Date.parse(finishedAt) - Date.parse(startedAt))));

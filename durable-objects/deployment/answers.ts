@@ -112,11 +112,13 @@ export class Answers {
     if (isRefusal(job)) return job;
     const spec = this.#store.spec(id);
     if (spec === null) return refuse("gone", `Job ${id} was removed by retention.`);
-    const approval = job.brief.stranger?.approved?.envelope;
+    // That of a step was signed for the job that read the task file.
+    const approval = job.step === undefined ? job.brief.stranger?.approved?.envelope : undefined;
     return {
       job: jobView(this.#state(), job, now),
       spec,
       runs: job.runs.map((run) => this.#viewRun({ job, run })),
+      ...this.#stepsOf(job),
       ...(approval === undefined ? {} : { approval }),
       ...this.#planOf(job),
       ...this.#judgement(job),
@@ -159,6 +161,20 @@ export class Answers {
       });
     const bytes = this.#bytes.read(found.run.epoch, offset, Math.min(limit, LIMITS.logReadBytes));
     return { bytes, offset, size, complete: log.state !== "open", sha256: log.sha256, state: log.state };
+  }
+
+  #stepsOf({ steps }: Job): Pick<JobDetail, "steps"> {
+    if (steps === undefined) return {};
+    const kept = steps.flatMap((id) => this.#state().jobs.find((one) => one.id === id) ?? this.#store.job(id) ?? []);
+    return {
+      steps: kept.map(({ id, state, brief: { kind }, reason, step }) => ({
+        id,
+        state,
+        kind,
+        reason,
+        name: step?.name ?? "",
+      })),
+    };
   }
 
   /** The text of the job's plan, from the statement of the run that made it. */

@@ -1,5 +1,6 @@
 import {
   EFFECTS_FEATURE,
+  EXPANSION_FEATURE,
   formatTime,
   LIMITS,
   protocolOf,
@@ -15,7 +16,7 @@ import {
   type SubmitBody,
   type Task,
 } from "@plumule/protocol";
-
+import { mayExpand } from "./core/expansion.ts";
 import type { Leased } from "./core/lease.ts";
 import { type Brief, type Lane, timeoutsOf } from "./core/model.ts";
 
@@ -35,11 +36,20 @@ export function briefOf(body: SubmitBody, stranger: Stranger | null = null): Bri
     ...(requires === undefined ? {} : { requires }),
     ...(runners === null ? {} : { runners }),
     ...(protocol > UNNAMED_PROTOCOL ? { protocol } : {}),
-    kind: task.kind,
-    ...(task.kind === "effect" && task.plan !== undefined ? { planned: true } : {}),
-    ...(task.kind === "effect" && task.moveState === true ? { movesState: true } : {}),
+    ...natureOf(task),
     ...(stranger === null ? {} : { stranger, hold: true }),
   };
+}
+
+/** What a task is, as far as its file does not have to be read for it. */
+function natureOf(task: Task): Pick<Brief, "kind" | "planned" | "movesState"> {
+  const { kind, planned, movesState } =
+    task.kind === "effect"
+      ? { kind: task.kind, planned: task.plan !== undefined, movesState: task.moveState }
+      : task.kind === "repository" && task.step !== undefined
+        ? task.step
+        : { kind: task.kind };
+  return { kind, ...(planned === true ? { planned } : {}), ...(movesState === true ? { movesState } : {}) };
 }
 
 /** What is wrong with a job's secrets, or null. One that names no box has to be filled in before, from those that the namespace stores. */
@@ -70,9 +80,14 @@ function impliedFeatures(task: Task): string[] {
     case "shell":
       return task.develop === undefined && task.packages === undefined ? [] : ["nix"];
     case "repository":
-      return [];
+      return task.step === undefined ? [] : [EXPANSION_FEATURE, ...(FEATURES_OF_STEPS[task.step.kind] ?? [])];
   }
 }
+
+const FEATURES_OF_STEPS: Readonly<Record<string, readonly string[]>> = {
+  effect: ["nix", EFFECTS_FEATURE],
+  "nix-build": ["nix"],
+};
 
 /**
  * The digests that a runner signs: SHA-256 of the task, and of the configuration, as JSON without white space in the order of the accepted body.
@@ -150,6 +165,7 @@ export function assignmentOf(
     taskSha256: job.taskSha256,
     configurationSha256: job.configurationSha256,
     ...(job.plan === undefined || job.plan.approved === null ? {} : { plan: { sha256: job.plan.sha256 } }),
+    ...(mayExpand(job) ? { expands: true } : {}),
     limits: { logBytes: LIMITS.logBytes, runMs, silenceMs, graceMs },
     brokerTime: formatTime(now),
   };

@@ -75,7 +75,7 @@ export class Decisions {
     return this.#answerOnce(asked, moment, decided, (_, state) => deploymentView(state));
   }
 
-  /** Cancels one job, or all that are not final (null). */
+  /** Cancels one job, with the steps that its task file became, or all that are not final (null). */
   cancel({ actor, guard, body }: CallOf<"cancelAll">, id: JobId | null): CancelAnswer | Refusal {
     const { answers, ledger, requests } = this.#parts;
     const asked: Asked = { actor, guard, operation: `cancel ${id ?? "all"}` };
@@ -84,7 +84,7 @@ export class Decisions {
     if (known !== null) return known;
     const job = id === null ? null : answers.find(id);
     if (isRefusal(job)) return job;
-    if (job !== null && !ledger.state().jobs.includes(job))
+    if (job !== null && !ledger.state().jobs.some((one) => one === job || one.step?.parent === job.id))
       return refuse("already-final", `Job ${job.id} has ended: ${job.state}.`);
     return this.#answerOnce(
       asked,
@@ -154,7 +154,7 @@ export class Decisions {
           };
     const decided = fireSchedule(ledger.state(), schedule, submission, moment);
     const made = decided.answer;
-    ledger.commit(decided, moment, made === null || body === null ? {} : { body: { job: made.job, spec: body } });
+    ledger.commit(decided, moment, made === null || body === null ? {} : { bodies: [{ job: made.job, spec: body }] });
   }
 
   /**
@@ -216,7 +216,7 @@ export class Decisions {
     const { job, joined } = decided.answer;
     const answer = this.#submitAnswer(decided, moment, false);
     const rows = (): void => requests.remember(asked, answer, moment.now);
-    ledger.commit(decided, moment, joined ? { rows } : { rows, body: { job, spec } });
+    ledger.commit(decided, moment, joined ? { rows } : { rows, bodies: [{ job, spec }] });
     return answer;
   }
 

@@ -20,8 +20,8 @@ export function isPublished(type: string): boolean {
   return type !== "job.progress" && type !== "derivation.changed";
 }
 
-/** What is stored together with a decision: the body of the job that it makes, and further rows. */
-export type Alongside = { body?: { job: JobId; spec: SubmitBody }; rows?: () => void };
+/** What is stored together with a decision: the bodies of the jobs that it makes, and further rows. */
+export type Alongside = { bodies?: readonly { job: JobId; spec: SubmitBody }[]; rows?: () => void };
 
 /**
  * The state in memory, and the only way to change it: a decision, its events, its rows and the alarm are one transaction, after which the
@@ -86,7 +86,7 @@ export function createLedger({
       if (alarmAt === null || alarmAt <= now() - OVERDUE_MS) alarmAt = armed(state, false, 0);
       return { now: now(), actor, outputs: outputsOf(state, bytes) };
     },
-    commit(decided, moment, { body, rows } = {}) {
+    commit(decided, moment, { bodies = [], rows } = {}) {
       const { events: drafts } = decided;
       if (decided.state.lane === state.lane && decided.jobs.length === 0 && drafts.length === 0 && rows === undefined)
         return decided.answer;
@@ -95,7 +95,7 @@ export function createLedger({
       const events = transact(storage, () => {
         const broken = brokenRule(before, decided, moment.now);
         if (broken !== null) throw new Error(`A decision that breaks a promise is not kept. ${broken}`);
-        store.save(before, decided, body ?? null);
+        store.save(before, decided, bodies);
         rows?.();
         due = armed(
           decided.state,

@@ -7,6 +7,7 @@ import {
   utf8,
   verifyStatement,
   type Claims,
+  type Expansion,
   type Refusal,
   type ResultBody,
   type RunView,
@@ -16,7 +17,7 @@ import type { Job, Lane, Run } from "./core/model.ts";
 import type { RunBytes } from "./run-bytes.ts";
 
 /** What a statement says beyond its result's body. */
-export type Stated = { plan: string | null; schedules: Claims["schedules"] };
+export type Stated = { plan: string | null; schedules: Claims["schedules"]; expansion: Expansion | null };
 
 /** Checks a result against the run that it claims to end: who signed it, what about, and that it says what its body says. */
 export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBody): Promise<Stated | Refusal> {
@@ -65,7 +66,7 @@ export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBo
       "invalid-statement",
       `plan: approved is ${approved ?? "none"}, signed ${claims.plan ?? "none"}`,
     );
-  return { plan: claims.plan ?? null, schedules: claims.schedules };
+  return { plan: claims.plan ?? null, schedules: claims.schedules, expansion: claims.expansion ?? null };
 }
 
 function refuseStatement(code: "bad-signature" | "invalid-statement", detail: string): Refusal {

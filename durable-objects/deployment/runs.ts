@@ -12,6 +12,7 @@ import {
   type RunId,
 } from "@plumule/protocol";
 import type { DeploymentCalls } from "./calls.ts";
+import type { StepDraft } from "./core/expansion.ts";
 import { type Beat, claim, heartbeat, type LeaseProof, liveLease } from "./core/lease.ts";
 import { differingBytes, placeBytes } from "./core/log.ts";
 import { liveRuns, type Moment } from "./core/model.ts";
@@ -22,6 +23,7 @@ import { BROKER } from "./ledger.ts";
 import { unpack } from "./native.ts";
 import type { Parts } from "./parts.ts";
 import { digestToken, mintLease } from "./pools.ts";
+import { draftSteps } from "./steps.ts";
 import { checkResult, digestOfResult, type Sealed, sealRun, type Stated } from "./results.ts";
 
 type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
@@ -111,7 +113,7 @@ export class Runs {
   }
 
   async result({ run: id, leaseToken, body }: CallOf<"result">): Promise<ResultAnswer | Refusal> {
-    const { answers, ballots, bytes, ledger } = this.#parts;
+    const { answers, ballots, bytes, ledger, store } = this.#parts;
     const [leaseSha256, bodySha256] = await Promise.all([digestToken(leaseToken), digestOfResult(body)]);
     const found = answers.findRun(id);
     if (isRefusal(found)) return found;
@@ -122,6 +124,8 @@ export class Runs {
     if (known !== null) return known;
     const stated = await checkResult(ledger.state().lane, job, run, body);
     if (isRefusal(stated)) return stated;
+    const steps = await draftSteps(job, store.spec(job.id), { ...body, ...stated });
+    if (isRefusal(steps)) return steps;
     for (;;) {
       const ballot = isReplicated(job) ? await ballots.draw(id, body) : null;
       if (isRefusal(ballot)) return ballot;
@@ -130,7 +134,12 @@ export class Runs {
       if ((bytes.output(run.epoch)?.bytes ?? 0) !== sealed.size || !ballots.isWhole(id, ballot)) continue;
       return (
         this.#known(run.epoch, bodySha256) ??
-        this.#finish({ run: id, leaseSha256, epoch: run.epoch }, { ...body, ...stated, ballot }, bodySha256, sealed)
+        this.#finish(
+          { run: id, leaseSha256, epoch: run.epoch },
+          { ...body, ...stated, steps, ballot },
+          bodySha256,
+          sealed,
+        )
       );
     }
   }
@@ -145,7 +154,7 @@ export class Runs {
   /** Ends the run with a result that was verified. Without its lease the result is kept, so that the runner can stop sending it, and changes nothing. */
   #finish(
     proof: LeaseProof,
-    body: ResultBody & Stated & { ballot: Ballot | null },
+    body: ResultBody & Stated & { steps: readonly StepDraft[]; ballot: Ballot | null },
     bodySha256: string,
     { log, size, rest }: Sealed,
   ): ResultAnswer | Refusal {
@@ -169,7 +178,7 @@ export class Runs {
       if (batch !== null) bytes.addBatch(batch);
       store.putResult({ epoch, bodySha256, late: false, answer, outputs, statements });
     };
-    ledger.commit(decided, moment, { rows });
+    ledger.commit(decided, moment, { rows, bodies: decided.answer.queued });
     watchers.logGrew(proof.run);
     return answer;
   }

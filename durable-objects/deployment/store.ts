@@ -57,12 +57,13 @@ export class Store {
     };
   }
 
-  /** Writes what a decision changed: one row per touched job, one for the lane if it changed. A new job comes with its body. */
-  save(before: State, change: Change, body: { job: JobId; spec: SubmitBody } | null): void {
+  /** Writes what a decision changed: one row per touched job, one for the lane if it changed. New jobs come with their bodies. */
+  save(before: State, change: Change, bodies: readonly { job: JobId; spec: SubmitBody }[]): void {
     if (change.state.lane !== before.lane) this.#saveLane(change.state.lane);
     for (const job of change.jobs) {
-      if (job.id === body?.job) this.#insertJob(job, body.spec);
-      else this.putJob(job);
+      const body = bodies.find((one) => one.job === job.id);
+      if (body === undefined) this.putJob(job);
+      else this.#insertJob(job, body.spec);
     }
   }
 

@@ -86,10 +86,8 @@ export function createListing(context: NamespaceContext): Listing {
       context.commit("broker", Date.now(), (emit, note) => {
         decisionsIn(sql, call.events).forEach(note);
         saveDeployment(sql, deployment, through, removed);
-        for (const job of jobs) {
-          saveJob(sql, job);
-          tellOfJob(context, job.id, Date.now());
-        }
+        for (const job of jobs) saveJob(sql, job);
+        for (const job of jobs) tellOfJob(context, job.step?.parent ?? job.id, Date.now());
         for (const event of call.events) if (Number(event.sequence) > known) emit(forwarded(event));
       });
       for (const job of jobs) waiting.settle(job.id, deployment.id);

@@ -12,14 +12,14 @@ import {
   readDeliveriesOfJob,
   updateDelivery,
 } from "./store/deliveries.ts";
-import { findJob } from "./store/jobs.ts";
+import { findJob, readSteps } from "./store/jobs.ts";
 import { insertOutbox } from "./store/outbox.ts";
 import { readTriggers } from "./store/settings.ts";
 
 /** A report on its way to whoever asked for it. */
 type Telling = { delivery: string; report: StatusReport };
 
-/** Tells of a job that has changed, to those whose webhooks asked. Part of the transaction that stores the change. */
+/** Tells of a job that has changed, or whose steps have, to those whose webhooks asked. Part of the transaction that stores the change. */
 export function tellOfJob(context: NamespaceContext, job: JobId, now: Millis): void {
   for (const id of readDeliveriesOfJob(context.sql, job)) tellOfDelivery(context, id, now);
 }
@@ -32,7 +32,11 @@ export function tellOfDelivery(context: NamespaceContext, id: string, now: Milli
   const asking = [delivery, ...readCopies(sql, delivery)];
   if (asking.every(({ status }) => status === null)) return;
   const report = reportOf(
-    delivery.results.map((result) => ({ ...result, view: result.job === null ? null : findJob(sql, result.job) })),
+    delivery.results.flatMap((result) => {
+      const view = result.job === null ? null : findJob(sql, result.job);
+      const steps = view?.stepCount === undefined ? [] : readSteps(sql, view);
+      return [view, ...steps].map((one) => ({ ...result, view: one }));
+    }),
   );
   for (const one of asking) if (one.status !== null) enqueue(context, one, one.status, report, now);
   if (report.state === "success" || report.state === "failure") deleteStatusJobs(sql, id);

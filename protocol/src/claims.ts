@@ -1,4 +1,5 @@
 import { describeIssues } from "./dsse.ts";
+import type { Expansion } from "./expansion.ts";
 import { type JobResult, JOB_RESULT_PREDICATE_TYPE, jobResultSchema, type StatedOutput } from "./job-result.ts";
 import { type Provenance, PROVENANCE_PREDICATE_TYPE, provenanceSchema } from "./provenance.ts";
 import { accepted, refused, type Result } from "./result.ts";
@@ -35,6 +36,8 @@ export type Claims = {
   plan?: string;
   /** The schedules of the task file for the branch; missing for a run that says nothing about them. */
   schedules?: readonly StatedSchedule[];
+  /** What the run has read in a task file whose jobs become jobs of the lane. */
+  expansion?: Expansion;
 };
 
 /** What a verified statement claims, who signed it (did:key), and the SHA-256 of the signed payload: the identity of the statement. */
@@ -89,6 +92,7 @@ function claimsOfJobResult({ subject, predicate }: JobResult): Claims {
     finishedAt: predicate.finishedAt,
     ...(predicate.plan === undefined ? {} : { plan: predicate.plan.sha256 }),
     ...(predicate.schedules === undefined ? {} : { schedules: predicate.schedules }),
+    ...(predicate.expansion === undefined ? {} : { expansion: predicate.expansion }),
   };
 }
 

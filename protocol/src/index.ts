@@ -64,4 +64,5 @@ export * from "./rules/checks.ts";
 export * from "./rules/strangers.ts";
 export * from "./rules/plan.ts";
 export * from "./task-file.ts";
+export * from "./expansion.ts";
 export * from "./task-file-faults.ts";

@@ -9,6 +9,7 @@ import {
   sha256Schema,
   timeSchema,
 } from "./ids.ts";
+import { type Expansion, expansionSchema } from "./expansion.ts";
 import { LIMITS } from "./limits.ts";
 import { outcomeSchema } from "./run.ts";
 import type { Result } from "./result.ts";
@@ -76,6 +77,8 @@ export const jobResultPredicateSchema = z.looseObject({
   plan: z.looseObject({ sha256: sha256Schema, text: z.string().max(LIMITS.planBytes).optional() }).optional(),
   /** The schedules of the task file for the branch, of a run of all of it that ended well. */
   schedules: z.array(statedScheduleSchema).max(LIMITS.taskFileSchedules).optional(),
+  /** What the run has read in a task file whose jobs become jobs of the lane. */
+  expansion: expansionSchema.optional(),
 });
 export type StatedPlan = NonNullable<z.output<typeof jobResultPredicateSchema>["plan"]>;
 export type JobResultPredicate = z.output<typeof jobResultPredicateSchema>;
@@ -117,6 +120,7 @@ export type JobResultInput = {
   flakeLockSha256?: string | undefined;
   plan?: { sha256: string; text?: string | undefined } | undefined;
   schedules?: readonly StatedSchedule[] | undefined;
+  expansion?: Expansion | undefined;
 };
 
 /** The statement of a run's end, about the commit (`gitCommit`) or else about the task (`sha256` of its digest), with the bytes to sign. */
@@ -160,6 +164,7 @@ export function draftJobResult(input: JobResultInput): Result<StatementDraft<Job
       ...(input.schedules === undefined
         ? {}
         : { schedules: input.schedules.map(({ name, cron }) => ({ name, cron })) }),
+      ...(input.expansion === undefined ? {} : { expansion: input.expansion }),
     },
   });
 }

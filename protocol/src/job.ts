@@ -56,6 +56,17 @@ export function isFinalJobState(state: JobState): boolean {
   return (FINAL_JOB_STATES as readonly JobState[]).includes(state);
 }
 
+/**
+ * How a job stands together with the jobs that its task file became: as itself while it has not succeeded, `running` while any of them has not ended, else
+ * as the worst of them. Steps that were skipped take nothing away: what they needed failed, or nothing has changed, or they are not for a stranger.
+ */
+export function wholeState(job: Pick<JobView, "state">, steps: readonly Pick<JobView, "state">[]): JobState {
+  if (job.state !== "succeeded") return job.state;
+  if (steps.some(({ state }) => !isFinalJobState(state))) return "running";
+  return WORST_FIRST.find((state) => steps.some((step) => step.state === state)) ?? "succeeded";
+}
+const WORST_FIRST: readonly JobState[] = ["unknown", "failed", "cancelled", "superseded"];
+
 export const RUN_STATES = ["assigned", "running", "succeeded", "failed", "cancelled", "lost"] as const;
 /** States of a run. */
 export const runStateSchema = z.enum(RUN_STATES);
@@ -109,6 +120,8 @@ export const reasonSchema = z
     lines: z.array(z.string().max(LIMITS.reasonLineCharacters)).max(LIMITS.reasonLines).optional(),
     /** The limit that the run reached, by a word: `memory`, `tasks`, `workspace`. */
     limit: z.string().max(32).optional(),
+    /** The job of a task file that was needed and did not succeed, for one that was not run. */
+    need: z.string().max(LIMITS.nameCharacters).optional(),
     /** With a quorum: what its votes came to, where the code alone does not say it. */
     verdict: z.string().max(32).optional(),
   })
@@ -182,6 +195,12 @@ export const planViewSchema = z
   .meta({ id: "Plan" });
 export type PlanView = z.output<typeof planViewSchema>;
 
+/** Whose step a job is: the job that read the task file, the step's name, and the jobs of the file whose steps have to succeed before it. */
+export const stepViewSchema = z
+  .object({ parent: jobIdSchema, name: z.string(), needs: z.array(z.string()) })
+  .meta({ id: "Step" });
+export type StepView = z.output<typeof stepViewSchema>;
+
 /** A job as lists, events and answers show it. Events carry it whole, so a reader's reducer is an assignment. */
 export const jobViewSchema = z
   .object({
@@ -221,6 +240,10 @@ export const jobViewSchema = z
     changes: changeCountsSchema.optional(),
     /** There for a job of a schedule: its name, and the job that it repeats; null where somebody asked for it without waiting. */
     schedule: z.object({ name: scheduleNameSchema, job: jobIdSchema.nullable() }).optional(),
+    /** There for a job that a task file became a part of. */
+    step: stepViewSchema.optional(),
+    /** There for a job whose task file became jobs of the lane: how many. */
+    stepCount: z.int().optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;
@@ -274,6 +297,10 @@ export const jobDetailSchema = z
     job: jobViewSchema,
     spec: submitBodySchema,
     runs: z.array(runViewSchema),
+    /** The jobs that its task file became, in their order, of those that are kept. */
+    steps: z
+      .array(jobViewSchema.pick({ id: true, state: true, kind: true, reason: true }).extend({ name: z.string() }))
+      .optional(),
     /** The signed approval of a stranger's job (`verifyApproval`). */
     approval: signedApprovalSchema.optional(),
     /** The text of the job's plan, as the runner that made it has signed it. */

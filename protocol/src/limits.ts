@@ -259,6 +259,10 @@ export const LIMITS = {
   /** Jobs of one task file, and steps that their matrices make of them: each is said in the result of one run. */
   taskFileJobs: 64,
   taskFileSteps: 256,
+  /** Characters of what a run says of the jobs of a task file, as JSON: it has to fit into a statement. */
+  expansionCharacters: 64 * 1024,
+  /** Characters of the bodies of all jobs that a task file becomes, as JSON: they are written in one transaction, each with what was submitted. */
+  expandedCharacters: 8 * 1024 * 1024,
   /** Faults of one task file that are told; further ones come to light when these are mended. */
   taskFileFaults: 100,
   /** Lists of one matrix, values of one list, and characters of a value: it is a part of a step's name. */

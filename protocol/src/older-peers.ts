@@ -1,4 +1,4 @@
-import type { SubmitBody } from "./submit.ts";
+import type { SubmitBody, Task } from "./submit.ts";
 
 /** The version that a peer speaks which does not say which: its records and requests are older than that question. */
 export const UNNAMED_PROTOCOL = 1;
@@ -22,11 +22,17 @@ const LATER_EFFECT_FIELDS: readonly { field: string; since: number }[] = [
   { field: "moveState", since: 2 },
 ];
 
+/** The same of the fields of a repository task. */
+const LATER_REPOSITORY_FIELDS: readonly { field: string; since: number }[] = [
+  { field: "effects", since: 2 },
+  { field: "step", since: 2 },
+];
+
 /** The least version of the wire in which a submit body can be said. */
 export function protocolOf(body: SubmitBody): number {
   const later = [
     ...LATER_FIELDS.filter(({ field }) => field in body),
-    ...LATER_EFFECT_FIELDS.filter(({ field }) => body.task.kind === "effect" && field in body.task),
+    ...laterTaskFields(body.task).filter(({ field }) => field in body.task),
   ];
   return Math.max(UNNAMED_PROTOCOL, ...later.map(({ since }) => since));
 }
@@ -38,9 +44,12 @@ export function protocolOf(body: SubmitBody): number {
 export function readableIn(version: number, body: SubmitBody): SubmitBody {
   if (protocolOf(body) <= version) return body;
   const readable = without(body, LATER_FIELDS, version);
-  return body.task.kind === "effect"
-    ? { ...readable, task: without(body.task, LATER_EFFECT_FIELDS, version) }
-    : readable;
+  return { ...readable, task: without(body.task, laterTaskFields(body.task), version) };
+}
+
+function laterTaskFields({ kind }: Task): readonly { field: string; since: number }[] {
+  if (kind === "effect") return LATER_EFFECT_FIELDS;
+  return kind === "repository" ? LATER_REPOSITORY_FIELDS : [];
 }
 
 function without<T extends object>(value: T, later: readonly { field: string; since: number }[], version: number): T {

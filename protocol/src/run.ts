@@ -106,6 +106,8 @@ export const assignmentSchema = z
     untrusted: z.boolean().optional(),
     /** For a job with `skipUnchanged`: the deployment's last success, when an equal task and configuration made it, and the derivations it built. */
     lastSuccess: z.object({ job: jobIdSchema, drvs: z.array(z.string().max(500)).max(LIMITS.outputs) }).optional(),
+    /** For a repository task: its file may become jobs of the lane. A broker that does not say so would take such a result for one in which all was done. */
+    expands: z.boolean().optional(),
     taskSha256: sha256Schema,
     configurationSha256: sha256Schema.nullable(),
     /** The plan that was approved: the run applies if it comes to the same. Missing for an effect with a plan that has still to be made. */

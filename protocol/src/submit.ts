@@ -5,7 +5,8 @@ import { locksSchema } from "./locks.ts";
 import { scheduleNameSchema } from "./schedules.ts";
 
 const name = z.string().min(1).max(LIMITS.nameCharacters);
-const label = z
+/** A system, a feature or a label that a job requires; the names of a job's labels are such words too. */
+export const requirementSchema = z
   .string()
   .regex(
     /^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,127}$/,
@@ -54,14 +55,45 @@ export const effectTaskSchema = z.strictObject({
   moveState: z.boolean().optional(),
 });
 
-/** The task file at the commit decides; `task` picks one entry of it. */
-export const repositoryTaskSchema = z.strictObject({ kind: z.literal("repository"), task: name.optional() });
+/** What a job of a task file is. */
+export const stepKindSchema = z.enum(["shell", "nix-build", "effect"]);
+
+/**
+ * One step of a task file: a job by its name, and a combination of its matrix. What it does is read from the commit alone; `kind`, and of an effect whether
+ * it has a plan and moves its state, say what its runner has to be able to do, and have to be what the file says.
+ */
+export const repositoryStepSchema = z
+  .strictObject({
+    job: name,
+    matrix: z.record(name, z.string().min(1).max(LIMITS.matrixValueCharacters)).optional(),
+    kind: stepKindSchema,
+    planned: z.literal(true).optional(),
+    movesState: z.literal(true).optional(),
+  })
+  .meta({ id: "RepositoryStep" });
+export type RepositoryStep = z.output<typeof repositoryStepSchema>;
+
+/**
+ * The task file at the commit decides; `task` picks one job of it, with what it needs. `effects` lets the file ask for effects, which whoever can push may
+ * then write. `step` runs one step alone: what a deployment queues for each step of a file whose jobs ask for something of their own.
+ */
+export const repositoryTaskSchema = z.strictObject({
+  kind: z.literal("repository"),
+  task: name.optional(),
+  effects: z.boolean().optional(),
+  step: repositoryStepSchema.optional(),
+});
 
 export const taskSchema = z
   .discriminatedUnion("kind", [shellTaskSchema, nixBuildTaskSchema, effectTaskSchema, repositoryTaskSchema])
   .meta({ id: "Task" });
 /** What a job does. */
 export type Task = z.output<typeof taskSchema>;
+
+/** Whether a task changes the world, so that it is not begun twice. */
+function isEffect(task: Task): boolean {
+  return task.kind === "effect" || (task.kind === "repository" && task.step?.kind === "effect");
+}
 
 /** Where a repository can be fetched. `rad:` and `https:` everywhere, `file:` only where the runner allows it. */
 export const repositoryUrlSchema = z
@@ -86,9 +118,9 @@ export type Source = z.output<typeof sourceSchema>;
 /** What a runner must offer. */
 export const requiresSchema = z
   .strictObject({
-    systems: z.array(label).max(LIMITS.systemsCount).optional(),
-    features: z.array(label).max(LIMITS.labelsCount).optional(),
-    labels: z.array(label).max(LIMITS.labelsCount).optional(),
+    systems: z.array(requirementSchema).max(LIMITS.systemsCount).optional(),
+    features: z.array(requirementSchema).max(LIMITS.labelsCount).optional(),
+    labels: z.array(requirementSchema).max(LIMITS.labelsCount).optional(),
     isolation: isolationSchema.optional(),
     pool: poolNameSchema.optional(),
   })
@@ -224,7 +256,7 @@ export const submitBodySchema = z
       .refine((secrets) => new Set(secrets.map((secret) => secret.name)).size === secrets.length, "a name stands twice")
       .optional(),
     labels: z
-      .record(label, z.string().max(LIMITS.nameCharacters))
+      .record(requirementSchema, z.string().max(LIMITS.nameCharacters))
       .refine((labels) => Object.keys(labels).length <= LIMITS.labelsCount, `at most ${LIMITS.labelsCount} labels`)
       .optional(),
     dedupeKey: z.string().min(1).max(LIMITS.keyCharacters).optional(),
@@ -242,7 +274,7 @@ export const submitBodySchema = z
     path: ["schedule"],
     message: "schedules stand in the task file of a repository, and say which of its jobs are run",
   })
-  .refine(({ task, quorum }) => quorum === undefined || task.kind !== "effect", {
+  .refine(({ task, quorum }) => quorum === undefined || !isEffect(task), {
     path: ["quorum"],
     message: "an effect changes the world once; it cannot be repeated to compare",
   })

@@ -1,14 +1,17 @@
 import type * as z from "zod";
 import { LIMITS } from "./limits.ts";
+import { lockNameSchema } from "./locks.ts";
 import { nearestName, unknownJob } from "./nearest.ts";
 import { scheduleFaults } from "./schedule-faults.ts";
-import { installableSchema } from "./submit.ts";
+import { effectTaskSchema, installableSchema, requirementSchema } from "./submit.ts";
 import {
+  combinationCount,
   combinationsOf,
   type FileSchedule,
   fileScheduleSchema,
   filledIn,
   inOrder,
+  listOf,
   needsOf,
   type TaskFileJob,
   taskFileJobSchema,
@@ -18,13 +21,10 @@ import {
 /** What is wrong with a task file: where, as a path into it, at the name of that place or at its value, and in words. */
 export type TaskFileFault = { path: readonly (string | number)[]; at: "name" | "value"; detail: string };
 
-const FROM_OUTSIDE = "the file of a commit cannot ask for it: give it in the trigger rule, or with `plumule submit";
 /** Fields of a submit that people look for here, and where each is given. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  requires: `${FROM_OUTSIDE} --system|--feature|--label\``,
-  locks: `${FROM_OUTSIDE} --lock\``,
-  secrets: `${FROM_OUTSIDE} --secret\``,
-  effect: `${FROM_OUTSIDE} --effect\``,
+  lock: "say `locks`",
+  secret: "say `secrets`",
   limits:
     "the file of a commit cannot set them: give them with `plumule submit --max-memory|--max-tasks|--max-workspace|--max-log`",
   schedules: "schedules stand beside `jobs`, and name theirs; a job that is for them alone has `on: schedule`",
@@ -72,8 +72,11 @@ function readable(job: Readonly<Record<string, unknown>>): TaskFileJob {
   return job["matrix"] === undefined || fields.matrix !== undefined ? fields : withoutTemplates(fields);
 }
 
-function withoutTemplates({ build: _, develop: __, packages: ___, ...others }: TaskFileJob): TaskFileJob {
-  return others;
+/** Fields whose texts may name lists of the matrix. */
+const TEMPLATED: readonly string[] = ["build", "develop", "packages", "effect", "requires", "locks"];
+
+function withoutTemplates(job: TaskFileJob): TaskFileJob {
+  return Object.fromEntries(Object.entries(job).filter(([field]) => !TEMPLATED.includes(field)));
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
@@ -91,7 +94,9 @@ function faultsOf(issue: z.core.$ZodIssue): TaskFileFault[] {
       return [{ path, at: "name", detail: issue.issues[0]?.message ?? issue.message }];
     case "invalid_union": {
       // The alternatives are a text or a list of texts: a list is meant by whoever wrote one.
-      const inside = issue.errors.find((issues) => issues.some((one) => one.path.length > 0));
+      const inside = issue.errors.find((issues) =>
+        issues.some((one) => one.path.length > 0 || one.code === "unrecognized_keys"),
+      );
       if (inside === undefined) return [{ path, at: "value", detail: alternatives(issue) }];
       return inside.flatMap((one) => faultsOf({ ...one, path: [...issue.path, ...one.path] }));
     }
@@ -116,17 +121,32 @@ function alternatives(issue: z.core.$ZodIssueInvalidUnion): string {
 
 function unknownField(path: readonly (string | number)[], key: string): string {
   const [place, known] = placeOf(path);
-  const elsewhere = path.length === 0 || place === "a job" ? ELSEWHERE[key] : undefined;
+  const elsewhere =
+    path.length === 0 || place === "a job"
+      ? ELSEWHERE[key]
+      : place === "`requires`" && key === "pool"
+        ? POOL
+        : undefined;
   if (elsewhere !== undefined) return `\`${key}\`: ${elsewhere}`;
   const nearest = nearestName(key, known);
   return `\`${key}\` is not a field of ${place}; ${nearest === null ? `it knows ${known.join(", ")}` : `did you mean ${nearest}?`}`;
 }
 
+const POOL =
+  "which machines are asked is not for the file of a commit to say: give it in the trigger rule, or with `plumule submit --pool`";
+
+/** Fields of the objects that a job may have. */
+const INSIDE: Readonly<Record<string, string[]>> = {
+  requires: ["systems", "features", "labels", "isolation"],
+  effect: Object.keys(effectTaskSchema.shape).filter((name) => name !== "kind"),
+  timeouts: ["runMs", "silenceMs"],
+};
+
 /** What a place in a file is called, and the fields that it may have. */
-function placeOf([first, , ...inside]: readonly (string | number)[]): [string, string[]] {
+function placeOf([first, , field]: readonly (string | number)[]): [string, string[]] {
   if (first === undefined) return ["a task file", Object.keys(taskFileSchema.shape)];
   if (first === "schedules") return ["a schedule", Object.keys(fileScheduleSchema.shape)];
-  return inside.length === 0 ? ["a job", Object.keys(taskFileJobSchema.shape)] : ["`timeouts`", ["runMs", "silenceMs"]];
+  return field === undefined ? ["a job", Object.keys(taskFileJobSchema.shape)] : [`\`${field}\``, INSIDE[field] ?? []];
 }
 
 function needFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
@@ -163,11 +183,6 @@ function circleIn(jobs: ReadonlyMap<string, TaskFileJob>, rest: readonly string[
   return at === undefined ? [] : walk.slice(walk.indexOf(at));
 }
 
-/** How many there are, without making them: a small file may ask for more than any memory holds. */
-function combinationCount({ matrix = {} }: TaskFileJob): number {
-  return Object.values(matrix).reduce((count, values) => count * values.length, 1);
-}
-
 function matrixFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
   const faults: TaskFileFault[] = [];
   let steps = 0;
@@ -177,34 +192,49 @@ function matrixFaults(jobs: ReadonlyMap<string, TaskFileJob>): TaskFileFault[] {
       const detail = `with this job the file has ${steps} steps; at most ${LIMITS.taskFileSteps} are run`;
       return [...faults, { path: ["jobs", name], at: "name", detail }];
     }
-    for (const [path, text] of templatesOf(job)) {
-      const detail = templateFault(job, text);
+    for (const { path, text, schema } of templatesOf(job)) {
+      const detail = templateFault(job, text, schema);
       if (detail !== null) faults.push({ path: ["jobs", name, ...path], at: "value", detail });
     }
   }
   return faults;
 }
 
-function templateFault(job: TaskFileJob, text: string): string | null {
+function templateFault(job: TaskFileJob, text: string, schema: z.ZodString): string | null {
   const names = Object.keys(job.matrix ?? {});
   for (const [whole, name = ""] of text.matchAll(/\{([^{}]*)\}/g))
     if (!names.includes(name))
       return `${whole} stands for nothing; ${names.length === 0 ? "the job has no matrix" : `the matrix has ${names.join(", ")}`}`;
   for (const combination of combinationsOf(job)) {
-    const installable = filledIn(text, combination);
-    const parsed = installableSchema.safeParse(installable);
-    if (!parsed.success)
-      return `\`${installable}\`: ${parsed.error.issues[0]?.message.replace(/^Invalid string: /, "")}`;
+    const filled = filledIn(text, combination);
+    const parsed = schema.safeParse(filled);
+    if (!parsed.success) return `\`${filled}\`: ${parsed.error.issues[0]?.message.replace(/^Invalid string: /, "")}`;
   }
   return null;
 }
 
-function templatesOf({ build, develop, packages }: TaskFileJob): [(string | number)[], string][] {
-  const list = (name: string, texts: readonly string[]): [(string | number)[], string][] =>
-    texts.map((text, index) => [[name, index], text]);
+/** A text with places for values of the matrix, where it stands, and what it has to be when these are filled in. */
+type Template = { path: (string | number)[]; text: string; schema: z.ZodString };
+
+function templatesOf({ build, develop, packages, effect, requires, locks }: TaskFileJob): Template[] {
+  const all = (
+    path: (string | number)[],
+    texts: string | readonly string[] | undefined,
+    schema: z.ZodString,
+  ): Template[] =>
+    listOf(texts).map((text, index) => ({ path: typeof texts === "string" ? path : [...path, index], text, schema }));
+  const installable =
+    typeof effect === "object"
+      ? all(["effect", "installable"], effect.installable, installableSchema)
+      : all(["effect"], effect, installableSchema);
   return [
-    ...(typeof build === "string" ? [[["build"], build] as [string[], string]] : list("build", build ?? [])),
-    ...(develop === undefined ? [] : [[["develop"], develop] as [string[], string]]),
-    ...list("packages", packages ?? []),
+    ...all(["build"], build, installableSchema),
+    ...all(["develop"], develop, installableSchema),
+    ...all(["packages"], packages, installableSchema),
+    ...installable,
+    ...(["systems", "features", "labels"] as const).flatMap((name) =>
+      all(["requires", name], requires?.[name], requirementSchema),
+    ),
+    ...all(["locks"], locks, lockNameSchema),
   ];
 }

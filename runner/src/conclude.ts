@@ -74,6 +74,7 @@ async function sign(
     targets,
     ...(exit.plan === undefined ? {} : { plan: exit.plan }),
     ...(exit.schedules === undefined ? {} : { schedules: exit.schedules }),
+    ...(exit.expansion === undefined ? {} : { expansion: exit.expansion }),
   };
   // What the supervisor used, not what this process would: it may have been started anew with another level.
   const isolation =

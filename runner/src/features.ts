@@ -1,11 +1,18 @@
-import { EFFECTS_FEATURE, EXEC_FEATURE, LIMITS, UNTRUSTED_FEATURE } from "@plumule/protocol";
+import { EFFECTS_FEATURE, EXEC_FEATURE, EXPANSION_FEATURE, LIMITS, UNTRUSTED_FEATURE } from "@plumule/protocol";
 
 /** Offered by a runner whose kernel counts all processes of a job together against its limits. */
 const MEMORY_LIMIT_FEATURE = "memory-limit";
 const TASK_LIMIT_FEATURE = "task-limit";
 const NIX_FEATURE = "nix";
 /** Words that are promises of a runner, not names that somebody may give it. */
-const PROMISES = [UNTRUSTED_FEATURE, EFFECTS_FEATURE, EXEC_FEATURE, MEMORY_LIMIT_FEATURE, TASK_LIMIT_FEATURE] as const;
+const PROMISES = [
+  EXPANSION_FEATURE,
+  UNTRUSTED_FEATURE,
+  EFFECTS_FEATURE,
+  EXEC_FEATURE,
+  MEMORY_LIMIT_FEATURE,
+  TASK_LIMIT_FEATURE,
+] as const;
 
 /** Features that a runner may be given: with all that it finds itself they have to fit into an offer. */
 export const GIVEN_FEATURES = LIMITS.labelsCount - [NIX_FEATURE, ...PROMISES].length;
@@ -34,5 +41,5 @@ export function offeredFeatures(found: FoundFeatures, given: readonly string[]):
   };
   const own = (Object.keys(words) as (keyof FoundFeatures)[]).flatMap((key) => (found[key] ? [words[key]] : []));
   const promises: readonly string[] = PROMISES;
-  return [...new Set([...own, ...given.filter((feature) => !promises.includes(feature))])];
+  return [...new Set([...own, EXPANSION_FEATURE, ...given.filter((feature) => !promises.includes(feature))])];
 }

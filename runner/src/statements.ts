@@ -56,6 +56,7 @@ export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
     flakeLockSha256,
     plan: end.plan,
     schedules: end.schedules,
+    expansion: end.expansion,
   });
   if (!result.ok) throw new Error(`the result cannot be stated: ${result.detail}`);
   const envelopes = [await signEnvelope(STATEMENT_PAYLOAD_TYPE, result.value.bytes, machine.signer)];

@@ -351,10 +351,10 @@ function readablePolicy(version: number, policy: TrustPolicy | Refusal): TrustPo
   return tooOld("The trust policy says what its keys are for, which version 1 cannot read.");
 }
 
-/** Likewise the rules: whoever reads them without what they say of an effect would put back others. */
+/** Likewise the rules: whoever reads them without what they say of a task would put back others. */
 function readableTriggers(version: number, view: TriggersView | Refusal): TriggersView | Refusal {
   if (isRefusal(view) || view.triggers.every(({ task }) => protocolOf({ task }) <= version)) return view;
-  return tooOld("A rule says more of its effect than version 1 can read.");
+  return tooOld("A rule says more of its task than version 1 can read.");
 }
 
 function tooOld(detail: string): Refusal {

@@ -1,7 +1,15 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { getDeploymentEvents, getJob, getNamespaceEvents, getStatements, listSecrets } from "@plumule/protocol";
+import {
+  getDeploymentEvents,
+  getJob,
+  getNamespaceEvents,
+  getStatements,
+  type JobView,
+  listJobs,
+  listSecrets,
+} from "@plumule/protocol";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { formsOf, Visible } from "../../runner/src/redact-forms.ts";
 import { memoryFolder } from "../../runner/src/secrets/files.ts";
@@ -18,7 +26,7 @@ const opened = (): string => memoryFolder(join(broker.folder, "keeper")) ?? "";
 
 beforeAll(async () => {
   broker = await startTestBroker();
-  runner = await broker.startRunner({ name: "keeper" });
+  runner = await broker.startRunner({ name: "keeper", labels: ["vault"] });
   writeFileSync(join(person, "token"), VALUE, { mode: 0o600 });
   // A runner can be sealed to once it has published its key and said what it offers.
   const isReady = async (): Promise<boolean> =>
@@ -220,6 +228,58 @@ describe("a stored secret about a commit", () => {
       plumule("submit", "branch", "--repository", "--ref", "release", ...about),
     ]);
     expect([own.code, other.code, branch.code], own.err + own.out).toEqual([0, 1, 1]);
+  });
+});
+
+describe("a task file whose jobs ask for a label, a lock and a secret", () => {
+  const files = {
+    ".radicle/plumule.yaml": `jobs:
+  test:
+    matrix: { machine: [vault, nowhere] }
+    requires: { labels: ["{machine}"] }
+    shell: 'echo "testing on $MATRIX_MACHINE"; test ! -e "\${PLUMULE_SECRETS:-/none}/TOKEN"'
+  check:
+    shell: exit 3
+  deploy:
+    needs: [check]
+    secrets: TOKEN
+    shell: exit 1
+  publish:
+    locks: ["host:king"]
+    secrets: TOKEN
+    shell: grep -q horse $PLUMULE_SECRETS/TOKEN && echo published
+`,
+  };
+
+  it("becomes jobs of the lane, each with what the file gives it, and the command ends as the worst of them", async () => {
+    const { url, commit } = await makeRepository(broker.folder, files);
+    const about = ["--repository", "--source", url, "--commit", commit, "--secret", "TOKEN=@token"];
+    const submitting = plumule("submit", "expanded", ...about, "--wait");
+    // No runner has this label: its time in the queue would be long.
+    const events = async (): Promise<JobView[]> => {
+      const answer = await broker.ask(listJobs, { query: { deployment: "expanded", limit: 20 } });
+      return answer.ok ? answer.answer.body.items : [];
+    };
+    const nowhere = await vi.waitUntil(
+      async () =>
+        (await events()).find(
+          ({ step, waiting }) => step?.name === "test (machine=nowhere)" && waiting?.reason === "no-runner",
+        ),
+      { timeout: 30_000, interval: 100 },
+    );
+    expect(nowhere.waiting?.detail).toContain("nowhere");
+    await plumule("cancel", nowhere.id);
+    const ended = await submitting;
+    expect(ended.code, ended.err).toBe(1);
+    const rows = (await plumule("get", nowhere.step!.parent)).out;
+    expect(rows).toMatch(/succeeded\s+test \(machine=vault\)/);
+    expect(rows).toMatch(/cancelled\s+test \(machine=nowhere\)/);
+    expect(rows).toMatch(/failed\s+check/);
+    expect(rows).toMatch(/skipped\s+deploy\s+Not run: it needs `check`, which is failed/);
+    expect(rows).toMatch(/succeeded\s+publish/);
+    const publish = (await events()).find(({ step }) => step?.name === "publish");
+    expect(publish?.locks).toEqual({ names: ["host:king"], held: false });
+    expect(await broker.log(publish!.run!)).toBe("[plumule] .radicle/plumule.yaml: publish\npublished\n");
   });
 });
 

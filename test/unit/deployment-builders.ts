@@ -1,19 +1,23 @@
 import {
   defaultPolicy,
+  expandedSteps,
   isRefusal,
   JOB_RESULT_PREDICATE_TYPE,
   jobOfRun,
   type Claims,
+  type Expansion,
   type JobId,
   type Outcome,
   type Phase,
   type Refusal,
   type SignedClaims,
+  type Stranger,
   type SubmitBody,
   type TrustBasis,
 } from "@plumule/protocol";
 import { briefOf } from "#durable-objects/deployment/bodies.ts";
 import { approve, cancel } from "#durable-objects/deployment/core/cancel.ts";
+import { planSteps, type StepDraft } from "#durable-objects/deployment/core/expansion.ts";
 import { claim, heartbeat, type LeaseProof } from "#durable-objects/deployment/core/lease.ts";
 import { emptyState, liveRun, type Job, type Moment, type State } from "#durable-objects/deployment/core/model.ts";
 import { report } from "#durable-objects/deployment/core/report.ts";
@@ -47,15 +51,38 @@ export const BY_DEFAULT: TrustBasis = {
 };
 
 let seed = 0;
+function drawn(): Uint8Array {
+  seed += 1;
+  const random = new Uint8Array(8);
+  new DataView(random.buffer).setUint32(4, seed);
+  return random;
+}
+
+/** What the shell of a deployment makes of a task file with these jobs, which a job with this body has read. */
+export function draftsOf(
+  jobs: Expansion["jobs"],
+  body: Partial<SubmitBody> = {},
+  stranger: Stranger | null = null,
+): StepDraft[] {
+  const spec: SubmitBody = { task: { kind: "repository" }, ...body };
+  const steps = expandedSteps({ jobs });
+  if ("fault" in steps) throw new Error(steps.fault);
+  const digests = { taskSha256: "a".repeat(64), configurationSha256: null };
+  return planSteps(spec, briefOf(spec, stranger), steps).map((one) => ({
+    ...one,
+    brief: briefOf(one.body),
+    ...digests,
+    random: drawn(),
+  }));
+}
+
 /** A submission of a body, with a random part that is different every time. */
 export function submission(
   body: Partial<SubmitBody> = {},
   over: Partial<Submission> = {},
   receivedAt = START,
 ): Submission {
-  seed += 1;
-  const random = new Uint8Array(8);
-  new DataView(random.buffer).setUint32(4, seed);
+  const random = drawn();
   const brief = briefOf({ task: { kind: "shell", script: "true" }, ...body });
   const digests = { taskSha256: "a".repeat(64), configurationSha256: null };
   return {

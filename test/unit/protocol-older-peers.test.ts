@@ -21,14 +21,16 @@ const HOW = `A peer of an older version that is still served could not read this
 /** Where a submit body is shown or given away: what it holds beyond an older version is left out (\`readableIn\`) or withheld (\`protocolOf\`). */
 const BODIES = ["getJob.200", "pollWork.200"];
 
-/** Fields of an effect that came later, wherever a task stands in a body. */
+/** Fields of an effect and of a repository task that came later, wherever a task stands in a body. */
 const EFFECT_FIELDS = ["script", "plan", "moveState"];
-const inEffects = (place: string): string[] => EFFECT_FIELDS.map((field) => `${place}/task/${field}: new field`);
+const REPOSITORY_FIELDS = ["effects", "step"];
+const inTasks = (place: string): string[] =>
+  [...EFFECT_FIELDS, ...REPOSITORY_FIELDS].map((field) => `${place}/task/${field}: new field`);
 
 /** A policy or rule that uses this is refused to readers of version 1 (\`readablePolicy\`, \`readableTriggers\`), and they cannot have put one. */
 const WITHHELD = [
   ...["getTrust", "putTrust"].map((name) => `${name}.200/signers/-/purposes: new field`),
-  ...["getTriggers", "putTriggers"].flatMap((name) => inEffects(`${name}.200/triggers/-`)),
+  ...["getTriggers", "putTriggers"].flatMap((name) => inTasks(`${name}.200/triggers/-`)),
 ];
 
 it("keeps a copy of every version that is served beside its own", () => {
@@ -52,7 +54,7 @@ describe.each(served)("a peer of %s", (release) => {
         if (writer === undefined || writer === null) return [`${name}.${status} is not answered any more`];
         const place = `${name}.${status}`;
         const settled = BODIES.includes(place)
-          ? [...added.map((field) => `/spec/${field}: new field`), ...inEffects("/spec")]
+          ? [...added.map((field) => `/spec/${field}: new field`), ...inTasks("/spec")]
           : [];
         return unreadable(reader, writer)
           .filter((line) => !settled.includes(line))
@@ -118,6 +120,11 @@ describe.each(served)("a peer of %s", (release) => {
       expect(readableIn(version, newer)).toEqual(body);
       expect(readableIn(PROTOCOL_VERSION, newer)).toEqual(newer);
     }
+    for (const field of REPOSITORY_FIELDS) {
+      const newer = { task: { kind: "repository", [field]: true } } as unknown as protocol.SubmitBody;
+      expect(protocolOf(newer), HOW).toBeGreaterThan(version);
+      expect(readableIn(version, newer)).toEqual({ task: { kind: "repository" } });
+    }
     const effect = { task: { kind: "effect", installable: ".#deploy" } } as protocol.SubmitBody;
     expect(protocolOf(effect)).toBeLessThanOrEqual(version);
     for (const field of EFFECT_FIELDS) {
@@ -128,7 +135,7 @@ describe.each(served)("a peer of %s", (release) => {
     // What the other known fields hold has not grown: such growth would need to be withheld too.
     expect(
       unreadable(old.submitBodySchema, submitBodySchema).filter(
-        (line) => !later.some((field) => line === `/${field}: new field`) && !inEffects("").includes(line),
+        (line) => !later.some((field) => line === `/${field}: new field`) && !inTasks("").includes(line),
       ),
       HOW,
     ).toEqual([]);

@@ -140,8 +140,8 @@ describe("the faults of a task file", () => {
     ["a tag", "jobs: !!js/function x\n", ["1:7: Unresolved tag: tag:yaml.org,2002:js/function"]],
     ["a reserved name", "jobs:\n  __proto__: { shell: x }\n", ["2:3: `__proto__` cannot be a name"]],
     ["nothing", "", ["1:1: expected object, received null"]],
-    ["neither kind", "jobs:\n  a: { env: {} }\n", ["2:6: needs either `shell` or `build`"]],
-    ["both kinds", "jobs:\n  a: { shell: x, build: .#a }\n", ["2:6: needs either `shell` or `build`"]],
+    ["neither kind", "jobs:\n  a: { env: {} }\n", ["2:6: needs one of `shell`, `build` and `effect`"]],
+    ["both kinds", "jobs:\n  a: { shell: x, build: .#a }\n", ["2:6: needs one of `shell`, `build` and `effect`"]],
     [
       "an environment for Nix",
       "jobs:\n  a: { build: .#a, env: { A: b } }\n",
@@ -207,11 +207,18 @@ jobs:
       ["2:1: all are for schedules alone, which a push that succeeds brings: give one of them no `on`"],
     ],
     [
-      "what the submit says",
-      "jobs:\n  a: { shell: x, secrets: [k] }\n",
+      "what the submit says, and what is no name of its kind",
+      'jobs:\n  a: { shell: x, matrix: { s: [a b] }, requires: { pool: p, systems: ["{s}"] }, locks: "Host", limits: {} }\n',
       [
-        "2:18: `secrets`: the file of a commit cannot ask for it: give it in the trigger rule, or with `plumule submit --secret`",
+        "2:52: `pool`: which machines are asked is not for the file of a commit to say: give it in the trigger rule, or with `plumule submit --pool`",
+        "2:88: `Host`: a-z, 0-9 and . _ : / -, starting with a letter or digit",
+        "2:96: `limits`: the file of a commit cannot set them: give them with `plumule submit --max-memory|--max-tasks|--max-workspace|--max-log`",
       ],
+    ],
+    [
+      "a place that no value makes a system",
+      'jobs:\n  a: { shell: x, matrix: { s: [a b] }, requires: { systems: ["{s}"] } }\n',
+      ["2:62: `a b`: 1 to 128 of A-Z, a-z, 0-9 and . _ : / = -, starting with a letter or digit"],
     ],
   ])("tell of %s, and where", (_, text, faults) => {
     expect(faultsIn(text)).toEqual(faults);
@@ -228,13 +235,13 @@ jobs:
   });
 
   it("are all told at once by lint, and the first by a run", async () => {
-    const text = "jobs:\n  a: { shel: x }\n  b: { shell: x, requires: {}, needs: [c] }\n";
+    const text = "jobs:\n  a: { shel: x }\n  b: { shell: x, limits: {}, needs: [c] }\n";
     expect(faultsIn(text)).toHaveLength(4);
     await write(".radicle/plumule.yaml", text);
     expect(await readRepositorySteps(checkout, {})).toEqual({
       refused: "task-invalid",
       detail:
-        ".radicle/plumule.yaml cannot be used: line 2, column 6: needs either `shell` or `build` (and 3 more: `plumule lint` shows all)",
+        ".radicle/plumule.yaml cannot be used: line 2, column 6: needs one of `shell`, `build` and `effect` (and 3 more: `plumule lint` shows all)",
     });
   });
 });

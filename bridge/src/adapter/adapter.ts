@@ -15,6 +15,7 @@ import {
   refused,
   type Result,
   type Signer,
+  wholeState,
 } from "@plumule/protocol";
 import { type Ask, asker, type AskRefusal } from "../ask.ts";
 import { deliver, describeEnd } from "../deliver.ts";
@@ -162,6 +163,7 @@ async function endOf(job: JobView, ns: string, ask: Ask): Promise<Result<JobView
     if (page.ok && page.value.body.more) continue;
     const read = await ask(getJob, { params: { ns, job: job.id } });
     if (!read.ok) return read;
-    now = read.value.body.job;
+    // A task file may have become jobs: it has ended when all of them have.
+    now = { ...read.value.body.job, state: wholeState(read.value.body.job, read.value.body.steps ?? []) };
   }
 }

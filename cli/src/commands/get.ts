@@ -9,6 +9,7 @@ import {
   type QuorumView,
   type Requires,
   type RunView,
+  stepName,
   type Task,
 } from "@plumule/protocol";
 import { Command } from "commander";
@@ -19,7 +20,7 @@ import { matrixLines } from "../judging.ts";
 import { agoOf, clockOf, detailLines, fit, limitsText, paint, paintState, shortKey, sizeOf } from "../print.ts";
 import { resolveTarget } from "../resolve.ts";
 import { inLine } from "../terminal-text.ts";
-import { hintFor, lastLines, progressText } from "../watch-render.ts";
+import { hintFor, lastLines, progressText, stepLines } from "../watch-render.ts";
 import { jobTable } from "./ls.ts";
 import { scheduleTable } from "./schedule.ts";
 
@@ -73,7 +74,10 @@ async function get({ terminal, cwd, connect }: Context, id: string): Promise<Exi
 }
 
 /** A job with its runs. */
-export function jobLines({ job, spec, runs, planText, verdict, equivocations = [] }: JobDetail, now: number): string[] {
+export function jobLines(
+  { job, spec, runs, steps = [], planText, verdict, equivocations = [] }: JobDetail,
+  now: number,
+): string[] {
   const head = `${paint.strong(job.id)}  ${paintState(job.state)}${job.state === "running" && job.phase !== null ? ` (${job.phase})` : ""}`;
   const { source } = job;
   const details = detailLines([
@@ -100,6 +104,9 @@ export function jobLines({ job, spec, runs, planText, verdict, equivocations = [
     ["replaced by", job.supersededBy],
     ["rerun of", job.rerunOf],
     ["schedule", scheduleText(job)],
+    ["step of", job.step === undefined ? null : job.step.parent],
+    ["after", job.step === undefined || job.step.needs.length === 0 ? null : job.step.needs.map(inLine).join(", ")],
+    ["secrets", spec.secrets === undefined ? null : spec.secrets.map(({ name }) => inLine(name)).join(", ")],
     ["plan", planLine(job)],
   ]);
   const shownPlan = planText === undefined ? [] : ["", ...indent(planText.trimEnd().split("\n").map(inLine))];
@@ -115,6 +122,7 @@ export function jobLines({ job, spec, runs, planText, verdict, equivocations = [
     ...indent(said),
     ...matrix,
     ...caught,
+    ...(steps.length === 0 ? [] : ["", ...stepLines(steps)]),
     ...runs.flatMap((run) => ["", ...runLines(run)]),
   ];
 }
@@ -220,6 +228,8 @@ export function taskText(task: Task): string {
     case "effect":
       return `effect ${inLine(task.installable)}${task.script === undefined ? "" : `, applied by ${fit(inLine(task.script.trim()), 60)}`}`;
     case "repository":
+      if (task.step !== undefined)
+        return `${inLine(stepName(task.step.job, task.step.matrix ?? {}))} of the repository (${task.step.kind})`;
       return task.task === undefined ? "what the repository says" : `${inLine(task.task)} of the repository`;
   }
 }

@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import {
   branchesOf,
+  type Expansion,
   type FileSchedules,
   formatTime,
   jobsOfSchedule,
@@ -17,6 +18,7 @@ import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
 import { paint, tableLines } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
+import { needsText } from "./get.ts";
 
 /** `plumule lint`: what a task file asks for, or everything that is wrong with it. */
 export function lintCommand(): Command {
@@ -36,14 +38,18 @@ async function lint({ terminal, cwd }: Context, path: string): Promise<ExitCode 
   const faults = "faults" in found ? found.faults : [];
   const steps = "steps" in found ? found.steps : [];
   const schedules = scheduledFor("schedules" in found ? found.schedules : {}, Date.now());
-  if (terminal.json) terminal.data({ file, faults, steps, schedules });
+  const expands = "expansion" in found && found.expansion !== undefined;
+  if (terminal.json) terminal.data({ file, faults, steps, schedules, expands });
   else if (faults.length === 0)
-    for (const line of [...stepLines(file, steps), ...scheduleLines(schedules)]) terminal.out(line);
+    for (const line of [...stepLines(file, steps, expands), ...scheduleLines(schedules)]) terminal.out(line);
   else for (const line of faultLines(file, faults)) terminal.out(line);
   return faults.length === 0 ? EXIT.ok : EXIT.failed;
 }
 
-type Found = { path: string } & ({ steps: Step[]; schedules: FileSchedules } | { faults: FileFault[] });
+type Found = { path: string } & (
+  | { steps: Step[]; schedules: FileSchedules; expansion?: Expansion }
+  | { faults: FileFault[] }
+);
 
 async function findFile(path: string): Promise<Found | Failure> {
   const there = await stat(path).catch(() => null);
@@ -79,19 +85,22 @@ export function faultLines(file: string, faults: readonly FileFault[]): string[]
   return [...lines, `${paint.bad("✗")} ${faults.length < LIMITS.taskFileFaults ? count : `the first ${count}`}`];
 }
 
-/** What would be run, in its order. */
-export function stepLines(file: string, steps: readonly Step[]): string[] {
+/** What would be run, in its order; with `expands` each step as a job of the lane, with what it asks for. */
+export function stepLines(file: string, steps: readonly Step[], expands = false): string[] {
   const jobs = new Map(steps.map(({ name, job }) => [name, job ?? name]));
   const timed = steps.some(({ on }) => on !== undefined);
-  const rows = steps.map(({ name, task, needs = [], on }, index) => [
+  const rows = steps.map(({ name, task, needs = [], on, requires, locks = [], secrets = [] }, index) => [
     String(index + 1),
     paint.strong(inLine(name)),
     inLine(whatOf(task)),
     inLine([...new Set(needs.map((need) => jobs.get(need) ?? need))].join(", ")),
     ...(timed ? [on ?? ""] : []),
+    ...(expands ? [needsText(requires) ?? "", inLine(locks.join(", ")), inLine(secrets.join(", "))] : []),
   ]);
-  const head = `${paint.good("✓")} ${inLine(file)}: ${steps.length === 1 ? "1 step" : `${steps.length} steps`}, run in this order`;
-  return [head, ...tableLines(["", "STEP", "DOES", "NEEDS", ...(timed ? ["ON"] : [])], rows)];
+  const count = steps.length === 1 ? "1 step" : `${steps.length} steps`;
+  const head = `${paint.good("✓")} ${inLine(file)}: ${count}, ${expands ? "each a job of the lane, in this order" : "run in this order"}`;
+  const columns = [...(timed ? ["ON"] : []), ...(expands ? ["REQUIRES", "LOCKS", "SECRETS"] : [])];
+  return [head, ...tableLines(["", "STEP", "DOES", "NEEDS", ...columns], rows)];
 }
 
 /** A schedule with when it fires next, RFC 3339 in UTC. */

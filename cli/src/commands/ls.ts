@@ -117,7 +117,7 @@ export function jobTable(items: readonly JobView[], now: number): string[] {
     paintState(job.state, job.state === "running" ? (job.phase ?? job.state) : job.state),
     job.source === null ? "" : paint.quiet(job.source.commit.slice(0, 8)),
     ageOf(job.createdAt, now),
-    fit(inLine(aboutOf(job)), ABOUT_COLUMNS),
+    fit(inLine([...(job.step === undefined ? [] : [job.step.name]), aboutOf(job)].join(": ")), ABOUT_COLUMNS),
   ]);
   return tableLines(["JOB", "DEPLOYMENT", "STATE", "COMMIT", "AGE", "ABOUT"], rows);
 }

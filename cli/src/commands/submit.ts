@@ -57,6 +57,7 @@ export function submitCommand(): Command {
     .option("--repository", "do what the task file at the commit says; the default in a checkout")
     .option("--task <name>", "one job of the repository's task file, with what it needs")
     .option("--schedule <name>", "the jobs of a schedule of the task file, without waiting for its time")
+    .option("--effects", "the task file may ask for effects: whoever wrote the commit says which")
     .option("-c, --config <file>", "JSON configuration of the job; - reads it from stdin")
     .option("--env <name=value>", "an environment variable; may be repeated", collectPairs)
     .optionsGroup("With what secrets:")

@@ -1,13 +1,13 @@
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
-import { type ExitCode, exitOfJob } from "../exit-codes.ts";
+import { type ExitCode, exitOfWhole } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
 import { wholeNumber } from "../flags.ts";
 import { paint } from "../print.ts";
 import { resolveJob, resolveTarget } from "../resolve.ts";
-import { endLine, hintFor, lastLines } from "../watch-render.ts";
+import { endLine, hintForWhole, lastLines, stepLines } from "../watch-render.ts";
 import { watch } from "../watching.ts";
-import { isFinalJobState } from "@plumule/protocol";
+import { isFinalJobState, wholeState } from "@plumule/protocol";
 
 /** `plumule watch`: a job, or a lane, live. */
 export function watchCommand(): Command {
@@ -38,13 +38,14 @@ async function run(
     cwd,
   );
   if (isFailure(found)) return found;
-  const { job } = found;
-  if (!isFinalJobState(job.state)) return watch(connection, terminal, { deployment: job.deployment, job, timeoutMs });
+  const { job, steps = [] } = found;
+  if (!isFinalJobState(job.state) || !isFinalJobState(wholeState(job, steps)))
+    return watch(connection, terminal, { deployment: job.deployment, job, timeoutMs });
   // A lane's snapshot holds its newest jobs only; this one may be older than that.
-  if (terminal.json) terminal.data({ type: "end", job, exitCode: exitOfJob(job) });
+  if (terminal.json) terminal.data({ type: "end", job, exitCode: exitOfWhole(job, steps) });
   else {
-    for (const line of [endLine(job), ...lastLines(job)]) terminal.out(line);
-    terminal.note(paint.quiet(`→ ${hintFor(job)}`));
+    for (const line of [endLine(job), ...lastLines(job), ...stepLines(steps)]) terminal.out(line);
+    terminal.note(paint.quiet(`→ ${hintForWhole(job, steps)}`));
   }
-  return exitOfJob(job);
+  return exitOfWhole(job, steps);
 }

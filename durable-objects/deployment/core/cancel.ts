@@ -53,7 +53,7 @@ function stopping(
   return { ending: { state, reason: why, until: work.now + graceMs + LIMITS.leaseMs }, command };
 }
 
-/** Which jobs to cancel: one, or all that are not final. `force` kills without grace, and stops even a job that applies. */
+/** Which jobs to cancel: one, with the steps that its task file became, or all that are not final. `force` kills without grace, and stops even a job that applies. */
 export type Cancellation = { job: JobId | null; force: boolean; why: Reason; ifMatch: string | null };
 
 /** Cancels; the answer names the jobs that ended or are ending. A job that is not here has ended before: its caller knows that. */
@@ -62,7 +62,9 @@ export function cancel(state: State, input: Cancellation, moment: Moment): Decid
   if (mismatch !== null) return mismatch;
   const work = new Work(state, moment);
   const { why, force } = input;
-  const chosen = work.jobs.filter((job) => input.job === null || job.id === input.job);
+  const chosen = work.jobs.filter(
+    (job) => input.job === null || job.id === input.job || job.step?.parent === input.job,
+  );
   const applying = chosen.find((job) => job.phase === "applying" && job.state === "running");
   if (applying !== undefined && !force)
     return refuse("in-apply-phase", `Job ${applying.id} is applying; stopping it may leave its work half done.`);

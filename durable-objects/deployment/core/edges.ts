@@ -16,7 +16,9 @@ export type Cause =
   | "lease expired"
   | "queue expired"
   | "timed out"
-  | "concluded";
+  | "concluded"
+  | "need unmet"
+  | "not allowed";
 
 /** One edge of the state machine; `from` is null for a job that is being made. */
 export type Edge = { from: JobState | null; cause: Cause; to: JobState };
@@ -65,6 +67,8 @@ export const EDGES: readonly Edge[] = [
     ["assigned", "superseded"],
     ["running", "cancelling", "superseded"],
   ]),
+  ...edges("need unmet", [["queued", "skipped"]]),
+  ...edges("not allowed", [["queued", "failed", "skipped"]]),
   ...edges("resolved", [["unknown", "succeeded", "failed", "cancelled"]]),
 ];
 

@@ -1,6 +1,8 @@
 import type { JobId, Millis } from "@plumule/protocol";
 import { lacksLocks, turnIn } from "./locks.ts";
 import { isOccupying, type Job, type Lane, liveRuns, type Run, runLimitOf, type State } from "./model.ts";
+import { isUnmet } from "./needs.ts";
+import { needAmong } from "./turns.ts";
 import { isReplicated, openCount, votes } from "./replicas.ts";
 import { offerable } from "./tickets.ts";
 import { timersOf } from "./timers.ts";
@@ -24,6 +26,7 @@ export function brokenRule(before: State, { state, jobs, events }: Change, now: 
       brokenEnd(before.lane, state.lane, was, job) ??
       brokenRuns(before, state, was, job) ??
       brokenLocks(state, was, job) ??
+      brokenNeeds(state, job) ??
       brokenTimers(job);
     if (rule !== null) return rule;
     if (was?.state !== job.state && !told.has(`jobs/${job.id} job.${job.state}`))
@@ -136,6 +139,18 @@ function brokenLocks({ lane, jobs }: State, was: Job | null, job: Job): string |
   return request === undefined || job.locks?.number === request.number || isOwed
     ? null
     : `P6 locks are given back: the namespace is not told that job ${job.id} wants none`;
+}
+
+/** A step begins when all that it needs has ended well, and none waits for what cannot come any more. */
+function brokenNeeds({ jobs }: State, job: Job): string | null {
+  if (job.step === undefined) return null;
+  const need = isOccupying(job) ? needAmong(jobs, job) : undefined;
+  if (need !== undefined)
+    return `P1 a step comes after its needs: job ${job.id} is ${job.state}, and job ${need.id} is ${need.state}`;
+  const left = isUnmet(job) ? jobs.find((other) => needAmong([job], other) !== undefined) : undefined;
+  return left === undefined
+    ? null
+    : `P6 what cannot come is skipped: job ${left.id} is ${left.state}, and job ${job.id}, which it needs, is ${job.state}`;
 }
 
 function brokenTimers(job: Job): string | null {

@@ -1,5 +1,6 @@
 import { LIMITS, type JobId, type LockName, type LockWait, type Millis } from "@plumule/protocol";
 import { type Job, type Lane, type LockRequest, occupant, type Released, type State } from "./model.ts";
+import { nextInLine } from "./turns.ts";
 import type { Work } from "./work.ts";
 
 /** When the alarm says what a broken instance did not, ms: after the call that is made at once has failed by itself. */
@@ -17,7 +18,7 @@ export function lockWaitOf({ brief, locks }: Job): LockWait {
 
 /** Whose turn it is in a lane, and so the only job that may have asked for locks: the one that has the lane, else the first that waits. */
 export function turnIn(jobs: readonly Job[]): Job | null {
-  return occupant(jobs) ?? jobs.find(({ state }) => state === "queued") ?? null;
+  return occupant(jobs) ?? nextInLine(jobs);
 }
 
 /**

@@ -174,7 +174,14 @@ export type Job = {
   locks?: LockRequest;
   /** What a run has said that applying would do, and who has approved exactly that. */
   plan?: PlanRecord;
+  /** Only of a step of a task file that the deployment queued itself. */
+  step?: StepRecord;
+  /** Only of a job whose task file became jobs of the lane: their ids, in their order. */
+  steps?: readonly JobId[];
 };
+
+/** Whose step a job is: the job that read the file, its name, the job of the file that it is one combination of, and those jobs whose steps it needs. A persisted contract like `Lane`. */
+export type StepRecord = { parent: JobId; name: string; job: string; needs: readonly string[] };
 
 /** A plan by the SHA-256 of its text, which stands in the statement of the run that made it. A persisted contract like `Lane`. */
 export type PlanRecord = { sha256: string; run: RunId; approved: { actor: Actor; at: Millis } | null };

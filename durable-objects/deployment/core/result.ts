@@ -1,6 +1,7 @@
 import {
   decideQuorum,
   type IsolationLevel,
+  type JobId,
   type JobState,
   type Outcome,
   type Output as BuildOutput,
@@ -12,8 +13,10 @@ import {
   type RunView,
   type SignedClaims,
   type StatedSchedule,
+  type SubmitBody,
   type TrustBasis,
 } from "@plumule/protocol";
+import { expand, type StepDraft } from "./expansion.ts";
 import { acknowledge, type LeaseProof, provenLease, requeue, retryElsewhere } from "./lease.ts";
 import {
   attemptsOf,
@@ -51,6 +54,8 @@ export type Reported = LeaseProof & {
   plan?: string | null;
   /** The schedules that the statement names; missing for a run that says nothing about them. */
   schedules?: readonly StatedSchedule[] | undefined;
+  /** What the task file asks for that the statement says, where it becomes jobs of the lane. */
+  steps?: readonly StepDraft[];
   /** With a quorum: whose votes count, and every statement that is one, this result's among them. */
   ballot?: Ballot | null;
 };
@@ -58,8 +63,8 @@ export type Reported = LeaseProof & {
 /** The votes of a quorum, verified, with the policy that they count by. */
 export type Ballot = { basis: TrustBasis; statements: readonly SignedClaims[] };
 
-/** What a result came to: the state of the job after it, and what is to be kept of its events. */
-export type Finished = { state: JobState; batch: DerivationBatch | null };
+/** What a result came to: the state of the job after it, what is to be kept of its events, and the bodies of jobs that were queued with it. */
+export type Finished = { state: JobState; batch: DerivationBatch | null; queued: { job: JobId; spec: SubmitBody }[] };
 
 const RUN_STATES: Readonly<Record<Outcome, RunState>> = {
   succeeded: "succeeded",
@@ -99,8 +104,8 @@ export function finish(state: State, input: Reported, moment: Moment): Decided<F
   };
   const done = work.put(withRun(job, ended));
   tellRun(work, "run.finished", done, ended, outputsForEvent(input.outputs));
-  conclude(work, done, ended, input);
-  return work.done({ state: work.stateOf(job.id), batch: applied?.batch ?? null });
+  const queued = conclude(work, done, ended, input);
+  return work.done({ state: work.stateOf(job.id), batch: applied?.batch ?? null, queued });
 }
 
 /**
@@ -108,8 +113,8 @@ export function finish(state: State, input: Reported, moment: Moment): Decided<F
  * unknown. A runner that refused the job or was stopped itself says nothing about the job: it is tried elsewhere, unless it had begun to
  * apply.
  */
-function conclude(work: Work, job: Job, run: Run, input: Reported): void {
-  const { outcome, reason: why, ballot } = input;
+function conclude(work: Work, job: Job, run: Run, input: Reported): Finished["queued"] {
+  const { outcome, reason: why, ballot, steps = [] } = input;
   const nothing = saysNothing(input);
   if (!isReplicated(job) && (outcome === "unknown" || (nothing && job.phase === "applying")))
     work.move(job, "reported", "unknown", { reason: why });
@@ -117,7 +122,7 @@ function conclude(work: Work, job: Job, run: Run, input: Reported): void {
   else if (ballot != null && run.vote !== undefined) {
     const { basis, statements } = ballot;
     const { brief } = job;
-    if (brief.quorum === undefined) return;
+    if (brief.quorum === undefined) return [];
     countVotes(work, job, { basis, verdict: decideQuorum(basis, refOf(brief), brief.quorum, statements, work.now) });
   } else if (input.plan != null && outcome === "skipped" && isPlanOpen(job)) hold(work, job, run, input.plan);
   else if (nothing || outcome === "refused" || isReplicated(job))
@@ -127,8 +132,10 @@ function conclude(work: Work, job: Job, run: Run, input: Reported): void {
   else {
     const isWell = outcome === "succeeded" || outcome === "skipped";
     if (isWell && input.schedules !== undefined) takeSchedules(work, job, input.schedules);
+    if (outcome === "succeeded" && steps.length > 0) return expand(work, job, steps);
     work.move(job, "reported", outcome, { reason: why });
   }
+  return [];
 }
 
 /** The plan is made. Others may have the lane until somebody has approved it. */

@@ -186,8 +186,12 @@ function supersede(work: Work, by: JobId, mode: "replace" | "latest", { interrup
   return superseded;
 }
 
-function newJob(
-  input: Submission,
+/** A job as it begins, before it is queued or held. */
+export function newJob(
+  input: Pick<
+    Submission,
+    "brief" | "taskSha256" | "configurationSha256" | "teardown" | "rerunOf" | "basis" | "scheduledBy"
+  >,
   id: JobId,
   createdAt: Millis,
   actor: Actor,

@@ -2,6 +2,7 @@ import type { JobId, Millis, PoolName } from "@plumule/protocol";
 import type { Ticket as PoolTicket } from "../../pool/calls.ts";
 import { lacksLocks } from "./locks.ts";
 import { type Drop, type Job, type Lane, occupant, poolOf, type State } from "./model.ts";
+import { nextInLine } from "./turns.ts";
 import { openCount, takersOf } from "./replicas.ts";
 import type { Work } from "./work.ts";
 
@@ -22,8 +23,8 @@ const HEAL_MS = 5_000;
  */
 export function offerable(jobs: readonly Job[], now: Millis): Job | null {
   const busy = occupant(jobs);
-  const head = busy === null ? jobs.find((job) => job.state === "queued") : openCount(busy) > 0 ? busy : undefined;
-  return head === undefined || lacksLocks(head) || (head.ready !== null && head.ready.at > now) ? null : head;
+  const head = busy === null ? nextInLine(jobs) : openCount(busy) > 0 ? busy : null;
+  return head === null || lacksLocks(head) || (head.ready !== null && head.ready.at > now) ? null : head;
 }
 
 /** The ticket that offers a job, as its pool stores it. */

@@ -12,6 +12,7 @@ import {
   type RunChanges,
   type RunView,
   type ScheduleView,
+  type StepView,
   type StrangerView,
   type Waiting,
 } from "@plumule/protocol";
@@ -27,7 +28,9 @@ import {
   type Run,
   type Schedule,
   type State,
+  type StepRecord,
 } from "./model.ts";
+import { isBefore, needAmong } from "./turns.ts";
 import { openCount, quorumView } from "./replicas.ts";
 
 /** What is live and what is going on: a teardown outranks work, work outranks what is live. */
@@ -102,12 +105,18 @@ export function jobView({ lane, jobs }: State, job: Job, now: Millis): JobView {
     ...(job.plan === undefined ? {} : { plan: planView(job.plan) }),
     ...(run?.changes === undefined ? {} : { changes: countsOf(run.changes) }),
     ...(brief.schedule === undefined ? {} : { schedule: { name: brief.schedule, job: job.scheduledBy ?? null } }),
+    ...(job.step === undefined ? {} : { step: stepView(job.step) }),
+    ...(job.steps === undefined ? {} : { stepCount: job.steps.length }),
     ...(brief.stranger === undefined ? {} : { stranger: strangerView(brief.stranger) }),
   };
 }
 
 function countsOf({ addedCount, modifiedCount, deletedCount }: RunChanges): JobView["changes"] {
   return { addedCount, modifiedCount, deletedCount };
+}
+
+function stepView({ parent, name, needs }: StepRecord): StepView {
+  return { parent, name, needs: [...needs] };
 }
 
 function planView({ sha256, run, approved }: PlanRecord): PlanView {
@@ -168,7 +177,10 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
   const open = openCount(job);
   if (isOccupying(job) && open > 0) return waitingReplicas(job, open, now);
   if (job.state !== "held" && job.state !== "queued") return null;
-  const ahead = jobs.filter((other) => other.id < job.id && other.state !== "held");
+  const held = jobs.filter((other) => other.state === "held");
+  const isAhead = (other: Job): boolean =>
+    isBefore(other, job) && other.state !== "held" && needAmong(held, other) === undefined;
+  const ahead = jobs.filter(isAhead);
   const waiting = { needs: job.brief.requires ?? null, nearest: null, position: ahead.length, etaMs: null };
   if (job.state === "held") return { ...waiting, reason: "approval", detail: whyHeld(job) };
   const [first] = ahead;
@@ -179,6 +191,9 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
       ahead.length === 1 ? "1 job of this deployment comes" : `${ahead.length} jobs of this deployment come`;
     return { ...waiting, reason: "position", detail: `${others} first.` };
   }
+  const need = needAmong(held, job);
+  if (need !== undefined)
+    return { ...waiting, reason: "position", detail: `It needs \`${need.step?.name}\`: job ${need.id} is held.` };
   // An approved job may stand before the one that is running.
   const running = occupant(jobs);
   if (running !== null) return { ...waiting, reason: "position", position: 1, detail: `Job ${running.id} is running.` };

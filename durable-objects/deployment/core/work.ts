@@ -3,6 +3,7 @@ import type { EventDraft } from "../../shared/event-log.ts";
 import { type Cause, isEdge } from "./edges.ts";
 import { giveBack, settleLocks } from "./locks.ts";
 import type { Job, Lane, Moment, State } from "./model.ts";
+import { settleNeeds } from "./needs.ts";
 import { SWEEP_AFTER_COUNT } from "./retention.ts";
 import { withUnsigned } from "./summaries.ts";
 import { settleTickets } from "./tickets.ts";
@@ -38,6 +39,11 @@ export class Work {
   /** The jobs that are not final, in the order of their submission. */
   get jobs(): Job[] {
     return [...this.#jobs.values()];
+  }
+
+  /** The jobs that this decision touched, final ones too. */
+  get touched(): Job[] {
+    return [...this.#touched.values()];
   }
 
   get state(): State {
@@ -99,6 +105,7 @@ export class Work {
 
   /** The decision is taken: what follows from it by itself is added, and everything is handed over. */
   done<Answer>(answer: Answer): Decided<Answer> {
+    settleNeeds(this);
     settleLocks(this);
     settleTickets(this);
     this.#settleRemoval();
@@ -118,8 +125,7 @@ export class Work {
     this.lane = {
       ...lane,
       revision: lane.revision + 1,
-      // A schedule runs parts of what is live already.
-      currentJob: succeeded && !job.teardown && job.brief.schedule === undefined ? job.id : lane.currentJob,
+      currentJob: succeeded && makesLive(job) ? job.id : lane.currentJob,
       // A superseded job gave way before it had a result; it must not hide the last one.
       lastResult: job.state === "superseded" ? lane.lastResult : { job: job.id, state: job.state, at: this.now },
       unsweptCount,
@@ -159,4 +165,9 @@ export class Work {
 /** A reason with its sentence. */
 export function reason(code: Reason["code"], detail: string): Reason {
   return { code, detail };
+}
+
+/** Whether the success of a job is what is live then. A schedule runs parts of what is live already, and a job that only read what is to be done has made nothing. */
+function makesLive({ teardown, brief, steps }: Job): boolean {
+  return !teardown && brief.schedule === undefined && steps === undefined;
 }

@@ -53,6 +53,19 @@ export function findJob(sql: SqlStorage, job: JobId): JobView | null {
   return row === undefined ? null : (JSON.parse(row.view) as JobView);
 }
 
+/** The jobs that the task file of a job became, in their order. */
+export function readSteps(sql: SqlStorage, { id, deployment, stepCount = 0 }: JobView): JobView[] {
+  return viewsOf<JobView>(
+    sql.exec<{ view: string }>(
+      "SELECT view FROM jobs WHERE deployment = ? AND id > ? AND view ->> '$.step.parent' = ? ORDER BY id LIMIT ?",
+      deployment,
+      id,
+      id,
+      stepCount,
+    ),
+  );
+}
+
 /** The deployment of a job, or null while the job is not in the index. */
 export function findDeploymentOfJob(sql: SqlStorage, job: JobId): DeploymentId | null {
   const [row] = sql.exec<{ deployment: string }>("SELECT deployment FROM jobs WHERE id = ?", job).toArray();

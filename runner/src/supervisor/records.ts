@@ -1,4 +1,5 @@
 import {
+  expansionSchema,
   isolationSchema,
   outcomeSchema,
   outputSchema,
@@ -42,6 +43,8 @@ export const exitRecordSchema = z.object({
   changes: runChangesSchema.optional(),
   /** The schedules of the task file for the branch, of a run of all of it that ended well. */
   schedules: z.array(z.object({ name: z.string(), cron: z.string() })).optional(),
+  /** What the task file asks for whose steps are to be jobs of the lane. */
+  expansion: expansionSchema.optional(),
   survivors: z.object({ killedCount: z.int(), leftoverCount: z.int() }),
 });
 export type ExitRecord = z.output<typeof exitRecordSchema>;

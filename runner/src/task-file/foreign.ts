@@ -1,10 +1,10 @@
-import { LIMITS } from "@plumule/protocol";
+import { type Expansion, LIMITS } from "@plumule/protocol";
 import * as z from "zod";
 import type { Place } from "./yaml.ts";
 import type { Step } from "./steps.ts";
 
 /** What another tool's file asks for, or why it cannot be done here. */
-export type ForeignSteps = { steps: Step[] } | { faults: (Place & { detail: string })[] };
+export type ForeignSteps = { steps: Step[]; expansion?: Expansion } | { faults: (Place & { detail: string })[] };
 
 const script = z.string().min(1).max(LIMITS.scriptCharacters);
 

@@ -1,6 +1,7 @@
 import { lstat, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
+  type Expansion,
   type FileSchedules,
   jobsOfSchedule,
   LIMITS,
@@ -10,22 +11,27 @@ import {
 } from "@plumule/protocol";
 import { variableFault } from "../environment.ts";
 import { ambientSteps, type ForeignSteps, nativeSteps } from "./foreign.ts";
-import { type Step, stepsFor, stepsOf, TASK_FILES } from "./steps.ts";
+import { asksForItsOwn, expansionOf, type Step, stepsFor, stepsOf, TASK_FILES } from "./steps.ts";
 import { type FileFault, type Place, readYaml } from "./yaml.ts";
 
 type Found = (typeof TASK_FILES)[number] | "flake.nix";
 
-/** The work that a repository describes for itself: steps in order, where they were found, and when the clock asks for some of them. */
-export type RepositorySteps = { found: Found; steps: Step[]; schedules: FileSchedules };
+/**
+ * The work that a repository describes for itself: steps in order, where they were found, and when the clock asks for some of them. With an `expansion` they
+ * are no steps of one run: each is to be a job of the lane.
+ */
+export type RepositorySteps = { found: Found; steps: Step[]; schedules: FileSchedules; expansion?: Expansion };
 
-/** What of it is wanted: one job of plumule's own file by name, or the jobs of a schedule, with all that they need; otherwise what is for a push. */
-export type Wanted = { job?: string | undefined; schedule?: string | undefined };
+/** What of it is wanted: one job of plumule's own file by name, or the jobs of a schedule, with all that they need, or any one step; otherwise what is for a push. */
+export type Wanted = { job?: string | undefined; schedule?: string | undefined; step?: boolean };
 
 /** Why a repository's description cannot be used, for a person. */
 export type TaskFileRefusal = { refused: "task-invalid" | "nothing-to-do"; detail: string };
 
 /** What a text of a task file asks for, or everything that is wrong with it. */
-export type TaskFileReading = { steps: Step[]; schedules: FileSchedules } | { faults: FileFault[] };
+export type TaskFileReading =
+  | { steps: Step[]; schedules: FileSchedules; expansion?: Expansion }
+  | { faults: FileFault[] };
 
 /** What to do for a checkout: the first of {@link TASK_FILES}, else what its flake offers. */
 export async function readRepositorySteps(
@@ -77,8 +83,15 @@ function ownSteps(content: unknown): ForeignSteps | { steps: Step[]; schedules: 
   const faults = [...taskFileFaults(content), ...variableFaults(content)];
   const { data: file } = taskFileSchema.safeParse(content);
   if (file === undefined || faults.length > 0) return { faults };
-  return { steps: stepsOf(file), schedules: file.schedules ?? {} };
+  const expansion = expansionOf(file);
+  const read = { steps: stepsOf(file), schedules: file.schedules ?? {} };
+  if (expansion === null) return read;
+  return JSON.stringify(expansion).length > LIMITS.expansionCharacters
+    ? { faults: [{ path: ["jobs"], at: "name", detail: TOO_MUCH }] }
+    : { ...read, expansion };
 }
+
+const TOO_MUCH = `needs, matrices, requires, locks and secrets of all jobs have more than ${LIMITS.expansionCharacters} characters as JSON`;
 
 /** Names that the file of a commit cannot set, beyond those that no job can: they choose the programs that the runner itself calls. */
 const PROGRAMS = /^(?:PATH|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|MATRIX_.*)$/;
@@ -94,22 +107,35 @@ function variableFaults(content: unknown): (Place & { detail: string })[] {
   );
 }
 
-function pick(all: RepositorySteps, { job, schedule }: Wanted): RepositorySteps | TaskFileRefusal {
+function pick(all: RepositorySteps, { job, schedule, step }: Wanted): RepositorySteps | TaskFileRefusal {
   const { found, steps, schedules } = all;
   const lacks = (what: string, name: string, names: readonly string[]): TaskFileRefusal => ({
     refused: "task-invalid",
     detail: `${found} has no ${what} \`${name}\`; it has ${names.length === 0 ? "none" : names.join(", ")}.`,
   });
+  if (step === true) return all;
   if (schedule !== undefined) {
     const wanted = new Map(Object.entries(schedules)).get(schedule);
     if (wanted === undefined) return lacks("schedule", schedule, Object.keys(schedules));
     const jobs = jobsOfSchedule(wanted);
-    return jobs === null ? all : { ...all, steps: stepsFor(steps, jobs) };
+    return jobs === null ? all : only(all, stepsFor(steps, jobs));
   }
-  if (job === undefined) return { ...all, steps: steps.filter(({ on }) => on === undefined) };
+  if (job === undefined)
+    return only(
+      all,
+      steps.filter(({ on }) => on === undefined),
+    );
   const chosen = stepsFor(steps, [job]);
-  if (chosen.length > 0) return { ...all, steps: chosen };
-  return lacks("job", job, [...new Set(steps.map((step) => step.job ?? step.name))]);
+  if (chosen.length > 0) return only(all, chosen);
+  return lacks("job", job, [...new Set(steps.map((one) => one.job ?? one.name))]);
+}
+
+/** Some steps of a file, which are jobs of the lane when one of these asks for something of its own. */
+function only({ expansion, ...all }: RepositorySteps, steps: Step[]): RepositorySteps {
+  if (expansion === undefined || !steps.some(asksForItsOwn)) return { ...all, steps };
+  const chosen = new Set(steps.map(({ job, name }) => job ?? name));
+  const jobs = Object.entries(expansion.jobs).filter(([name]) => chosen.has(name));
+  return { ...all, steps, expansion: { jobs: Object.fromEntries(jobs) } };
 }
 
 function inPlace(faults: FileFault[]): FileFault[] {

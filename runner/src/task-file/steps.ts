@@ -1,9 +1,15 @@
 import {
   type Combination,
   combinationsOf,
+  type Expansion,
   filledIn,
+  filledList,
+  filledRequires,
   inOrder,
+  listOf,
   needsOf,
+  type Requires,
+  stepName,
   type Task,
   type TaskFile,
   type TaskFileJob,
@@ -27,6 +33,10 @@ export type Step = {
   timeouts?: Pick<Timeouts, "runMs" | "silenceMs">;
   /** For schedules alone: a push does not run it. */
   on?: "schedule";
+  /** What the file asks for that belongs to a job of the lane. */
+  requires?: Requires;
+  locks?: readonly string[];
+  secrets?: readonly string[];
 };
 
 /** The steps of a task file without faults, in an order in which all that a step needs comes before it. */
@@ -56,8 +66,9 @@ export function stepsFor(steps: readonly Step[], jobs: readonly string[]): Step[
 
 function stepOf(name: string, job: TaskFileJob, needs: readonly string[], combination: Combination): Step {
   const values = Object.entries(combination);
+  const { requires, locks, secrets } = job;
   return {
-    name: values.length === 0 ? name : `${name} (${values.map(([list, value]) => `${list}=${value}`).join(", ")})`,
+    name: stepName(name, combination),
     task: taskOf(job, combination),
     ...(needs.length === 0 ? {} : { needs }),
     ...(job.env === undefined ? {} : { env: job.env }),
@@ -69,11 +80,59 @@ function stepOf(name: string, job: TaskFileJob, needs: readonly string[], combin
         }),
     ...(job.timeouts === undefined ? {} : { timeouts: job.timeouts }),
     ...(job.on === undefined ? {} : { on: job.on }),
+    ...(requires === undefined ? {} : { requires: filledRequires(requires, combination) }),
+    ...(locks === undefined ? {} : { locks: filledList(listOf(locks), combination) }),
+    ...(secrets === undefined ? {} : { secrets: listOf(secrets) }),
   };
 }
 
-function taskOf({ shell = "", develop, packages, build }: TaskFileJob, combination: Combination): Step["task"] {
+/** Whether a step asks for something that belongs to a job of the lane, so that its file cannot be the steps of one run. */
+export function asksForItsOwn({
+  requires,
+  locks,
+  secrets,
+  task,
+}: Pick<Step, "requires" | "locks" | "secrets" | "task">): boolean {
+  return task.kind === "effect" || [requires, locks, secrets].some((field) => field !== undefined);
+}
+
+/** What a deployment has to know to queue the steps of a file as jobs; null for a file that asks for nothing of the kind, whose steps are those of one run. */
+export function expansionOf(file: TaskFile): Expansion | null {
+  const jobs = Object.entries(file.jobs);
+  if (!stepsOf(file).some(asksForItsOwn)) return null;
+  return { jobs: Object.fromEntries(jobs.map(([name, job]) => [name, expandedJob(job)])) };
+}
+
+function expandedJob(job: TaskFileJob): Expansion["jobs"][string] {
+  const { matrix, locks, secrets, effect, develop, packages } = job;
+  const needs = [...needsOf(job)];
+  const { planned, movesState } =
+    typeof effect === "object"
+      ? { planned: effect.plan !== undefined, movesState: effect.moveState === true }
+      : { planned: false, movesState: false };
+  const features = [
+    ...(job.requires?.features ?? []),
+    ...(develop === undefined && packages === undefined ? [] : ["nix"]),
+  ];
+  const requires = { ...job.requires, ...(features.length === 0 ? {} : { features }) };
+  return {
+    kind: job.shell !== undefined ? "shell" : job.build !== undefined ? "nix-build" : "effect",
+    ...(needs.length === 0 ? {} : { needs }),
+    ...(matrix === undefined ? {} : { matrix }),
+    ...(Object.keys(requires).length === 0 ? {} : { requires }),
+    ...(locks === undefined ? {} : { locks: [...listOf(locks)] }),
+    ...(secrets === undefined ? {} : { secrets: [...listOf(secrets)] }),
+    ...(planned ? { planned } : {}),
+    ...(movesState ? { movesState } : {}),
+  };
+}
+
+function taskOf({ shell = "", develop, packages, build, effect }: TaskFileJob, combination: Combination): Step["task"] {
   const fill = (template: string): string => filledIn(template, combination);
+  if (effect !== undefined) {
+    const { installable, ...scripts } = typeof effect === "string" ? { installable: effect } : effect;
+    return { kind: "effect", installable: fill(installable), ...scripts };
+  }
   if (build !== undefined)
     return { kind: "nix-build", installables: (typeof build === "string" ? [build] : build).map(fill) };
   return {

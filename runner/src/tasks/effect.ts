@@ -77,8 +77,10 @@ async function planAndApply(
   const own = assignment.spec.task;
   const approved = assignment.plan?.sha256;
   if (task.plan === undefined) return apply(context, task, prepared, stage);
-  // Who approves a plan approves what the job does: a step of a repository's description has no plan of its own.
-  if (own.kind !== "effect" || own.plan !== task.plan)
+  // Who approves a plan approves what the job does: one of several steps of a run has no plan of its own.
+  const isWhole =
+    own.kind === "effect" ? own.plan === task.plan : own.kind === "repository" && own.step?.planned === true;
+  if (!isWhole)
     return ended("failed", null, { code: "task-invalid", detail: "Only a job that is one effect can have a plan." });
   const plan = await makePlan(context, task.plan, prepared, stage);
   if ("end" in plan) return plan.end;

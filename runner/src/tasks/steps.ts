@@ -1,5 +1,6 @@
-import { schedulesFor, type Task } from "@plumule/protocol";
+import { type RepositoryStep, schedulesFor, type Task } from "@plumule/protocol";
 import { loadTaskFileReading } from "../task-file/load.ts";
+import type { RepositorySteps } from "../task-file/read.ts";
 import type { Step } from "../task-file/steps.ts";
 import { strangersFault } from "../task-file/strangers.ts";
 import { runShell } from "./shell.ts";
@@ -11,6 +12,7 @@ import { ended, type TaskContext, type TaskEnd } from "./task.ts";
 const loadNixBuild = () => import("./nix-build.ts");
 const loadEffect = () => import("./effect.ts");
 const loadPush = () => import("./push-outputs.ts");
+const loadExpansion = () => import("../task-file/expansion.ts");
 const loadStepEnds = () => import("./step-ends.ts");
 
 /**
@@ -23,7 +25,7 @@ export async function loadTask({ kind }: Task): Promise<void> {
     loadTaskFileReading(),
     loadNixBuild(),
     loadPush(),
-    ...(kind === "nix-build" ? [] : [loadEffect(), loadStepEnds()]),
+    ...(kind === "nix-build" ? [] : [loadEffect(), loadStepEnds(), loadExpansion()]),
   ]);
 }
 
@@ -38,24 +40,44 @@ async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
   const { readRepositorySteps } = await loadTaskFileReading();
   const { schedule, source } = context.assignment.spec;
-  const read = await readRepositorySteps(context.workspace.checkout, { job: task.task, schedule });
+  const read = await readRepositorySteps(
+    context.workspace.checkout,
+    task.step === undefined ? { job: task.task, schedule } : { step: true },
+  );
   if ("refused" in read) {
     context.log(`[plumule] ${read.detail}\n`);
     return ended("failed", null, { code: read.refused, detail: read.detail });
   }
+  if (task.step !== undefined) return runAlone(context, read, task.step);
   const found = schedule === undefined ? read.found : `${read.found}, schedule ${schedule}`;
   context.log(`[plumule] ${found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
-  const end = await runRead(context, read.steps);
+  const end = await runRead(context, read);
   const isWell = end.outcome === "succeeded" || end.outcome === "skipped";
   if (!isWell || task.task !== undefined || schedule !== undefined || source?.ref === undefined) return end;
   return { ...end, schedules: schedulesFor(read.schedules, source.ref) };
 }
 
-async function runRead(context: TaskContext, steps: readonly Step[]): Promise<TaskEnd> {
+async function runRead(context: TaskContext, { steps, expansion }: RepositorySteps): Promise<TaskEnd> {
+  if (expansion !== undefined) return (await loadExpansion()).endOfReading(context, steps, expansion);
   const [only] = steps;
   if (only === undefined || steps.length > 1) return runEach(context, steps);
   const isOneBuild = only.task.kind === "nix-build" || only.task.kind === "flake";
   return runStep(isOneBuild ? context : notCompared(context), only);
+}
+
+/** The one step that this job of the lane is; the job that read the file saw to what it needs. */
+async function runAlone(
+  context: TaskContext,
+  { found, steps }: RepositorySteps,
+  wanted: RepositoryStep,
+): Promise<TaskEnd> {
+  const step = (await loadExpansion()).stepFor(context, steps, wanted);
+  if ("refused" in step) {
+    context.log(`[plumule] ${step.refused}\n`);
+    return ended("failed", null, { code: "task-invalid", detail: step.refused });
+  }
+  context.log(`[plumule] ${found}: ${step.name}\n`);
+  return runStep(step.task.kind === "nix-build" ? context : notCompared(context), step);
 }
 
 async function runEach(context: TaskContext, steps: readonly Step[]): Promise<TaskEnd> {

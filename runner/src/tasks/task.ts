@@ -1,4 +1,4 @@
-import type { Assignment, Output, Outcome, Reason, RunnerEvent, StatedSchedule } from "@plumule/protocol";
+import type { Assignment, Expansion, Output, Outcome, Reason, RunnerEvent, StatedSchedule } from "@plumule/protocol";
 import type { ContainerPlace } from "../container.ts";
 import type { StopOrder } from "../core/model.ts";
 import type { MachineFacts } from "../machine.ts";
@@ -63,6 +63,8 @@ export type TaskEnd = {
   plan?: { sha256: string; text?: string | undefined };
   /** The schedules of the task file for the branch, of a run of all of it that ended well. */
   schedules?: StatedSchedule[];
+  /** What a task file asks for whose steps are to be jobs of the lane. */
+  expansion?: Expansion;
   /** What the runner's owner should know, and nobody else. */
   note?: string;
 };
