@@ -52,9 +52,17 @@ describe("docs/task-file.md", () => {
     if ("steps" in reading) expect(shown).toBe(plain(stepLines(path, reading.steps)));
   });
 
-  it("shows when schedules fire", () => {
+  it("shows steps that become jobs, with what each asks for", () => {
     const [, example = ""] = blocks("docs/task-file.md", "yaml");
-    const [, , scheduled] = blocks("docs/task-file.md", "console");
+    const [, , expanded] = blocks("docs/task-file.md", "console");
+    const reading = readTaskFile(path, example);
+    expect(reading).toHaveProperty("expansion");
+    if ("steps" in reading) expect(expanded).toBe(plain(stepLines(path, reading.steps, true)));
+  });
+
+  it("shows when schedules fire", () => {
+    const [, , example = ""] = blocks("docs/task-file.md", "yaml");
+    const [, , , scheduled] = blocks("docs/task-file.md", "console");
     const reading = readTaskFile(path, example);
     expect(reading).toHaveProperty("schedules");
     if (!("schedules" in reading)) return;
