@@ -21,6 +21,7 @@ import { jobDetails, nameOf } from "./job-view.ts";
 import { createLockBook } from "./lock-book.ts";
 import { type LogView, showLog } from "./log-view.ts";
 import { runnerComparison } from "./runner-comparison.ts";
+import { scheduleSection } from "./schedules.ts";
 import type { Session } from "./session.ts";
 import { createVoteBook } from "./votes.ts";
 import { clock, deploymentPath, jobPath, pill } from "./words.ts";
@@ -51,6 +52,7 @@ export function showDeployment(
   const details = jobDetails();
   const status = h("span");
   const jobs = h("ul", { class: "rows", "aria-label": "Jobs" });
+  const schedules = scheduleSection();
   const log = logSlot(session, () => follower);
   const runners = learnRunners(session, signal, () => draw());
   const graphs = createGraphs(session, signal, () => draw());
@@ -71,6 +73,7 @@ export function showDeployment(
       ({ id }) => id,
       (row, one) => drawRow(row, one, one.id === job?.id),
     );
+    schedules.show(state.deployment?.schedules ?? []);
     details.element.hidden = job === null;
     if (job === null) return;
     document.title = `${job.state} · ${deployment}`;
@@ -108,6 +111,7 @@ export function showDeployment(
     details.element,
     comparison.element,
     log.element,
+    schedules.element,
     h("section", {}, h("h2", {}, "Jobs"), jobs),
   );
 }

@@ -91,9 +91,9 @@ export function jobDetails(): JobDetails {
   };
 }
 
-/** What people call a job: the step of a task file that it is, its summary, else what kind of job it is. */
-export function nameOf({ summary, type, kind, step }: JobView): string {
-  return plain(step?.name ?? summary ?? type ?? kind);
+/** What people call a job: the step of a task file that it is, its summary, else what kind of job it is; behind the schedule that made it, because it repeats another. */
+export function nameOf({ summary, type, kind, step, schedule }: JobView): string {
+  return plain(`${schedule === undefined ? "" : `${schedule.name}: `}${step?.name ?? summary ?? type ?? kind}`);
 }
 
 function drawPhases(list: HTMLElement, job: JobView, phase: Phase | null): void {
@@ -131,6 +131,16 @@ function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>, steps: 
         "run",
         h("code", { title: run }, run.slice(0, 18)),
         job.attempt > 1 && job.quorum === undefined ? ` attempt ${job.attempt}` : "",
+      ),
+    );
+  if (job.schedule !== undefined)
+    facts.push(
+      fact(
+        "schedule",
+        plain(job.schedule.name),
+        ...(job.schedule.job === null
+          ? []
+          : [" repeats ", h("a", { href: jobPath(job.schedule.job) }, job.schedule.job.slice(0, 13))]),
       ),
     );
   if (job.quorum !== undefined) facts.push(fact("quorum", quorumText(job.quorum)));

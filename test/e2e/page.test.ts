@@ -1,10 +1,10 @@
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
-import { cancelJob } from "@plumule/protocol";
+import { cancelJob, setSchedule } from "@plumule/protocol";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { startEmbeddedBroker } from "../../cli/src/dev/embedded-broker.ts";
-import { startTestBroker, type TestBroker } from "../support/broker.ts";
+import { makeRepository, startTestBroker, type TestBroker } from "../support/broker.ts";
 import { CHROMIUM } from "../support/chromium.ts";
 
 let broker: TestBroker;
@@ -102,6 +102,31 @@ describe.skipIf(CHROMIUM === undefined)("the page in Chromium", () => {
     await broker.ask(cancelJob, { params: { job: holder.id }, body: {} });
     await page.getByText("host:king (held)").waitFor();
     await broker.ask(cancelJob, { params: { job: waiter.id }, body: {} });
+    expect(complaints).toEqual([]);
+  });
+
+  it("shows the schedules that a push has brought, the jobs of one, and that it is paused", async () => {
+    const { url, commit } = await makeRepository(broker.folder, {
+      ".radicle/plumule.yaml":
+        "schedules: { nightly: { cron: 0 3 * * *, jobs: deep } }\njobs: { a: { shell: echo A }, deep: { on: schedule, shell: echo DEEP } }\n",
+    });
+    const body = {
+      task: { kind: "repository" as const },
+      source: { repository: url, commit, ref: "refs/heads/main" },
+      summary: "prune",
+    };
+    const page = await openWindow();
+    await broker.submit("garden", body);
+    await page.goto(`${broker.url}/d/garden${fragment()}`);
+    const schedule = page.getByRole("list", { name: "Schedules" }).getByRole("listitem");
+    await schedule.getByText("next").waitFor();
+    expect(await schedule.innerText()).toMatch(/nightly on main\s+0 3 \* \* \*\s+next/);
+    const job = await broker.submit("garden", { ...body, schedule: "nightly" });
+    await page.getByRole("link", { name: "nightly: prune" }).first().waitFor();
+    await page.getByText("DEEP", { exact: true }).waitFor();
+    await broker.until(job.id, "succeeded");
+    await broker.ask(setSchedule, { params: { deployment: "garden", schedule: "nightly" }, body: { paused: true } });
+    await schedule.getByText("paused").waitFor();
     expect(complaints).toEqual([]);
   });
 
