@@ -265,9 +265,20 @@ describe("the file of another tool", () => {
     expect(await readRepositorySteps(checkout, {})).toMatchObject({ found: ".radicle/native.yaml" });
   });
 
+  it("is one of Ambient CI with actions that are one command of cargo", async () => {
+    await write(".radicle/ambient.yaml", "pre_plan: [{ action: cargo_fetch }]\nplan: [{ action: cargo_fmt }]\n");
+    expect(await readRepositorySteps(checkout, {})).toMatchObject({
+      steps: [
+        { name: "pre_plan-1", task: { kind: "shell", script: expect.stringContaining("cargo fetch --locked") } },
+        { name: "plan-1", task: { kind: "shell", script: "cargo fmt --check" }, needs: ["pre_plan-1"] },
+      ],
+    });
+    expect(faultsIn("plan:\n  - { action: cargo_fmt, shel: x }\n", "ambient.yaml")[0]).toMatch(/`shel` is not done/);
+  });
+
   it("is refused where it asks for what is not done here", () => {
-    expect(faultsIn("plan:\n  - action: cargo_fmt\n  - action: deb\n", "x/ambient.yaml")).toEqual([
-      "2:13: `cargo_fmt` is done by Ambient itself and not here: write it as `action: shell` with the command in `shell`",
+    expect(faultsIn("plan:\n  - action: dput\n  - action: deb\n", "x/ambient.yaml")).toEqual([
+      "2:13: `dput` is done by Ambient itself and not here: write it as `action: shell` with the command in `shell`",
       "3:13: `deb` is done by Ambient itself and not here: write it as `action: shell` with the command in `shell`",
     ]);
     expect(faultsIn("plan: []\n", "ambient.yaml")).toEqual(["1:1: no plan has an action"]);

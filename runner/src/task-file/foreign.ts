@@ -21,7 +21,17 @@ export function nativeSteps(content: unknown): ForeignSteps {
 
 const NATIVE_ONLY = "a native.yaml has one key, `shell`, with a script; more can be said in .radicle/plumule.yaml";
 const AMBIENT_ONLY =
-  "of an ambient.yaml only `pre_plan`, `plan` and `post_plan` are honoured, as lists of `action: shell` with `shell`";
+  "of an ambient.yaml only `pre_plan`, `plan` and `post_plan` are honoured, as lists of `action: shell` with `shell`, and of what Ambient does with cargo";
+
+/** Actions that are one command, as ambient-ci 0.14 has them in `action_impl/cargo.rs`. */
+const CARGO_ACTIONS: ReadonlyMap<string, string> = new Map([
+  ["cargo_fetch", "if [ -e Cargo.lock ]; then cargo fetch --locked; else cargo fetch; fi"],
+  ["cargo_fmt", "cargo fmt --check"],
+  ["cargo_clippy", "cargo clippy --offline --locked --workspace --all-targets --no-deps -- --deny warnings"],
+  ["cargo_build", "cargo build --offline --locked --workspace --all-targets"],
+  ["cargo_test", "cargo test --offline --locked --workspace"],
+  ["cargo_doc", "RUSTDOCFLAGS='-D warnings' cargo doc --workspace"],
+]);
 
 const actionsSchema = z
   .array(z.looseObject({ action: z.string() }))
@@ -33,7 +43,7 @@ const ambientSchema = z.strictObject({ pre_plan: actionsSchema, plan: actionsSch
 const shellActionSchema = z.strictObject({ action: z.literal("shell"), shell: script });
 
 /**
- * The steps of an Ambient file that has nothing but scripts: those of its three plans one after the other, each only after the one before it
+ * The steps of an Ambient file that has nothing but scripts and cargo's commands: those of its three plans one after the other, each only after the one before it
  * has succeeded.
  */
 export function ambientSteps(content: unknown): ForeignSteps {
@@ -43,7 +53,10 @@ export function ambientSteps(content: unknown): ForeignSteps {
   const faults: (Place & { detail: string })[] = [];
   for (const plan of PLANS)
     for (const [index, action] of (parsed.data[plan] ?? []).entries()) {
-      const shell = shellActionSchema.safeParse(action);
+      const command = CARGO_ACTIONS.get(action.action);
+      const shell = shellActionSchema.safeParse(
+        command === undefined ? action : { ...action, action: "shell", shell: command },
+      );
       if (shell.success) {
         const before = steps.at(-1);
         steps.push({
@@ -51,7 +64,7 @@ export function ambientSteps(content: unknown): ForeignSteps {
           task: { kind: "shell", script: shell.data.shell },
           ...(before === undefined ? {} : { needs: [before.name] }),
         });
-      } else if (action.action === "shell")
+      } else if (action.action === "shell" || command !== undefined)
         faults.push(
           ...shell.error.issues.map((issue) => faultOf({ ...issue, path: [plan, index, ...issue.path] }, AMBIENT_ONLY)),
         );
