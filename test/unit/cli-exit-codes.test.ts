@@ -1,6 +1,6 @@
-import { ERRORS, JOB_STATES, problemOf, refuse, type ErrorCode } from "@plumule/protocol";
+import { ERRORS, JOB_STATES, problemOf, refuse, type ErrorCode, type JobState } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
-import { EXIT, exitCodeLines, exitOfJob, exitOfProblem } from "../../cli/src/exit-codes.ts";
+import { EXIT, exitCodeLines, exitOfJob, exitOfProblem, exitOfWhole } from "../../cli/src/exit-codes.ts";
 
 describe("exit codes", () => {
   it("are the documented ones", () => {
@@ -41,6 +41,21 @@ describe("exit codes", () => {
       unknown: 1,
     });
     expect(exitOfJob({ state: "failed", reason: { code: "queue-timeout", detail: "" } })).toBe(9);
+  });
+
+  it("tell of a job that became others the worst of their ends", () => {
+    const ends = (...states: JobState[]): number =>
+      exitOfWhole(
+        { state: "succeeded", reason: null },
+        states.map((state) => ({ state, reason: null })),
+      );
+    expect(ends("succeeded", "skipped")).toBe(0);
+    expect(ends("cancelled", "failed", "succeeded")).toBe(1);
+    expect(ends("superseded", "cancelled")).toBe(6);
+    expect(ends("succeeded", "queued")).toBe(1);
+    expect(exitOfWhole({ state: "cancelled", reason: null }, [])).toBe(6);
+    const reason = { code: "queue-timeout" as const, detail: "" };
+    expect(exitOfWhole({ state: "succeeded", reason: null }, [{ state: "failed", reason }])).toBe(9);
   });
 
   it("tell what the broker refused, for every refusal there is", () => {

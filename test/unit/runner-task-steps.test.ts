@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { SubmitBody } from "@plumule/protocol";
+import type { RepositoryStep, SubmitBody } from "@plumule/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { StopOrder } from "../../runner/src/core/model.ts";
 import { UNCONFINED } from "../../runner/src/isolation.ts";
@@ -26,6 +26,7 @@ async function run(
   over: Partial<TaskContext> = {},
   task?: string,
   spec: Partial<SubmitBody> = {},
+  step?: RepositoryStep,
 ): Promise<TaskEnd> {
   await writeFile(join(checkout, ".radicle/plumule.yaml"), file);
   const context = {
@@ -46,8 +47,102 @@ async function run(
     silenceMs: 60_000,
     ...over,
   } as unknown as TaskContext;
-  return runSteps(context, { kind: "repository", ...(task === undefined ? {} : { task }) });
+  const named = { ...(task === undefined ? {} : { task }), ...(step === undefined ? {} : { step }) };
+  return runSteps(context, { kind: "repository", ...named });
 }
+
+/** Runs one step of a task file alone. */
+function runStep(file: string, step: RepositoryStep, over: Partial<TaskContext>): Promise<TaskEnd> {
+  return run(file, over, undefined, {}, step);
+}
+
+describe("a task file whose jobs ask for something of their own", () => {
+  const file = `jobs:
+  lint: { shell: echo LINTING }
+  test: { shell: echo TESTING, needs: lint, matrix: { os: [a, b] }, requires: { labels: ["os-{os}"] }, secrets: KEY }
+  deploy: { effect: { installable: .#deploy, plan: cat plan }, locks: host }
+`;
+  const given = (spec: Partial<SubmitBody> = {}, more: object = {}): Partial<TaskContext> => ({
+    assignment: { expands: true, limits: { graceMs: 1_000 }, spec, ...more } as unknown as TaskContext["assignment"],
+  });
+
+  it("is read, not run: the end says what is to be queued, and no script", async () => {
+    expect(await run(file, given())).toEqual({
+      outcome: "succeeded",
+      exitCode: 0,
+      reason: null,
+      targets: [],
+      expansion: {
+        jobs: {
+          lint: { kind: "shell" },
+          test: {
+            kind: "shell",
+            needs: ["lint"],
+            matrix: { os: ["a", "b"] },
+            requires: { labels: ["os-{os}"] },
+            secrets: ["KEY"],
+          },
+          deploy: { kind: "effect", locks: ["host"], planned: true },
+        },
+      },
+    });
+    expect(log).toContain("each of the 4 steps becomes a job");
+    expect(log).not.toContain("LINTING");
+  });
+
+  it("is run as ever where what is asked for needs none of it", async () => {
+    expect(await run(file, given(), "lint")).not.toHaveProperty("expansion");
+    expect(log).toContain("[plumule] .radicle/plumule.yaml: lint\nLINTING\n");
+    expect((await run(file, given(), "test")).expansion?.jobs).toHaveProperty("lint");
+    expect((await run(file, given(), "test")).expansion?.jobs).not.toHaveProperty("deploy");
+  });
+
+  it.each<[string, Partial<TaskContext>, string]>([
+    ["a broker that does not know of it", given({}, { expands: undefined }), "which this broker does not know"],
+    ["a quorum", given({ quorum: { replicas: 2, agree: 2 } }), "a quorum compares one run with another"],
+    ["a teardown", given({}, { teardown: true }), "which a teardown cannot become"],
+    [
+      "a body that is too large as often",
+      given({ configuration: "x".repeat(2_100_000) }),
+      "4 jobs, each with what was",
+    ],
+  ])("fails for %s, and is never green without being done", async (_, over, detail) => {
+    const end = await run(file, over);
+    expect(end).toMatchObject({ outcome: "failed", reason: { code: "task-invalid" } });
+    expect(end.reason?.detail).toContain(detail);
+    expect(end).not.toHaveProperty("expansion");
+  });
+
+  const step = { job: "test", matrix: { os: "b" }, kind: "shell" as const };
+  const boxed = { name: "KEY", box: "AAAA", runners: [] };
+  const fitting = { requires: { labels: ["os-b"] }, secrets: [boxed] };
+
+  it("is done a step at a time, alone, in the matrix of that step", async () => {
+    const end = await runStep(file.replace("TESTING", "$MATRIX_OS"), step, given(fitting));
+    expect(end.outcome).toBe("succeeded");
+    expect(log).toBe("[plumule] .radicle/plumule.yaml: test (os=b)\nb\n");
+  });
+
+  it.each<[string, RepositoryStep, Partial<SubmitBody>, string]>([
+    ["has no such step", { ...step, matrix: { os: "c" } }, fitting, "has no step `test (os=c)`"],
+    ["is of another kind", { ...step, kind: "effect" }, fitting, "what kind of work it is"],
+    ["has a plan", { job: "deploy", kind: "effect" }, { locks: ["host"] }, "what kind of work it is"],
+    [
+      "is an effect that nobody allowed",
+      { job: "deploy", kind: "effect", planned: true },
+      { task: { kind: "repository" }, locks: ["host"] },
+      "an effect, which the job was not submitted for",
+    ],
+    ["names no such secret", step, { ...fitting, secrets: [boxed, { ...boxed, name: "OTHER" }] }, "no secret OTHER"],
+    ["names a secret that is missing", step, { requires: fitting.requires }, "names the secret KEY"],
+    ["requires more", step, { secrets: [boxed] }, "it requires os-b"],
+  ])("is not done where the file %s", async (_, wanted, spec, detail) => {
+    const end = await runStep(file, wanted, given(spec));
+    expect(end).toMatchObject({ outcome: "failed", reason: { code: "task-invalid" } });
+    expect(end.reason?.detail).toContain(detail);
+    expect(log).not.toContain("TESTING");
+  });
+});
 
 describe("the schedules of a task file", () => {
   const file = `schedules:

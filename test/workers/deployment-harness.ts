@@ -13,6 +13,7 @@ import {
   utf8,
   type Assignment,
   type Event,
+  type Expansion,
   type Offer,
   type Outcome,
   type Output,
@@ -75,16 +76,18 @@ export class Runner {
   readonly #signer: Signer;
   readonly #house: House;
   readonly #labels: string[];
+  readonly #features: string[];
 
-  constructor(house: House, signer: Signer, labels: string[] = []) {
+  constructor(house: House, signer: Signer, labels: string[] = [], features = ["nix", "effects", "expansion"]) {
     this.#house = house;
     this.#labels = labels;
+    this.#features = features;
     this.#signer = signer;
     this.id = didKeyOf(signer.publicKey);
   }
 
-  static async in(house: House, labels: string[] = []): Promise<Runner> {
-    return new Runner(house, await signerFromSeed(crypto.getRandomValues(new Uint8Array(32))), labels);
+  static async in(house: House, labels: string[] = [], features?: string[]): Promise<Runner> {
+    return new Runner(house, await signerFromSeed(crypto.getRandomValues(new Uint8Array(32))), labels, features);
   }
 
   /** Polls; null when nothing came in time. */
@@ -96,7 +99,7 @@ export class Runner {
     const plain = {
       name: "king",
       systems: ["x86_64-linux"],
-      features: ["nix", "effects"],
+      features: this.#features,
       labels: this.#labels,
       version: "1",
       capacity: 4,
@@ -143,6 +146,7 @@ export class Runner {
       untrusted = assignment.untrusted,
       plan = undefined as { sha256: string; text?: string } | undefined,
       schedules = undefined as { name: string; cron: string }[] | undefined,
+      expansion = undefined as Expansion | undefined,
     } = {},
   ): Promise<ResultBody> {
     const { spec } = assignment;
@@ -170,6 +174,7 @@ export class Runner {
       outputs,
       plan,
       schedules,
+      expansion,
     });
     if (!drafted.ok) throw new Error(drafted.detail);
     const statement = await signEnvelope(STATEMENT_PAYLOAD_TYPE, drafted.value.bytes, this.#signer);

@@ -1,5 +1,5 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
-import type { DeliveryView, JobState, Trigger } from "@plumule/protocol";
+import type { DeliveryView, JobState, JobView, Trigger } from "@plumule/protocol";
 import { describe, expect, test, vi } from "vitest";
 import { deploymentObject } from "../../durable-objects/shared/names.ts";
 import {
@@ -85,12 +85,20 @@ const timeout = 30_000;
 
 let through = 100;
 /** Says in the deployment's name that a job has this state now. */
-async function moved(garden: Garden, job: string, state: JobState): Promise<void> {
+async function moved(garden: Garden, job: string, state: JobState, steps: Partial<JobView>[] = []): Promise<void> {
   const { job: view } = granted(await deploymentObject(bindings, garden.name, "app-main").job(job));
   through += 1;
   const reason =
     state === "failed" ? { code: "exit-code" as const, detail: "The script ended with exit code 1." } : null;
-  await garden.calls.publish(batchOf(deploymentOf(garden.name, "app-main"), [{ ...view, state, reason }], through));
+  const parent = { ...view, state, reason, ...(steps.length === 0 ? {} : { stepCount: steps.length }) };
+  await garden.calls.publish(
+    batchOf(
+      deploymentOf(garden.name, "app-main"),
+      [...steps.map((step) => ({ ...view, state, reason: null, ...step })), parent],
+      through + steps.length,
+    ),
+  );
+  through += steps.length;
 }
 
 describe("a webhook that asks for an answer", { timeout }, () => {
@@ -119,6 +127,22 @@ describe("a webhook that asks for an answer", { timeout }, () => {
     await moved(garden, job, "running");
     expect(await execute(garden.name, "SELECT * FROM status_jobs")).toEqual([]);
     await told(garden, "pending", "running", "success");
+  });
+
+  test("gets success of a task file that became jobs only when all of them have succeeded", async () => {
+    const garden = await openGarden();
+    await push(garden);
+    const job = await jobOf(garden);
+    await told(garden, "pending");
+    const step = (id: string, state: JobState): Partial<JobView> => ({
+      id: `ffffffff-ffff-7000-8000-00000000000${id}`,
+      state,
+      step: { parent: job, name: id, needs: [] },
+    });
+    await moved(garden, job, "succeeded", [step("1", "running"), step("2", "queued")]);
+    await told(garden, "pending", "running");
+    await moved(garden, job, "succeeded", [step("1", "succeeded"), step("2", "failed")]);
+    await told(garden, "pending", "running", "failure");
   });
 
   test("gets the reason of a failure, and survives a restart in between", async () => {
