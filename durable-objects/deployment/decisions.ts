@@ -17,7 +17,7 @@ import { briefOf, digestsOf, rerunBody, scheduledBody, secretsFault, teardownBod
 import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Moment, Schedule, State } from "./core/model.ts";
-import { fireSchedule, pauseSchedule } from "./core/schedules.ts";
+import { fireSchedule, pauseSchedule } from "./core/firing.ts";
 import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";
 import { deploymentView, jobView } from "./core/views.ts";
 import { type Decided, reason } from "./core/work.ts";

@@ -3,9 +3,10 @@ import { expect, it } from "vitest";
 import { briefOf, scheduledBody } from "#durable-objects/deployment/bodies.ts";
 import { brokenRule } from "#durable-objects/deployment/core/invariants.ts";
 import type { Schedule, State } from "#durable-objects/deployment/core/model.ts";
-import { finish } from "#durable-objects/deployment/core/result.ts";
+import { finish, type Reported } from "#durable-objects/deployment/core/result.ts";
 import { planSweep } from "#durable-objects/deployment/core/retention.ts";
-import { dueSchedules, type Fired, fireSchedule, pauseSchedule } from "#durable-objects/deployment/core/schedules.ts";
+import { type Fired, fireSchedule, pauseSchedule } from "#durable-objects/deployment/core/firing.ts";
+import { dueSchedules } from "#durable-objects/deployment/core/schedules.ts";
 import { remove } from "#durable-objects/deployment/core/submit.ts";
 import { nextWake } from "#durable-objects/deployment/core/timers.ts";
 import { deploymentView, jobView } from "#durable-objects/deployment/core/views.ts";
@@ -14,6 +15,7 @@ import {
   at,
   claimed,
   decided,
+  draftsOf,
   EMPTY,
   heartbeat,
   jobIn,
@@ -46,13 +48,33 @@ function pushed(
   }: { state?: State; body?: SubmitBody; outcome?: "succeeded" | "failed" | "skipped"; now?: number } = {},
 ): { state: State; job: JobId } {
   const made = submitted(state, body, now);
-  const given = claimed(made.state, made.job, now).state;
-  const proof = proofOf(given, made.job);
+  return { state: ended(made.state, made.job, { outcome, schedules: stated }, now).state, job: made.job };
+}
+
+/** Takes a job to its end; the decision that ends it keeps all promises. */
+function ended(state: State, job: JobId, { outcome, ...over }: Partial<Reported>, now = START): Decided<unknown> {
+  const given = claimed(state, job, now).state;
+  const proof = proofOf(given, job);
   const begun = decided(heartbeat(given, { ...proof, isolation: null }, at(now))).state;
-  return {
-    state: decided(finish(begun, resultOf(proof, outcome, { schedules: stated }), at(now))).state,
-    job: made.job,
-  };
+  const decision = decided(finish(begun, resultOf(proof, outcome ?? "succeeded", over), at(now)));
+  expect(brokenRule(begun, decision, now)).toBeNull();
+  return decision;
+}
+
+/** A lane in which the file of a push was read, and its steps ended like this, one after the other. */
+function pushedInSteps(
+  ends: readonly ("succeeded" | "failed")[],
+  before: State = EMPTY,
+): Decided<unknown> & { job: JobId } {
+  const steps = draftsOf(Object.fromEntries(ends.map((_, index) => [`step-${index}`, { kind: "shell" }])), push());
+  const { state, job } = submitted(before, push());
+  let decision = ended(state, job, { outcome: "succeeded", schedules: [NIGHTLY], steps });
+  expect(decision.state.lane.schedules).toEqual(before.lane.schedules);
+  const made = decision.state.jobs.map(({ id }) => id);
+  for (const [index, outcome] of ends.entries())
+    decision = ended(decision.state, made[index] ?? "", { outcome, schedules: [HOURLY] });
+  expect(decision.state.lane.awaited).toEqual([]);
+  return { ...decision, job };
 }
 
 const only = ({ lane }: State): Schedule => {
@@ -129,6 +151,15 @@ it("are not set by what a stranger has pushed, approved or not, nor by a job tha
   const late = resultOf(stopped.proof, "succeeded", { schedules: [NIGHTLY] });
   expect(decided(finish(stopped.state, late, at(START))).state.lane.schedules).toEqual([]);
   expect(jobIn(state, job).brief.stranger).toBeUndefined();
+});
+
+it("wait for the steps of a file that became jobs, and are forgotten as soon as one has not ended well", () => {
+  const { state, job, events } = pushedInSteps(["succeeded", "succeeded"]);
+  expect(only(state)).toMatchObject({ ...NIGHTLY, job });
+  expect(events.at(-1)?.data.deployment?.schedules).toHaveLength(1);
+  expect(pushedInSteps(["succeeded", "failed"]).state.lane.schedules).toEqual([]);
+  const kept = pushedInSteps(["failed", "succeeded"], state).state.lane;
+  expect(kept.schedules).toEqual(state.lane.schedules);
 });
 
 it("keep their time when a push states them again, and get a new one with a new expression", () => {

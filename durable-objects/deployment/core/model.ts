@@ -17,6 +17,7 @@ import {
   type RunnerId,
   type RunState,
   type RunView,
+  type StatedSchedule,
   type SubmitBody,
   type Task,
   type TrustBasis,
@@ -64,7 +65,12 @@ export type Lane = {
   stateKeeper: RunnerId | null;
   /** What the clock asks for, as the newest runs of its branches have stated it. */
   schedules: readonly Schedule[];
+  /** What task files say of the clock whose steps are at work. */
+  awaited: readonly AwaitedSchedules[];
 };
+
+/** What is to be taken over when all steps of the file that `job` has read have ended well. A persisted contract like `Lane`. */
+export type AwaitedSchedules = { job: JobId; repository: string; ref: string; stated: readonly StatedSchedule[] };
 
 /**
  * A schedule. A persisted contract like `Lane`. It repeats what was asked for in `job`, for `repository` and `ref`, whose task file has it under its name, as
@@ -267,6 +273,7 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
     releases: [],
     stateKeeper: null,
     schedules: [],
+    awaited: [],
   };
   return { lane, jobs: [] };
 }

@@ -131,7 +131,7 @@ function conclude(work: Work, job: Job, run: Run, input: Reported): Finished["qu
     requeue(work, job, "reported", why ?? reason("exit-code", "The job failed."));
   else {
     const isWell = outcome === "succeeded" || outcome === "skipped";
-    if (isWell && input.schedules !== undefined) takeSchedules(work, job, input.schedules);
+    if (isWell && input.schedules !== undefined) takeSchedules(work, job, input.schedules, steps.length > 0);
     if (outcome === "succeeded" && steps.length > 0) return expand(work, job, steps);
     work.move(job, "reported", outcome, { reason: why });
   }

@@ -19,7 +19,7 @@ export type Sweep = { jobs: readonly Job[]; logs: readonly Job[]; more: boolean 
  */
 export function planSweep(final: readonly Job[], lane: Lane): Sweep {
   const removed = lane.removedAt !== null;
-  const repeated = new Set(lane.schedules.map(({ job }) => job));
+  const repeated = new Set([...lane.schedules, ...lane.awaited].map(({ job }) => job));
   const jobs = (removed ? final : final.slice(LIMITS.jobsKept)).filter(
     (job) => removed || (job.id !== lane.currentJob && !repeated.has(job.id) && job.locks === undefined),
   );

@@ -1,118 +1,64 @@
-import {
-  isRefusal,
-  LIMITS,
-  type Millis,
-  nextFiring,
-  readCron,
-  type Refusal,
-  refuse,
-  type StatedSchedule,
-} from "@plumule/protocol";
-import type { Job, Lane, Moment, Schedule, State } from "./model.ts";
-import { idOf, submit, type Submission, type Submitted } from "./submit.ts";
-import { type Decided, Work } from "./work.ts";
-
-/** What came of a schedule that was due: the job, or null where none was made. */
-export type Fired = Submitted | null;
+import { LIMITS, type Millis, nextFiring, readCron, type StatedSchedule } from "@plumule/protocol";
+import type { AwaitedSchedules, Job, Lane, Schedule } from "./model.ts";
+import { isUnmet } from "./needs.ts";
+import type { Work } from "./work.ts";
 
 /**
- * Takes over the schedules that a run states which has ended well: from now on they repeat its job. Those of other branches stay as they are, and one that
- * has not changed keeps its time, so that no push makes it fire twice or not at all. What a stranger has pushed sets none, nor does a job that a schedule itself
- * has made, or one with a quorum, which does not come here: of several replicas nobody knows whose word it would be.
+ * What a run states that has ended well. What a stranger has pushed sets no schedules, nor does a job that a schedule itself has made, or a step of a file; one with
+ * a quorum does not come here, because of several replicas nobody knows whose word it would be. `isRead`: the file was only read, and its steps
+ * are to end well first.
  */
-export function takeSchedules(work: Work, { id, brief, teardown }: Job, stated: readonly StatedSchedule[]): void {
-  const { source, stranger, schedule, kind } = brief;
-  if (kind !== "repository" || teardown || (stranger ?? schedule) !== undefined) return;
+export function takeSchedules(work: Work, job: Job, stated: readonly StatedSchedule[], isRead: boolean): void {
+  const { source, stranger, schedule, kind } = job.brief;
+  if (kind !== "repository" || job.teardown || (stranger ?? schedule ?? job.step) !== undefined) return;
   if (source?.ref === undefined || !source.ref.startsWith("refs/heads/")) return;
   const { repository, ref } = source;
-  const isOurs = (one: Schedule): boolean => one.repository === repository && one.ref === ref;
+  const taken: AwaitedSchedules = { job: job.id, repository, ref, stated };
+  const isOurs = isOfBranch(taken);
+  if (stated.length === 0 && !work.lane.schedules.some(isOurs) && !work.lane.awaited.some(isOurs)) return;
+  const awaited = work.lane.awaited.filter((one) => !isOurs(one));
+  work.lane = { ...work.lane, awaited: isRead ? [...awaited, taken].slice(-LIMITS.deploymentSchedules) : awaited };
+  if (!isRead) replace(work, taken);
+}
+
+/** Takes over what was read, once all steps of its file have ended well, and forgets it as soon as one has not. */
+export function settleSchedules(work: Work): void {
+  for (const awaited of work.lane.awaited) {
+    const isPart = ({ id, step }: Job): boolean => id === awaited.job || step?.parent === awaited.job;
+    const isOver = work.touched.some((job) => isPart(job) && isUnmet(job));
+    if (!isOver && work.jobs.some(isPart)) continue;
+    work.lane = { ...work.lane, awaited: work.lane.awaited.filter((one) => one !== awaited) };
+    if (!isOver) replace(work, awaited);
+  }
+}
+
+/**
+ * From now on the schedules of a branch are these, and repeat this job. Those of other branches stay as they are, and one that has not changed keeps its time, so
+ * that no push makes it fire twice or not at all.
+ */
+function replace(work: Work, { job, repository, ref, stated }: AwaitedSchedules): void {
+  const isOurs = isOfBranch({ repository, ref });
   const known = work.lane.schedules.filter(isOurs);
-  if (known.length === 0 && stated.length === 0) return;
   const ours = stated.flatMap(({ name, cron }): Schedule[] => {
     const before = known.find((one) => one.name === name);
-    if (before?.cron === cron) return [{ ...before, job: id }];
+    if (before?.cron === cron) return [{ ...before, job }];
     // The limits of another version, by which the runner has read the file, are not ours.
     const read = readCron(cron);
     if (!read.ok) return [];
     const dueAt = before?.dueAt === null ? null : nextFiring(read.value, work.now);
-    return [{ name, cron, repository, ref, job: id, dueAt, last: before?.last ?? null }];
+    return [{ name, cron, repository, ref, job, dueAt, last: before?.last ?? null }];
   });
   const others = work.lane.schedules.filter((one) => !isOurs(one));
   work.lane = { ...work.lane, schedules: [...others, ...ours].slice(-LIMITS.deploymentSchedules) };
 }
 
+type Branch = Pick<Schedule, "repository" | "ref">;
+
+function isOfBranch({ repository, ref }: Branch): (one: Branch) => boolean {
+  return (one) => one.repository === repository && one.ref === ref;
+}
+
 /** The schedules that are due. */
 export function dueSchedules({ schedules }: Lane, now: Millis): Schedule[] {
   return schedules.filter(({ dueAt }) => dueAt !== null && dueAt <= now);
-}
-
-/**
- * A schedule is due: its job enters the lane behind all others, and superseding none. One decision makes the job and says when the schedule is due
- * again, later than now however many times were missed, so that no crash and no clock that is put back makes it fire twice. While a job of
- * the schedule has not ended, or the lane takes none, no further one is made. `submission` null: what it repeats is gone.
- */
-export function fireSchedule(
-  state: State,
-  schedule: Schedule,
-  submission: Submission | null,
-  moment: Moment,
-): Decided<Fired> {
-  const { name, dueAt } = schedule;
-  if (!dueSchedules(state.lane, moment.now).includes(schedule) || dueAt === null)
-    return { state, jobs: [], events: [], answer: null };
-  const next = after(schedule, Math.max(moment.now, dueAt));
-  const fired = (last: NonNullable<Schedule["last"]>): State => ({
-    ...state,
-    lane: withSchedule(state.lane, schedule, { ...schedule, dueAt: next, last }),
-  });
-  const unfinished = state.jobs.find(({ brief }) => isOf(schedule, brief));
-  const submitted =
-    submission === null || unfinished !== undefined
-      ? null
-      : submit(fired({ at: moment.now, job: idOf(state.lane, submission), detail: null }), submission, moment);
-  if (submitted !== null && !isRefusal(submitted)) return submitted;
-  const detail =
-    unfinished === undefined
-      ? (submitted?.detail ?? `Job ${schedule.job}, which ${name} repeats, is not kept any more.`)
-      : `Job ${unfinished.id}, which ${name} made before, is ${unfinished.state}.`;
-  const work = new Work(state, moment);
-  work.lane = fired({ at: moment.now, job: null, detail }).lane;
-  return work.done(null);
-}
-
-/** Stops the schedules of a name, on all branches, or lets them go on from now. */
-export function pauseSchedule(
-  state: State,
-  { name, paused }: { name: string; paused: boolean },
-  moment: Moment,
-): Decided<null> | Refusal {
-  const names = new Set(state.lane.schedules.map((one) => one.name));
-  if (!names.has(name))
-    return refuse("not-found", `Deployment ${state.lane.deployment} has no schedule ${name}.`, {
-      next:
-        names.size === 0
-          ? "A push whose task file has schedules sets them when its run has succeeded."
-          : `It has ${[...names].join(", ")}.`,
-    });
-  const work = new Work(state, moment);
-  const schedules = work.lane.schedules.map((one): Schedule => {
-    if (one.name !== name || paused === (one.dueAt === null)) return one;
-    return { ...one, dueAt: paused ? null : after(one, work.now) };
-  });
-  if (schedules.some((one, index) => one !== state.lane.schedules[index])) work.lane = { ...work.lane, schedules };
-  return work.done(null);
-}
-
-function isOf({ name, repository, ref }: Schedule, { schedule, source }: Job["brief"]): boolean {
-  return schedule === name && source?.repository === repository && source.ref === ref;
-}
-
-function withSchedule(lane: Lane, before: Schedule, is: Schedule): Lane {
-  return { ...lane, schedules: lane.schedules.map((one) => (one === before ? is : one)) };
-}
-
-/** When a schedule is due after a time. One that could be kept when it came, and cannot any more, is paused. */
-function after({ cron }: Schedule, at: Millis): Millis | null {
-  const read = readCron(cron);
-  return read.ok ? nextFiring(read.value, at) : null;
 }

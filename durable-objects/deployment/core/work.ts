@@ -5,6 +5,7 @@ import { giveBack, settleLocks } from "./locks.ts";
 import type { Job, Lane, Moment, State } from "./model.ts";
 import { settleNeeds } from "./needs.ts";
 import { SWEEP_AFTER_COUNT } from "./retention.ts";
+import { settleSchedules } from "./schedules.ts";
 import { withUnsigned } from "./summaries.ts";
 import { settleTickets } from "./tickets.ts";
 import { deploymentView, isFinal, jobView } from "./views.ts";
@@ -24,12 +25,15 @@ export class Work {
   readonly now: number;
   readonly moment: Moment;
   readonly #before: State;
+  /** The schedules as the last event tells them. */
+  #told: Lane["schedules"];
   readonly #jobs: Map<JobId, Job>;
   readonly #touched = new Map<JobId, Job>();
   readonly #events: EventDraft[] = [];
 
   constructor(state: State, moment: Moment) {
     this.#before = state;
+    this.#told = state.lane.schedules;
     this.lane = state.lane;
     this.now = moment.now;
     this.moment = moment;
@@ -83,6 +87,7 @@ export class Work {
       subject: `jobs/${job.id}`,
       data: { deployment: deploymentView(this.state), job: jobView(this.state, job, this.now), ...data },
     });
+    this.#told = this.lane.schedules;
   }
 
   /** The state of a job that this decision touched, final or not. */
@@ -106,12 +111,12 @@ export class Work {
   /** The decision is taken: what follows from it by itself is added, and everything is handed over. */
   done<Answer>(answer: Answer): Decided<Answer> {
     settleNeeds(this);
+    settleSchedules(this);
     settleLocks(this);
     settleTickets(this);
     this.#settleRemoval();
     const [was, is] = [deploymentView(this.#before), deploymentView(this.state)];
-    const isTold = this.#events.length > 0 || this.lane.schedules === this.#before.lane.schedules;
-    if ((was.state !== is.state || !isTold) && this.lane.removedAt === null)
+    if ((was.state !== is.state || this.lane.schedules !== this.#told) && this.lane.removedAt === null)
       this.#events.push({ type: "deployment.state", subject: `deployments/${is.id}`, data: { deployment: is } });
     if (this.#events.length > 0 && this.lane.updatedAt !== this.now && this.lane !== this.#before.lane)
       this.lane = { ...this.lane, updatedAt: this.now };
@@ -155,6 +160,7 @@ export class Work {
       updatedAt: this.now,
       currentJob: null,
       schedules: [],
+      awaited: [],
       sweepAt: this.now,
     };
     const deployment = deploymentView(this.state);
