@@ -17,7 +17,7 @@ export default defineConfig({
     // What hangs fails, and what waits for a busy machine does not.
     testTimeout: 30_000,
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
+      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], isolate: false } },
       { test: { name: "model", include: ["test/model/**/*.test.ts"] } },
       { test: { name: "simulation", include: ["test/simulation/**/*.test.ts"] } },
       {

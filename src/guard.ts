@@ -1,4 +1,4 @@
-import { LIMITS, refuse, type Refusal, UNNAMED_PROTOCOL } from "@plumule/protocol";
+import { LIMITS, refuse, type Refusal, sha256Hex, UNNAMED_PROTOCOL } from "@plumule/protocol";
 import type { Guard } from "../durable-objects/deployment/calls.ts";
 
 /**
@@ -20,10 +20,9 @@ export async function guardOf(request: Request, bytes: Uint8Array): Promise<Guar
     return refuse("invalid-parameter", 'If-Match is an ETag of this deployment, like "r17-42".', {
       errors: [{ pointer: "If-Match", detail: "not an ETag of a deployment" }],
     });
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return {
     idempotencyKey,
-    bodySha256: Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join(""),
+    bodySha256: await sha256Hex(bytes),
     ifMatch: revision === null ? null : `"r${revision[1]}"`,
   };
 }

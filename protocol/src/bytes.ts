@@ -16,9 +16,13 @@ export function parseUtf8(bytes: Uint8Array): string | null {
   }
 }
 
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+
 /** Lower-case hex. */
 export function toHex(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  let text = "";
+  for (const byte of bytes) text += HEX[byte];
+  return text;
 }
 
 /** The bytes of lower-case hex, or null. Upper case is refused: a digest has one spelling. */
@@ -32,9 +36,9 @@ export function parseHex(text: string): Uint8Array<ArrayBuffer> | null {
 /** Standard base64 with padding (RFC 4648 section 4). */
 export function toBase64(bytes: Uint8Array): string {
   const chunks: string[] = [];
-  // One call per chunk: a spread of a whole statement would exceed the engine's argument limit.
+  // One call per chunk: a whole statement would exceed the engine's argument limit. `apply` takes the bytes as they are, a spread walks them first.
   for (let offset = 0; offset < bytes.length; offset += 8192)
-    chunks.push(String.fromCharCode(...bytes.subarray(offset, offset + 8192)));
+    chunks.push(Reflect.apply(String.fromCharCode, null, bytes.subarray(offset, offset + 8192)));
   return btoa(chunks.join(""));
 }
 
@@ -50,8 +54,11 @@ export function parseBase64(text: string): Uint8Array<ArrayBuffer> | null {
     .replaceAll("-", "+")
     .replaceAll("_", "/")
     .padEnd(Math.ceil(unpadded.length / 4) * 4, "=");
-  const bytes = Uint8Array.from(atob(standard), (character) => character.charCodeAt(0));
-  return toBase64(bytes) === standard ? bytes : null;
+  const binary = atob(standard);
+  if (btoa(binary) !== standard) return null;
+  const bytes = new Uint8Array(binary.length);
+  for (let index = 0; index < bytes.length; index += 1) bytes[index] = binary.charCodeAt(index);
+  return bytes;
 }
 
 /** Compares without an early exit, so that the time tells nothing about where two secrets differ. Lengths are not secret. */

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { toHex } from "./bytes.ts";
 
 /** A tenant's name: lower case, digits and hyphens, so that it can stand in a path, a host name and an object name. */
 export const namespaceIdSchema = z
@@ -86,8 +87,6 @@ export function formatTimeOrNull(at: Millis | null): string | null {
   return at === null ? null : formatTime(at);
 }
 
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-
 /**
  * A job id from the time and eight random bytes (62 bits of them are used).
  * Time first, so that ids sort by creation; the caller brings the randomness, so that cores stay pure.
@@ -97,7 +96,7 @@ export function makeJobId(now: Millis, random: Uint8Array): JobId {
   const time = now.toString(16).padStart(12, "0");
   const tail = Uint8Array.from(random);
   tail.set([((random.at(0) ?? 0) & 0x3f) | 0x80]);
-  const digits = hex(tail);
+  const digits = toHex(tail);
   return `${time.slice(0, 8)}-${time.slice(8)}-7000-${digits.slice(0, 4)}-${digits.slice(4)}`;
 }
 

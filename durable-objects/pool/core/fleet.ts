@@ -14,11 +14,12 @@ export type Poll = { runner: Runner; requestKey: string; state: "free" | "aside"
 
 /**
  * A runner as the pool knows it. `busy` counts the runs that it reported with its last poll and the jobs that it was given since;
- * `asideCount` counts its polls that are about to get one.
+ * `asideCount` counts its polls that are about to get one; `signature` is that of its offer, taken once for each poll.
  */
 export type Runner = {
   id: RunnerId;
   offer: Ability;
+  signature: string;
   busy: number;
   seenAt: Millis;
   online: boolean;
@@ -66,11 +67,12 @@ export class Fleet {
   /** Notes what a runner says of itself. `changed`: whether that may change why a ticket waits. */
   see(id: RunnerId, offer: Ability, busy: number, drained: boolean, now: Millis): { runner: Runner; changed: boolean } {
     const known = this.#runners.get(id);
-    const alike = known !== undefined && signatureOf(known.offer) === signatureOf(offer);
-    const changed = !alike || !known.online;
-    const runner = known ?? { id, offer, busy, seenAt: now, online: true, drained, asideCount: 0, polls: new Map() };
+    const signature = signatureOf(offer);
+    const changed = known?.signature !== signature || !known.online;
+    const heard = { offer, signature, busy, seenAt: now, online: true };
+    const runner = known ?? { id, ...heard, drained, asideCount: 0, polls: new Map() };
     if (known !== undefined) this.#unplace(known);
-    Object.assign(runner, { offer, busy, seenAt: now, online: true });
+    Object.assign(runner, heard);
     this.#runners.delete(id);
     this.#runners.set(id, runner);
     this.#place(runner);
@@ -196,23 +198,21 @@ export class Fleet {
   }
 
   #place(runner: Runner): void {
-    const signature = signatureOf(runner.offer);
-    const kind = this.#kinds.get(signature) ?? { offer: runner.offer, runners: new Set(), ready: new Set() };
-    this.#kinds.set(signature, kind);
+    const kind = this.#kinds.get(runner.signature) ?? { offer: runner.offer, runners: new Set(), ready: new Set() };
+    this.#kinds.set(runner.signature, kind);
     kind.runners.add(runner);
     if (isReady(runner)) kind.ready.add(runner);
   }
 
   #unplace(runner: Runner): void {
-    const signature = signatureOf(runner.offer);
-    const kind = this.#kinds.get(signature);
+    const kind = this.#kinds.get(runner.signature);
     kind?.runners.delete(runner);
     kind?.ready.delete(runner);
-    if (kind?.runners.size === 0) this.#kinds.delete(signature);
+    if (kind?.runners.size === 0) this.#kinds.delete(runner.signature);
   }
 
   #refresh(runner: Runner): void {
-    const kind = this.#kinds.get(signatureOf(runner.offer));
+    const kind = this.#kinds.get(runner.signature);
     if (kind === undefined || !kind.runners.has(runner)) return;
     if (isReady(runner)) kind.ready.add(runner);
     else kind.ready.delete(runner);

@@ -80,7 +80,7 @@ const subtle = {
     if (name === "HMAC") return { kind: "hmac", secret: view(bytes) };
     const der = Buffer.from(view(bytes));
     return format === "pkcs8"
-      ? { kind: "private", key: createPrivateKey({ key: der, format: "der", type: "pkcs8" }) }
+      ? { kind: "private", key: privateKeyOf(der) }
       : { kind: "public", key: publicKeyOf(name, der) };
   },
   async deriveBits({ public: peer }: { public: Key }, key: Key): Promise<ArrayBuffer> {
@@ -102,16 +102,23 @@ const subtle = {
   timingSafeEqual: (a: Bytes, b: Bytes): boolean => timingSafeEqual(view(a), view(b)),
 };
 
-const publicKeys = new Map<string, KeyObject>();
+const keys = new Map<string, KeyObject>();
 
 /** The few keys of a world are read again and again. */
-function publicKeyOf(curve: "Ed25519" | "X25519", raw: Buffer): KeyObject {
-  const name = `${curve} ${raw.toString("base64")}`;
-  const known = publicKeys.get(name);
-  if (known !== undefined) return known;
-  const key = createPublicKey({ key: Buffer.concat([SPKI_PREFIX(curve), raw]), format: "der", type: "spki" });
-  publicKeys.set(name, key);
+function known(name: string, read: () => KeyObject): KeyObject {
+  const key = keys.get(name) ?? read();
+  keys.set(name, key);
   return key;
+}
+
+function privateKeyOf(der: Buffer): KeyObject {
+  return known(`private ${der.toString("base64")}`, () => createPrivateKey({ key: der, format: "der", type: "pkcs8" }));
+}
+
+function publicKeyOf(curve: "Ed25519" | "X25519", raw: Buffer): KeyObject {
+  return known(`${curve} ${raw.toString("base64")}`, () =>
+    createPublicKey({ key: Buffer.concat([SPKI_PREFIX(curve), raw]), format: "der", type: "spki" }),
+  );
 }
 
 class DigestStream {

@@ -140,7 +140,11 @@ export class Disk {
 
 const EMPTY = new Uint8Array();
 
-/** An error as Node makes it. */
+/** An error as Node makes it, but for its stack: the product asks for many a file that is not there, and a stack takes longer than the answer. */
 export function failure(code: string, path: string): NodeJS.ErrnoException {
-  return Object.assign(new Error(`${code}: ${path}`), { code });
+  const depth = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  const error = Object.assign(new Error(`${code}: ${path}`), { code });
+  Error.stackTraceLimit = depth;
+  return error;
 }

@@ -61,6 +61,14 @@ export function statSync(path: string): { size: number } | undefined {
   return file === null ? undefined : { size: file.bytes.length };
 }
 
+export function readdirSync(path: string): string[] {
+  return currentDisk().list(path);
+}
+
+export function accessSync(path: string): void {
+  if (!existsSync(path)) throw failure("ENOENT", path);
+}
+
 export function mkdirSync(path: string): void {
   currentDisk().makeFolder(path);
 }

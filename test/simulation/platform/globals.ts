@@ -26,6 +26,7 @@ function world(): World {
 }
 
 const SLOW_DIGEST_MS = 50;
+const MEMORY_BYTES = 2 ** 36;
 
 const RealDate = Date;
 
@@ -121,6 +122,8 @@ export function replaceGlobals(): void {
     error: (line: unknown) => world().note(String(line)),
   });
   Object.assign(performance, { now: () => clock().elapsedMs });
+  // Every machine has memory enough, whatever the one that simulates it is short of.
+  Object.assign(process, { availableMemory: () => MEMORY_BYTES, constrainedMemory: () => MEMORY_BYTES });
   Object.assign(Math, { random: () => entropy().next() });
   Object.assign(AbortSignal, { timeout: (ms: number) => timeoutSignal(clock(), ms) });
   Object.assign(nodeCrypto, { randomUUID: () => globalThis.crypto.randomUUID() });
