@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { homedir, tmpdir } from "node:os";
 import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ENGINE_VARIABLES } from "./container.ts";
+import { ENGINE_VARIABLES } from "./container-engine.ts";
 import type { Supervisor } from "./core/model.ts";
 import { NETWORK_VARIABLES } from "./git.ts";
 import { identityOf } from "./process-identity.ts";

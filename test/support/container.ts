@@ -1,51 +1,67 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { ContainerPlace } from "../../runner/src/container.ts";
-import { probeLevels } from "../../runner/src/probe-container.ts";
+import { engineIn } from "../../runner/src/container-engine.ts";
 
-/** The machine's own programs, so that an image can be nearly empty and nothing is fetched. */
-const PROGRAMS = ["/bin", "/usr", "/lib", "/lib64", "/nix"].map((path) => ({ path, writable: false }));
-/** Engines of some machines do not start with what they were configured with: crun where cgroups are of both versions, or without the right to raise limits. */
-const FALLBACK = `[engine]\nruntime = "runc"\n[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n`;
-const none = { by: "none", why: "for the test" } as const;
+/** Made once per machine: a later version of the programs below wants another number. */
+const IMAGE = "localhost/plumule-test:3";
+/** Programs of this machine that the image has, with what they are linked to; nothing is fetched. */
+const PROGRAMS = "sh bash cat head ls mkdir mv chmod readlink rm sleep env git id".split(" ");
+/** This machine's own programs, for jobs in containers, whose image can then be nearly empty. */
+const MACHINE = ["/bin", "/usr", "/lib", "/lib64", "/nix"].map((path) => ({ path, writable: false }));
 
-/** A place for containers, with this machine's programs and a writable folder; or why there is none. */
-export async function containerPlace(folder: string): Promise<ContainerPlace | { missing: string }> {
-  const image = "localhost/plumule-test:2";
-  if (spawnSync("podman", ["--version"]).error !== undefined) return { missing: "no podman" };
-  const made = importImage(image);
-  if (made !== null) return { missing: made };
-  const mounts = [...PROGRAMS, { path: folder, writable: true }];
-  for (const conf of [null, FALLBACK]) {
-    if (conf !== null) {
-      writeFileSync(join(folder, "containers.conf"), conf);
-      process.env["CONTAINERS_CONF"] = join(folder, "containers.conf");
+/**
+ * An image with which podman can start containers here, and settings with which it can, which are in the environment from then on: a test machine may
+ * be a container itself, which has no right to raise a limit, or not the cgroups that crun wants. `missing` says why there is none.
+ */
+export function containerImage(folder: string): { engine: string; image: string } | { missing: string } {
+  const engine = engineIn(process.env["PATH"] ?? "", "podman");
+  if ("unavailable" in engine) return { missing: engine.unavailable };
+  const podman = (...args: string[]): number | null => spawnSync(engine.program, args).status;
+  const fault = podman("image", "exists", IMAGE) === 0 ? null : makeImage();
+  if (fault !== null) return { missing: fault };
+  const conf = join(folder, "containers.conf");
+  for (const runtime of [null, "crun", "runc"]) {
+    if (runtime !== null) {
+      writeFileSync(
+        conf,
+        `[containers]\nnetns = "host"\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nruntime = "${runtime}"\n`,
+      );
+      process.env["CONTAINERS_CONF"] = conf;
     }
-    const engine = { engine: "podman", image, mounts };
-    const { unavailable } = await tryEngine(engine);
-    if (unavailable === null) return engine;
-    if (conf !== null) return { missing: unavailable };
+    if (podman("run", "--rm", IMAGE, "sh", "-c", "exit 42") === 42) return { engine: engine.program, image: IMAGE };
   }
-  return { missing: "no way to start one" };
+  return { missing: "podman with a runtime that works here" };
 }
 
-async function tryEngine({ image }: ContainerPlace): Promise<{ unavailable: string | null }> {
-  const { report } = await probeLevels(image, { memory: none, tasks: none });
-  return { unavailable: report.unavailable.get("container") ?? null };
+/** A place for jobs in containers, with this machine's programs and a writable folder; or why there is none. */
+export function containerPlace(folder: string): ContainerPlace | { missing: string } {
+  const found = containerImage(folder);
+  return "missing" in found ? found : { ...found, mounts: [...MACHINE, { path: folder, writable: true }] };
 }
 
-/** An image of two shells and what they are linked with, made once. Why there is none, or null. */
-function importImage(image: string): string | null {
-  if (spawnSync("podman", ["image", "exists", image]).status === 0) return null;
+/** Why the image cannot be made, or null. */
+function makeImage(): string | null {
   const root = mkdtempSync(join(tmpdir(), "plumule-image-"));
   try {
-    for (const name of ["bin", "usr", "lib", "lib64", "tmp", "nix"]) mkdirSync(join(root, name));
-    const script = `set -e; for s in sh bash; do for f in $(ldd "$(command -v $s)" | grep -o '/[^ ]*'); do mkdir -p "$1$(dirname $f)"; cp -L $f "$1$f"; done; cp -L "$(command -v $s)" "$1/bin/$s"; done; tar -C "$1" -c . | podman import - "$2"`;
-    const { status, stderr } = spawnSync("sh", ["-c", script, "sh", root, image], { encoding: "utf8" });
+    for (const name of ["bin", "etc", "tmp", "proc", "dev", "nix", "usr"]) mkdirSync(join(root, name));
+    symlinkSync("../bin", join(root, "usr/bin"));
+    for (const name of PROGRAMS) copyProgram(root, name);
+    const script = 'tar -C "$1" -c . | podman import --quiet - "$2"';
+    const { status, stderr } = spawnSync("sh", ["-c", script, "sh", root, IMAGE], { encoding: "utf8" });
     return status === 0 ? null : `no image: ${stderr.trim().split("\n").at(-1)}`;
   } finally {
     rmSync(root, { recursive: true, force: true });
+  }
+}
+
+function copyProgram(root: string, name: string): void {
+  const path = realpathSync(spawnSync("sh", ["-c", `command -v ${name}`], { encoding: "utf8" }).stdout.trim());
+  copyFileSync(path, join(root, "bin", name));
+  for (const library of spawnSync("ldd", [path], { encoding: "utf8" }).stdout.match(/\/\S+/g) ?? []) {
+    mkdirSync(join(root, dirname(library)), { recursive: true });
+    copyFileSync(realpathSync(library), join(root, library));
   }
 }

@@ -16,7 +16,7 @@ import { containerPlace } from "../support/container.ts";
 const folder = realpathSync(mkdtempSync(join(tmpdir(), "plumule-container-")));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const place = await containerPlace(folder);
+const place = containerPlace(folder);
 const limits = probeLimits();
 const none = { by: "none", why: "for the test" } as const;
 
@@ -46,7 +46,11 @@ describe.skipIf("missing" in place)(`a container${"missing" in place ? ` (missin
   it("has an exit code, one order of both streams, standard input, and exactly the job's variables", async () => {
     const script = "for i in $(seq 500); do echo $i; echo $i >&2; done; cat; env; exit 7";
     const env = { PATH: "/usr/bin:/bin", GREETING: 'it\'s $HOME\n`two` "lines"' };
-    const { output, ...result } = await run(script, { env, stdin: Buffer.from("given\n"), trackingId: "track-1" });
+    const { output, ...result } = await run(script, {
+      env,
+      stdin: Buffer.from("given\n"),
+      trackingId: `track-${process.pid}`,
+    });
     expect(result).toMatchObject({ reason: "exit", exitCode: 7, survivorsKilledCount: 0, leftoverCount: 0 });
     const numbers = Array.from({ length: 500 }, (_, index) => `${index + 1}\n${index + 1}\n`).join("");
     expect(output.startsWith(`${numbers}given\n`)).toBe(true);

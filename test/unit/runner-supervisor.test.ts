@@ -255,7 +255,7 @@ for (const level of RUNNER_ISOLATION_LEVELS.filter((one) => one !== "container")
   });
 
 const settings = mkdtempSync(join(tmpdir(), "plumule-place-"));
-const place = await containerPlace(settings);
+const place = containerPlace(settings);
 afterAll(() => rmSync(settings, { recursive: true, force: true }));
 it.skipIf("missing" in place)(
   "a supervisor runs a job in a container, which sees the folders of its run alone",

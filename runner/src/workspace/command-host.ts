@@ -9,8 +9,8 @@ export interface CommandHost {
   /** What a setup script runs on: what it leaves serves the same executor alone. */
   executor: string;
   execute(seat: Seat, request: ExecRequest): Promise<ExecEnd | WorkspaceRefusal>;
-  /** Kills everything of a workspace. */
-  endAll(id: string): Promise<void>;
+  /** Kills everything of a workspace, and looks again: how much of it is left, which is none, or more than can be killed. */
+  endAll(id: string): Promise<number>;
 }
 
 /** Runs commands as processes of this machine, at its strongest level of isolation. */
@@ -19,8 +19,6 @@ export async function openLocalHost(): Promise<CommandHost> {
   return {
     executor: `local ${await localExecutor()}`,
     execute: (seat, request) => execute(seat, request, level),
-    async endAll(id) {
-      await killRun(trackingOf(id), null);
-    },
+    endAll: (id) => killRun(trackingOf(id), null),
   };
 }

@@ -91,7 +91,9 @@ export function openLocalWorkspace(deps: LocalWorkspaceDeps): OpenWorkspace {
       return hold.share("listing changes", () => changesOf(deps, record, options.git === true));
     },
     async teardown() {
-      await place.host.endAll(id);
+      const leftCount = await place.host.endAll(id);
+      if (leftCount > 0)
+        return refuseWorkspace("failed", `${leftCount} of its processes or containers cannot be killed`);
       await hold.quiet(QUIET_MS);
       return hold.alone("tearing down", async () => {
         if (!(await dropCheckout(place.warm, id)))
