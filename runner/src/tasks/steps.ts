@@ -1,4 +1,4 @@
-import { type RepositoryStep, schedulesFor, type Task } from "@plumule/protocol";
+import type { RepositoryStep, Task } from "@plumule/protocol";
 import { loadTaskFileReading } from "../task-file/load.ts";
 import type { RepositorySteps } from "../task-file/read.ts";
 import type { Step } from "../task-file/steps.ts";
@@ -54,6 +54,7 @@ async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   const end = await runRead(context, read);
   const isWell = end.outcome === "succeeded" || end.outcome === "skipped";
   if (!isWell || task.task !== undefined || schedule !== undefined || source?.ref === undefined) return end;
+  const { schedulesFor } = await import("@plumule/protocol");
   return { ...end, schedules: schedulesFor(read.schedules, source.ref) };
 }
 
