@@ -14,6 +14,8 @@ const programs = [
   { program: "git-remote-rad", crate: "radicle-remote-helper", version: "0.18.1" },
   { program: "rad-job", crate: "radicle-job", version: "0.6.0" },
   { program: "cib", crate: "radicle-ci-broker", version: "0.32.1" },
+  // The newest one that is published as a crate; later ones come with radicle-explorer.
+  { program: "radicle-httpd", crate: "radicle-httpd", version: "0.10.0" },
 ];
 /** The newest Rust that one of these crates asks for, as `1.<minor>`. */
 const oldestRustMinor = 90;

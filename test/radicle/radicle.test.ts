@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openJobCobs, type CobRun } from "@plumule/bridge";
@@ -24,7 +24,7 @@ let folder: string;
 let [alice, bob]: RadicleNode[] = [];
 let work: string;
 let rid: string;
-let cib: ChildProcess | null = null;
+const programs: ChildProcess[] = [];
 const running: CommandLine[] = [];
 
 beforeAll(async () => {
@@ -53,6 +53,9 @@ beforeAll(async () => {
   rid = alice.run(work, "rad", ".").trim();
   bob.connect(folder, alice);
   bob.run(folder, "rad", "seed", rid, "--scope", "all");
+  const seeded = join(bob.home, "storage", rid.slice("rad:".length), "refs/namespaces", alice.id, "refs/rad/sigrefs");
+  // What a bridge sees first is what it starts from: the pushes that it is to tell have to come later.
+  await vi.waitFor(() => expect(existsSync(seeded)).toBe(true), WITHIN);
   const keys = ["alice", "bob", "cib"].map((name) =>
     spawnSync(process.execPath, [main, "key", "new", keyFile(name)], { encoding: "utf8" }).stdout.trim(),
   );
@@ -88,9 +91,10 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const { child } of running) child.kill("SIGKILL");
   await Promise.all(running.map(({ done }) => done));
-  if (cib !== null && cib.exitCode === null && cib.signalCode === null) {
-    const ended = once(cib, "exit");
-    cib.kill();
+  for (const program of programs) {
+    if (program.exitCode !== null || program.signalCode !== null) continue;
+    const ended = once(program, "exit");
+    program.kill();
     await ended;
   }
   await alice?.stop();
@@ -151,7 +155,7 @@ it(
   { timeout: 300_000 },
   async () => {
     await startBridge("alice", "--write-cobs");
-    await startBridge("bob");
+    const other = await startBridge("bob");
     const queuedMs: number[] = [];
     const announcedMs: number[] = [];
     for (const text of ["two", "three", "four"]) {
@@ -159,7 +163,7 @@ it(
       alice?.run(work, "git", "push", "--quiet", "rad", "main");
       const pushedAt = Date.now();
       const job = await jobOf(oid);
-      await vi.waitFor(async () => expect(await deliveriesOf(oid)).toHaveLength(2), WITHIN);
+      await vi.waitFor(async () => expect(await deliveriesOf(oid), other.err()).toHaveLength(2), WITHIN);
       const { job: done, runs } = await broker.until(job);
       expect(done.state).toBe("succeeded");
       expect(runs[0]?.outputs[0]?.path).toMatch(/-app$/);
@@ -212,6 +216,31 @@ it("a bridge that was killed brings both pushes of meanwhile, once", { timeout: 
 });
 
 it(
+  "a bridge without a node tells what radicle-httpd serves, and makes no second job",
+  { timeout: 120_000 },
+  async () => {
+    const seed = "http://127.0.0.1:18803";
+    programs.push(
+      spawn("radicle-httpd", ["--listen", seed.slice("http://".length)], { env: bob?.env ?? {}, stdio: "ignore" }),
+    );
+    await vi.waitFor(() => fetch(seed), WITHIN);
+    const state = join(folder, "bridge-seed");
+    const bridge = startCommand(
+      ["bridge", "start", "--key", keyFile("cib"), "--state", state, "--seed", seed, "--repo", rid, "--poll", "1s"],
+      environment(undefined),
+    );
+    running.push(bridge);
+    await bridge.printed("what is there is history");
+    const oid = commit("through a seed");
+    alice?.run(work, "git", "push", "--quiet", "rad", "main");
+    await bridge.printed(` ${oid.slice(0, 7)} `);
+    const signers = async (): Promise<Set<string>> => new Set((await deliveriesOf(oid)).map(({ signer }) => signer));
+    await vi.waitFor(async () => expect((await signers()).size).toBe(2), WITHIN);
+    expect((await broker.until(await jobOf(oid))).job.state).toBe("succeeded");
+  },
+);
+
+it(
   "under cib the adapter takes the job of the bridge, and cib writes the job COB of its own node",
   { timeout: 120_000 },
   async () => {
@@ -230,10 +259,11 @@ it(
     };
     mkdirSync(config.report_dir);
     writeFileSync(join(folder, "cib.json"), JSON.stringify(config));
-    cib = spawn("cib", ["--config", join(folder, "cib.json"), "process-events"], {
+    const cib = spawn("cib", ["--config", join(folder, "cib.json"), "process-events"], {
       env: bob?.env ?? {},
       stdio: ["ignore", "ignore", "pipe"],
     });
+    programs.push(cib);
     let said = "";
     cib.stderr?.on("data", (chunk: Buffer) => (said += chunk.toString()));
     await vi.waitFor(() => expect(said).toContain("queue-processor"), WITHIN);
