@@ -237,6 +237,32 @@ describe.concurrent("an effect with a script and a plan", () => {
     ]);
   });
 
+  it("is a job of its own where a task file asks for it and the submit allows it, and what needs it waits for its plan", async () => {
+    const { url, commit } = await makeRepository(broker.folder, {
+      "flake.nix": FLAKE,
+      ".radicle/plumule.yaml": `jobs:
+  smoke: { needs: deploy, shell: echo smoked }
+  deploy: { effect: { installable: .#tool, plan: echo would, script: deploy it } }
+`,
+    });
+    const source = { repository: url, commit };
+    const expanded = async (deployment: string, effects: boolean): Promise<string[]> => {
+      const { id } = await broker.submit(deployment, { task: { kind: "repository", effects }, source });
+      const { steps = [] } = await broker.until(id);
+      return steps.map((step) => step.id);
+    };
+    const [refused, skipped] = await expanded("file-without", false);
+    expect((await broker.until(refused!)).job).toMatchObject({ state: "failed", kind: "effect", attempt: 0 });
+    expect((await broker.until(skipped!)).job.reason).toMatchObject({ code: "nothing-to-do", need: "deploy" });
+    const [deploy, smoke] = await expanded("file-with", true);
+    const held = await settledJob(deploy!);
+    expect(held).toMatchObject({ planText: "would\n", job: { state: "held", kind: "effect" } });
+    expect((await broker.until(smoke!, ({ job }) => job.state === "queued")).job.waiting?.detail).toContain("is held");
+    expect((await plumule("approve", deploy!, "--plan", held.job.plan?.sha256 ?? "")).code).toBe(0);
+    expect((await settledJob(deploy!, 1)).log).toContain("deployed it");
+    expect((await settledJob(smoke!)).log).toContain("smoked");
+  });
+
   it("is not applied when its plan has changed since it was approved", async () => {
     const world = join(broker.folder, "world");
     writeFileSync(world, "one\n");
