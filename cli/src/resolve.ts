@@ -133,10 +133,14 @@ async function newest(connection: Connection, commit?: string): Promise<JobId | 
   return job?.step?.parent ?? job?.id ?? null;
 }
 
-/** The job of a lane that matters most to a watcher: the last that is not final, else the last that was. */
+/** The job of a lane that matters most to a watcher: the last that is not final, else the last that was; a step that was not run says less than one that was. */
 export function newestOf(jobs: readonly JobView[]): JobView | undefined {
   const sorted = jobs.toSorted((left, right) => (left.id < right.id ? -1 : 1));
-  return sorted.findLast(({ state }) => !isFinalJobState(state)) ?? sorted.at(-1);
+  return (
+    sorted.findLast(({ state }) => !isFinalJobState(state)) ??
+    sorted.findLast(({ step, run }) => step === undefined || run !== null) ??
+    sorted.at(-1)
+  );
 }
 
 async function findByPrefix(

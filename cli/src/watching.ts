@@ -122,7 +122,7 @@ function createSession(
     for (const line of derivationLines(event, { onlyFailed: terminal.isScreen })) say(event.time, line);
   };
   /** The job whose end is the end of it all: of a lane, its newest. */
-  const last = (): JobView | undefined => (only === undefined ? newestOf(jobs()) : own);
+  const last = (): JobView | undefined => (only === undefined ? lastOfLane(state) : own);
   return {
     state: () => state,
     job: last,
@@ -167,6 +167,12 @@ async function tellEnd(
     terminal.note(paint.quiet(`→ ${hintForWhole(job, steps)}`));
   }
   return code;
+}
+
+/** The job of a lane whose end is its end: of the jobs that a task file became, the one that stands for all of them. */
+function lastOfLane({ jobs }: WatchState): JobView | undefined {
+  const newest = newestOf(Object.values(jobs));
+  return newest?.step === undefined ? newest : (jobs[newest.step.parent] ?? newest);
 }
 
 /** The jobs that the task file of a job became, as they stand now; none for any other job, or where the broker cannot be asked. */

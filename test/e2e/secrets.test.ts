@@ -275,7 +275,7 @@ describe("a task file whose jobs ask for a label, a lock and a secret", () => {
     expect(rows).toMatch(/succeeded\s+test \(machine=vault\)/);
     expect(rows).toMatch(/cancelled\s+test \(machine=nowhere\)/);
     expect(rows).toMatch(/failed\s+check/);
-    expect(rows).toMatch(/skipped\s+deploy\s+Not run: it needs `check`, which is failed/);
+    expect(rows).toMatch(/skipped\s+deploy\s+Not run: it needs `check`, which ended failed/);
     expect(rows).toMatch(/succeeded\s+publish/);
     const publish = (await events()).find(({ step }) => step?.name === "publish");
     expect(publish?.locks).toEqual({ names: ["host:king"], held: false });

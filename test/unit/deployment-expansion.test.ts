@@ -114,7 +114,7 @@ describe("a task file that becomes jobs of the lane", () => {
       ["test (node=22)", "lint"],
       ["site", "test"],
     ]);
-    expect(skipped[0]?.reason?.detail).toContain("it needs `lint`, which is failed");
+    expect(skipped[0]?.reason?.detail).toContain("it needs `lint`, which ended failed");
     expect(after.jobs.map(({ step }) => step?.name)).toEqual(["docs"]);
   });
 
@@ -234,7 +234,7 @@ describe("what a task file may ask for", () => {
     const [deploy, apply, lock] = draftsOf(wants, body);
     expect(refusals(body)).toEqual([undefined, undefined, undefined]);
     expect(deploy?.body).toMatchObject({ secrets, locks: ["tf"], task: { step: { job: "deploy", kind: "shell" } } });
-    expect(apply).toMatchObject({ brief: { kind: "effect" }, body: { requires: { features: ["expansion"] } } });
+    expect(apply).toMatchObject({ brief: { kind: "effect" } });
     expect(apply?.brief.requires?.features).toEqual(["expansion", "nix", "effects"]);
     expect(apply?.body).not.toHaveProperty("secrets");
     expect(lock?.body.locks).toEqual(["tf", "host:king"]);
@@ -269,7 +269,7 @@ describe("what a task file may ask for", () => {
       much: { kind: "shell", requires: { systems: Array.from({ length: 8 }, (_, at) => `s${at}`) } },
     };
     const [weaker, stronger, much] = draftsOf(jobs, { ...FILE, requires });
-    expect(weaker?.body.requires).toEqual({ ...requires, features: ["expansion"], labels: ["kvm"] });
+    expect(weaker?.body.requires).toEqual({ ...requires, labels: ["kvm"] });
     expect(stronger?.body.requires?.isolation).toBe("bwrap");
     expect(much?.refusal?.detail).toContain("requires more than a job can");
   });

@@ -45,7 +45,6 @@ describe("a task file that becomes jobs", () => {
       ...FILE,
       task: { kind: "repository", step: { job: "test", matrix: { node: "20" }, kind: "shell" } },
       mode: "queue",
-      requires: { features: ["expansion"] },
     });
     expect(first).not.toHaveProperty("expands");
     ok(await runner.finish(first));

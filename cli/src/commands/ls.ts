@@ -117,7 +117,7 @@ export function jobTable(items: readonly JobView[], now: number): string[] {
     paintState(job.state, job.state === "running" ? (job.phase ?? job.state) : job.state),
     job.source === null ? "" : paint.quiet(job.source.commit.slice(0, 8)),
     ageOf(job.createdAt, now),
-    fit(inLine([...(job.step === undefined ? [] : [job.step.name]), aboutOf(job)].join(": ")), ABOUT_COLUMNS),
+    fit(inLine(aboutOf(job)), ABOUT_COLUMNS),
   ]);
   return tableLines(["JOB", "DEPLOYMENT", "STATE", "COMMIT", "AGE", "ABOUT"], rows);
 }
@@ -140,9 +140,10 @@ async function deployments(connection: Connection, { state, limit }: ListQuery):
 }
 
 /** What a job is about, in a line; whose schedule made it comes first, because otherwise it says the same as the push that it repeats. */
-function aboutOf({ schedule, summary, reason, waiting }: JobView): string {
-  const about = summary ?? reason?.detail ?? waiting?.detail ?? "";
-  return schedule === undefined ? about : `${schedule.name}${about === "" ? "" : `: ${about}`}`;
+function aboutOf({ schedule, step, stepCount, summary, reason, waiting }: JobView): string {
+  const became = stepCount === undefined ? undefined : `became ${stepCount} jobs`;
+  const about = summary ?? reason?.detail ?? waiting?.detail ?? became;
+  return [schedule?.name, step?.name, about].filter((part) => part !== undefined).join(": ");
 }
 
 /** Deployments as a table. */

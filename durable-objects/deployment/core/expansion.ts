@@ -1,5 +1,4 @@
 import {
-  EXPANSION_FEATURE,
   type ExpandedStep,
   ISOLATION_LEVELS,
   type JobId,
@@ -47,7 +46,7 @@ export function planSteps(spec: SubmitBody, brief: Brief, steps: readonly Expand
       task: spec.task.kind === "repository" ? { ...spec.task, step: step.step } : spec.task,
       mode: "queue",
       // What is refused is never run, and has to be a body all the same.
-      ...(refusal === null ? { requires: wanted } : {}),
+      ...(Object.keys(wanted).length === 0 || refusal !== null ? {} : { requires: wanted }),
       ...(held.length === 0 || refusal !== null ? {} : { locks: held }),
       ...(given.length === 0 || refusal !== null ? {} : { secrets: given }),
     };
@@ -56,8 +55,8 @@ export function planSteps(spec: SubmitBody, brief: Brief, steps: readonly Expand
 }
 
 function narrowed(base: Requires, step: Requires): Requires {
-  const both = (name: "systems" | "features" | "labels", more: readonly string[] = []): Partial<Requires> => {
-    const list = [...new Set([...(base[name] ?? []), ...(step[name] ?? []), ...more])];
+  const both = (name: "systems" | "features" | "labels"): Partial<Requires> => {
+    const list = [...new Set([...(base[name] ?? []), ...(step[name] ?? [])])];
     return list.length === 0 ? {} : { [name]: list };
   };
   const levels = [base.isolation, step.isolation].flatMap((level) => (level === undefined ? [] : [level]));
@@ -65,7 +64,7 @@ function narrowed(base: Requires, step: Requires): Requires {
   return {
     ...base,
     ...both("systems"),
-    ...both("features", [EXPANSION_FEATURE]),
+    ...both("features"),
     ...both("labels"),
     ...(isolation === undefined ? {} : { isolation }),
   };

@@ -17,7 +17,7 @@ export function settleNeeds(work: Work): void {
   for (const job of work.jobs) {
     const need = job.state === "queued" ? needAmong(unmet, job) : undefined;
     if (need?.step === undefined) continue;
-    const detail = `Not run: it needs \`${need.step.name}\`, which is ${need.state} (job ${need.id}).`;
+    const detail = `Not run: it needs \`${need.step.name}\`, which ended ${need.state} (job ${need.id}).`;
     unmet.push(
       work.move(withdraw(work, job), "need unmet", "skipped", {
         reason: { code: "nothing-to-do", detail, need: need.step.job },
