@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { text } from "node:stream/consumers";
-import { type DeliveryView, listDeliveries, listRunners, putTriggers } from "@plumule/protocol";
+import { type DeliveryView, listDeliveries, listRunners, putTriggers, putTrust } from "@plumule/protocol";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { startTestBroker, type TestBroker } from "../support/broker.ts";
 import { ControlSocket, newPerson, StorageRepository, writeNodeKey } from "../support/radicle.ts";
@@ -207,6 +207,9 @@ describe("plumule bridge start --write-cobs", { timeout: 120_000 }, () => {
     const listed = await broker.ask(listRunners, { query: {} });
     const key = listed.ok ? (listed.answer.body.items[0]?.id ?? "") : "";
     expect(await startCommand(["key", "trust", key], around).done).toBe(0);
+    const rule = { ref: "refs/heads/*", require: { k: 1 }, onDivergence: "block" } as const;
+    const policy = { version: 2, signers: [{ key, operator: "north" }], rules: [rule] };
+    expect((await broker.ask(putTrust, { headers: { "if-match": '"v1"' }, body: policy })).ok).toBe(true);
 
     const first = start();
     await first.printed("following the node");
