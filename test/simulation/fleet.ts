@@ -19,7 +19,13 @@ export function simulateRow(
   seeded: Seeded,
   onOutcome: (outcome: Outcome) => boolean,
 ): Promise<void> {
-  const flags = ["--max-semi-space-size=64", "--disable-warning=ExperimentalWarning"];
+  // Each processor has a process already: threads that collect garbage and compile beside it would only take its time.
+  const flags = [
+    "--max-semi-space-size=64",
+    "--single-threaded-gc",
+    "--always-sparkplug",
+    "--disable-warning=ExperimentalWarning",
+  ];
   const args = ["--from", String(from), "--count", String(count), "--changes", JSON.stringify(seeded.changes ?? [])];
   if (seeded.bug !== undefined && seeded.bug !== null) args.push("--bug", seeded.bug);
   const child = spawn(process.execPath, [...flags, join(import.meta.dirname, "worker.ts"), ...args], {
