@@ -154,7 +154,7 @@ function factsOf(job: JobView, runners: ReadonlyMap<string, RunnerView>, steps: 
     facts.push(
       fact(
         "steps",
-        ...steps.flatMap((step) => [h("a", { href: jobPath(step.id) }, nameOf(step)), " ", pill(step.state), " "]),
+        ...steps.map((step) => h("div", {}, pill(step.state), " ", h("a", { href: jobPath(step.id) }, nameOf(step)))),
       ),
     );
   if (startedAt !== null) facts.push(fact("started", clock(startedAt)));
