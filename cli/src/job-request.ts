@@ -117,6 +117,8 @@ async function taskOf(flags: JobFlags, { checkout, cwd }: Surroundings): Promise
   const kinds = [shell, build, effect, repository].filter((kind) => kind !== undefined);
   if (kinds.length > 1)
     return misuse("More than one task is given", "Give one of --shell, --build, --effect and --repository.");
+  if (flags.effects === true && kinds.length > 0 && repository === undefined)
+    return misuse("--effects is for what the task file asks for", "Leave it out, or say --repository.");
   if (shell !== undefined) {
     const scripts = await scriptsOf({ script: shell }, cwd);
     return isFailure(scripts) ? scripts : { kind: "shell", script: shell, ...scripts };

@@ -7,6 +7,7 @@ import {
   getDeploymentEvents,
   getJob,
   isFinalJobState,
+  type JobDetail,
   type JobId,
   type JobView,
   LIMITS,
@@ -75,7 +76,7 @@ export async function runAdapter(
     if (job === null) continue;
     const read = await ask(getJob, { params: { ns: namespace, job } });
     if (!read.ok) return read;
-    jobs.push(read.value.body.job);
+    jobs.push(asWhole(read.value.body));
   }
   const [first] = jobs;
   if (first === undefined)
@@ -151,6 +152,13 @@ async function findOriginal(
   return accepted(null);
 }
 
+/** A job as it stands with the jobs that its task file became: it has ended when all of them have. */
+function asWhole({ job, steps = [] }: JobDetail): JobView {
+  const state = wholeState(job, steps);
+  const decisive = steps.find((step) => step.state === state);
+  return { ...job, state, reason: job.reason ?? decisive?.reason ?? null };
+}
+
 /** Waits until a job has ended, however long that takes: the events of its lane say when to look again. */
 async function endOf(job: JobView, ns: string, ask: Ask): Promise<Result<JobView, AdapterRefusal>> {
   let since: string | undefined;
@@ -163,7 +171,6 @@ async function endOf(job: JobView, ns: string, ask: Ask): Promise<Result<JobView
     if (page.ok && page.value.body.more) continue;
     const read = await ask(getJob, { params: { ns, job: job.id } });
     if (!read.ok) return read;
-    // A task file may have become jobs: it has ended when all of them have.
-    now = { ...read.value.body.job, state: wholeState(read.value.body.job, read.value.body.steps ?? []) };
+    now = asWhole(read.value.body);
   }
 }

@@ -239,7 +239,7 @@ export function needsText(requires: Requires | null | undefined): string | null 
   if (requires == null) return null;
   const { systems = [], features = [], labels = [], isolation, pool } = requires;
   const parts = [
-    systems.length === 0 ? "" : `system ${systems.join(" or ")}`,
+    systems.length === 0 ? "" : `system ${systems.join(", ")}`,
     features.length === 0 ? "" : `features ${features.join(", ")}`,
     labels.length === 0 ? "" : `labels ${labels.join(", ")}`,
     isolation === undefined ? "" : `isolation ${isolation}`,
