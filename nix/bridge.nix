@@ -6,6 +6,8 @@
   ...
 }:
 let
+  inherit (lib) types;
+  inherit (import ./options.nix { inherit lib; }) broker each option package required;
   cfg = config.services.plumule-bridge;
   hook =
     repository:
@@ -16,101 +18,35 @@ let
       export PLUMULE_HOOK=${lib.escapeShellArg repository.hook}
       exec ${cfg.package}/bin/plumule-post-receive
     '';
-  each = flag: lib.concatMap (value: [ flag value ]);
+  repeated = flag: lib.concatMap (value: [ flag value ]);
   flags =
     node:
     [ "--url" node.url "--namespace" node.namespace "--hook" node.hook "--rad-home" node.radHome ]
     ++ lib.optionals (node.keyFile != null) [ "--key" node.keyFile ]
-    ++ each "--repo" node.repositories
-    ++ each "--follow" node.follow
-    ++ each "--fetch-from" node.fetchFrom;
+    ++ repeated "--repo" node.repositories
+    ++ repeated "--follow" node.follow
+    ++ repeated "--fetch-from" node.fetchFrom;
 in
 {
   options.services.plumule-bridge = {
-    nodes = lib.mkOption {
-      default = { };
-      description = "Radicle nodes of this machine by any name.";
-      type = lib.types.attrsOf (
-        lib.types.submodule {
-          options = {
-            url = lib.mkOption {
-              type = lib.types.str;
-              description = "Origin of the broker.";
-            };
-            namespace = lib.mkOption {
-              type = lib.types.str;
-              description = "Namespace at the broker.";
-            };
-            hook = lib.mkOption {
-              type = lib.types.str;
-              default = "radicle";
-              description = "Id of the hook at the broker.";
-            };
-            user = lib.mkOption {
-              type = lib.types.str;
-              default = "radicle";
-              description = "The user of the node, whose storage and socket it reads.";
-            };
-            radHome = lib.mkOption {
-              type = lib.types.str;
-              default = "/var/lib/radicle";
-              description = "The node's home.";
-            };
-            keyFile = lib.mkOption {
-              type = lib.types.nullOr lib.types.str;
-              default = null;
-              description = "File of the key that signs; one of its own is made when there is none.";
-            };
-            repositories = lib.mkOption {
-              type = lib.types.listOf lib.types.str;
-              default = [ ];
-              description = "Repositories that are told of, rad:z…; by default every public one.";
-            };
-            follow = lib.mkOption {
-              type = lib.types.listOf lib.types.str;
-              default = [ ];
-              description = "Whose pushes are told, did:key:…; by default everybody's.";
-            };
-            fetchFrom = lib.mkOption {
-              type = lib.types.listOf lib.types.str;
-              default = [ ];
-              description = "Seeds from which runners without a node fetch public repositories.";
-            };
-          };
-        }
-      );
-    };
-    package = lib.mkOption {
-      type = lib.types.package;
-      description = "plumule, for instance `plumule.lib.package pkgs ./plumule.tgz`.";
-    };
-    repositories = lib.mkOption {
-      default = { };
-      description = "Bare repositories of this machine by path.";
-      type = lib.types.attrsOf (
-        lib.types.submodule {
-          options = {
-            url = lib.mkOption {
-              type = lib.types.str;
-              description = "Origin of the broker.";
-            };
-            namespace = lib.mkOption {
-              type = lib.types.str;
-              description = "Namespace at the broker.";
-            };
-            keyFile = lib.mkOption {
-              type = lib.types.str;
-              description = "File of the Ed25519 key that signs pushes, readable by whoever receives them alone.";
-            };
-            hook = lib.mkOption {
-              type = lib.types.str;
-              default = "git";
-              description = "Id of the hook at the broker.";
-            };
-          };
-        }
-      );
-    };
+    inherit package;
+    nodes = each (
+      broker "radicle"
+      // {
+        user = option types.str "radicle" "The user of the node, whose storage and socket it reads.";
+        radHome = option types.str "/var/lib/radicle" "The node's home.";
+        keyFile = option (types.nullOr types.str) null "File of the key that signs; one of its own is made when there is none.";
+        repositories = option (types.listOf types.str) [ ] "Repositories that are told of, rad:z…; by default every public one.";
+        follow = option (types.listOf types.str) [ ] "Whose pushes are told, did:key:…; by default everybody's.";
+        fetchFrom = option (types.listOf types.str) [ ] "Seeds from which runners without a node fetch public repositories.";
+      }
+    ) "Radicle nodes of this machine by any name.";
+    repositories = each (
+      broker "git"
+      // {
+        keyFile = required types.str "File of the Ed25519 key that signs pushes, readable by whoever receives them alone.";
+      }
+    ) "Bare repositories of this machine by path.";
   };
 
   config.systemd.services = lib.mapAttrs' (name: node: {

@@ -6,49 +6,20 @@
   ...
 }:
 let
+  inherit (lib) types;
+  inherit (import ./options.nix { inherit lib; }) each option package;
   cfg = config.services.plumule-runner;
   unit = name: "plumule-runner-${name}";
 in
 {
-  options.services.plumule-runner.instances = lib.mkOption {
-    default = { };
-    description = "Runners of this machine by name.";
-    type = lib.types.attrsOf (
-      lib.types.submodule {
-        options = {
-          enable = lib.mkOption {
-            type = lib.types.bool;
-            default = true;
-            description = "Whether it runs.";
-          };
-          package = lib.mkOption {
-            type = lib.types.package;
-            description = "plumule, for instance `plumule.lib.package pkgs ./plumule.tgz`.";
-          };
-          settings = lib.mkOption {
-            type = lib.types.attrs;
-            default = { };
-            description = "What its settings file has: `url`, `namespace`, `capacity`, `labels`, …";
-          };
-          registrationFile = lib.mkOption {
-            type = lib.types.nullOr lib.types.str;
-            default = null;
-            description = "File of the one-time token, outside the store. It may be emptied afterwards, but has to stay.";
-          };
-          user = lib.mkOption {
-            type = lib.types.str;
-            default = "plumule";
-            description = "Whom it and its jobs run as.";
-          };
-          path = lib.mkOption {
-            type = lib.types.listOf lib.types.package;
-            default = [ ];
-            description = "Programs for jobs, beside git, Nix and bash.";
-          };
-        };
-      }
-    );
-  };
+  options.services.plumule-runner.instances = each {
+    inherit package;
+    enable = option types.bool true "Whether it runs.";
+    settings = option types.attrs { } "What its settings file has: `url`, `namespace`, `capacity`, `labels`, …";
+    registrationFile = option (types.nullOr types.str) null "File of the one-time token, outside the store. It may be emptied afterwards, but has to stay.";
+    user = option types.str "plumule" "Whom it and its jobs run as.";
+    path = option (types.listOf types.package) [ ] "Programs for jobs, beside git, Nix and bash.";
+  } "Runners of this machine by name.";
 
   config = {
     users.users = lib.mapAttrs' (_: instance: {

@@ -1,29 +1,14 @@
-import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { hasEvalJobs } from "../../runner/src/nix/eval-jobs.ts";
 import { evaluate } from "../../runner/src/nix/evaluate.ts";
-import { privateStore, probeNix } from "../../runner/src/nix/probe.ts";
-import { spawnNix } from "../support/nix.ts";
+import { nixPlace, spawnNix } from "../support/nix.ts";
 
-const home = mkdtempSync(join(tmpdir(), "plumule-eval-jobs-"));
-let env: Record<string, string>;
-let system: string;
+const { home, env, system, remove } = await nixPlace();
 
-beforeAll(async () => {
-  env = { PATH: process.env["PATH"] ?? "", ...(await privateStore(join(home, "nix"))) };
-  const probe = await probeNix({ run: spawnNix, cwd: home, env });
-  if (!probe.present) throw new Error(`these tests need Nix (on Debian: apt-get install nix-bin): ${probe.why}`);
-  system = probe.system;
-});
-
-afterAll(() => {
-  execFileSync("chmod", ["-R", "u+w", home]);
-  rmSync(home, { recursive: true });
-});
+afterAll(remove);
 
 /** A flake with two checks, and `more`. */
 function flake(more = ""): string {

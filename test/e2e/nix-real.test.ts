@@ -8,12 +8,10 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import {
   buildInstallables,
   type NixBuildEvent,
@@ -24,15 +22,13 @@ import { describeDerivations } from "../../runner/src/nix/describe.ts";
 import { evaluate, type NixFailure } from "../../runner/src/nix/evaluate.ts";
 import type { Installable, NixSource } from "../../runner/src/nix/installables.ts";
 import { parseDerivations } from "../../runner/src/nix/plan.ts";
-import { privateStore, probeNix } from "../../runner/src/nix/probe.ts";
+import { probeNix } from "../../runner/src/nix/probe.ts";
 import { capture, NEW_COMMANDS, type NixContext } from "../../runner/src/nix/run.ts";
-import { spawnNix } from "../support/nix.ts";
+import { nixPlace, spawnNix } from "../support/nix.ts";
 import { encodeNixPublicKey, signPath } from "../../runner/src/nix/signature.ts";
 
 const fixtures = new URL("../fixtures/nix/", import.meta.url);
-const home = mkdtempSync(join(tmpdir(), "plumule-nix-"));
-let env: Record<string, string>;
-let system: string;
+const { home, env, system, remove } = await nixPlace();
 
 function git(cwd: string, ...args: string[]): string {
   const variables = { PATH: process.env["PATH"] ?? "", HOME: home, GIT_CONFIG_NOSYSTEM: "1" };
@@ -101,17 +97,7 @@ function failureOf({ result }: { result: NixBuildResult }): NixFailure {
   return result.failure;
 }
 
-beforeAll(async () => {
-  env = { PATH: process.env["PATH"] ?? "", ...(await privateStore(join(home, "nix"))) };
-  const probe = await probeNix({ run: spawnNix, cwd: home, env });
-  if (!probe.present) throw new Error(`these tests need Nix (on Debian: apt-get install nix-bin): ${probe.why}`);
-  system = probe.system;
-});
-
-afterAll(() => {
-  execFileSync("chmod", ["-R", "u+w", home]);
-  rmSync(home, { recursive: true });
-});
+afterAll(remove);
 
 describe("the probe", () => {
   test("says what is there", async () => {
