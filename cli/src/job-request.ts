@@ -91,7 +91,6 @@ export async function jobRequest(
     env,
     hold,
     skipUnchanged,
-    schedule: flags.schedule,
     requires,
     locks: flags.lock,
     limits: limitsOf(flags),
@@ -137,6 +136,7 @@ async function taskOf(flags: JobFlags, { checkout, cwd }: Surroundings): Promise
     return {
       kind: "repository",
       ...(task === undefined ? {} : { task }),
+      ...(schedule === undefined ? {} : { schedule }),
       ...(flags.effects === undefined ? {} : { effects: true }),
     };
   return misuse(

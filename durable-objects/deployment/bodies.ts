@@ -42,14 +42,20 @@ export function briefOf(body: SubmitBody, stranger: Stranger | null = null): Bri
 }
 
 /** What a task is, as far as its file does not have to be read for it. */
-function natureOf(task: Task): Pick<Brief, "kind" | "planned" | "movesState"> {
+function natureOf(task: Task): Pick<Brief, "kind" | "planned" | "movesState" | "schedule"> {
+  const schedule = task.kind === "repository" ? task.schedule : undefined;
   const { kind, planned, movesState } =
     task.kind === "effect"
       ? { kind: task.kind, planned: task.plan !== undefined, movesState: task.moveState }
       : task.kind === "repository" && task.step !== undefined
         ? task.step
         : { kind: task.kind };
-  return { kind, ...(planned === true ? { planned } : {}), ...(movesState === true ? { movesState } : {}) };
+  return {
+    kind,
+    ...(planned === true ? { planned } : {}),
+    ...(movesState === true ? { movesState } : {}),
+    ...(schedule === undefined ? {} : { schedule }),
+  };
 }
 
 /** What is wrong with a job's secrets, or null. One that names no box has to be filled in before, from those that the namespace stores. */
@@ -118,7 +124,12 @@ export function rerunBody({
 
 /** The body of a job that a schedule makes of the one that it repeats: the same work of the same commit, but for which jobs of its task file; held where that was. */
 export function scheduledBody(body: SubmitBody, schedule: string): SubmitBody {
-  return { ...rerunBody(body), schedule, ...(body.hold === true ? { hold: true } : {}) };
+  const { task } = body;
+  return {
+    ...rerunBody(body),
+    task: task.kind === "repository" ? { ...task, schedule } : task,
+    ...(body.hold === true ? { hold: true } : {}),
+  };
 }
 
 /** The body of a teardown: `task` on the source, with the locks and the kind of runner that made what is live; it lets what runs end, and supersedes what waits. */

@@ -131,21 +131,21 @@ export class Decisions {
   }
 
   /** A schedule is due. It acts for whoever submitted the job that it repeats. */
-  keep(schedule: Schedule): void {
+  async keep(schedule: Schedule): Promise<void> {
     const { ledger, store } = this.#parts;
-    const repeated = store.job(schedule.job);
     const spec = store.spec(schedule.job);
-    const moment = ledger.moment(repeated?.actor ?? BROKER);
     const body = spec === null ? null : scheduledBody(spec, schedule.name);
+    const digests = body === null ? null : await digestsOf(body);
+    const repeated = store.job(schedule.job);
+    const moment = ledger.moment(repeated?.actor ?? BROKER);
     const submission: Submission | null =
-      repeated === null || body === null
+      repeated === null || body === null || digests === null
         ? null
         : {
             receivedAt: moment.now,
             random: crypto.getRandomValues(new Uint8Array(8)),
             brief: briefOf(body),
-            taskSha256: repeated.taskSha256,
-            configurationSha256: repeated.configurationSha256,
+            ...digests,
             rerunOf: null,
             scheduledBy: repeated.id,
             teardown: false,

@@ -246,7 +246,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     ledger.alarmFired();
     const { now, outputs } = ledger.moment(BROKER);
     const due = timers(ledger.state(), outputs).filter(({ at }) => at <= now);
-    const steps = [
+    const steps: (() => void | Promise<void>)[] = [
       ...due.map((timer) => () => this.#fire(timer)),
       ...dueSchedules(ledger.state().lane, now).map((schedule) => () => decisions.keep(schedule)),
       () => this.#sweep(),
@@ -259,7 +259,7 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
     let faulty = false;
     for (const step of steps) {
       try {
-        step();
+        await step();
       } catch (fault) {
         faulty = true;
         this.ctx.waitUntil(Promise.reject(fault instanceof Error ? fault : new Error(String(fault))));

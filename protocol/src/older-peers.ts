@@ -13,7 +13,6 @@ const LATER_FIELDS: readonly { field: keyof SubmitBody; since: number }[] = [
   { field: "locks", since: 2 },
   { field: "skipUnchanged", since: 2 },
   { field: "limits", since: 2 },
-  { field: "schedule", since: 2 },
 ];
 /** The same of the fields of an effect, whose schema is as strict. */
 const LATER_EFFECT_FIELDS: readonly { field: string; since: number }[] = [
@@ -25,6 +24,7 @@ const LATER_EFFECT_FIELDS: readonly { field: string; since: number }[] = [
 /** The same of the fields of a repository task. */
 const LATER_REPOSITORY_FIELDS: readonly { field: string; since: number }[] = [
   { field: "effects", since: 2 },
+  { field: "schedule", since: 2 },
   { field: "step", since: 2 },
 ];
 

@@ -128,11 +128,15 @@ export type Work = { namespace: string; deployment: string; teardown: boolean; s
  * The digest of what a job will do: namespace, deployment, task, configuration, environment, type and source, as JSON with sorted keys.
  * The job's id is not in it, because the broker makes that after sealing, and need not be: whoever repeats equal work learns nothing that
  * the submitter did not allow, and any other work has another digest. A step of a task file is a part of the work of the whole file, for which its secrets
- * were sealed, so which step it is is left out; the runner sees to it that the file itself gives the step what it is given.
+ * were sealed, and so is what a schedule runs of it: which step or schedule it is is left out. The runner sees to it that the file itself gives a step what it is given.
  */
 export async function workSha256({ namespace, deployment, teardown, spec }: Work): Promise<string> {
   const { configuration, env, type, source } = spec;
-  const { step: _step, ...task } = spec.task.kind === "repository" ? spec.task : { ...spec.task, step: undefined };
+  const {
+    step: _step,
+    schedule: _schedule,
+    ...task
+  } = spec.task.kind === "repository" ? spec.task : { ...spec.task, step: undefined, schedule: undefined };
   const work = { namespace, deployment, teardown, task, configuration, env, type, source };
   return sha256Hex(utf8(`plumule work 1\n${sortedJson(work)}`));
 }

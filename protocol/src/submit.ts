@@ -74,12 +74,13 @@ export const repositoryStepSchema = z
 export type RepositoryStep = z.output<typeof repositoryStepSchema>;
 
 /**
- * The task file at the commit decides; `task` picks one job of it, with what it needs. `effects` lets the file ask for effects, which whoever can push may
+ * The task file at the commit decides what is done for a push; `task` picks one job of it instead, and `schedule` the jobs of a schedule, with what they need. `effects` lets the file ask for effects, which whoever can push may
  * then write. `step` runs one step alone: what a deployment queues for each step of a file whose jobs ask for something of their own.
  */
 export const repositoryTaskSchema = z.strictObject({
   kind: z.literal("repository"),
   task: name.optional(),
+  schedule: scheduleNameSchema.optional(),
   effects: z.boolean().optional(),
   step: repositoryStepSchema.optional(),
 });
@@ -246,8 +247,6 @@ export const submitBodySchema = z
     quorum: quorumSchema.optional(),
     /** Ends the job as `skipped` when it evaluates to the very derivations of the deployment's last success, made by an equal task and configuration. */
     skipUnchanged: z.boolean().optional(),
-    /** With a `repository` task: runs the jobs of this schedule of the task file, instead of those for a push. */
-    schedule: scheduleNameSchema.optional(),
     locks: locksSchema.optional(),
     secrets: z
       .array(jobSecretSchema)
@@ -270,9 +269,9 @@ export const submitBodySchema = z
     path: ["source"],
     message: "a repository task needs a source",
   })
-  .refine(({ task, schedule }) => schedule === undefined || (task.kind === "repository" && task.task === undefined), {
-    path: ["schedule"],
-    message: "schedules stand in the task file of a repository, and say which of its jobs are run",
+  .refine(({ task }) => task.kind !== "repository" || task.task === undefined || task.schedule === undefined, {
+    path: ["task", "schedule"],
+    message: "a schedule says itself which jobs are run",
   })
   .refine(({ task, quorum }) => quorum === undefined || !isEffect(task), {
     path: ["quorum"],

@@ -121,7 +121,7 @@ describe.skipIf(CHROMIUM === undefined)("the page in Chromium", () => {
     const schedule = page.getByRole("list", { name: "Schedules" }).getByRole("listitem");
     await schedule.getByText("next").waitFor();
     expect(await schedule.innerText()).toMatch(/nightly on main\s+0 3 \* \* \*\s+next/);
-    const job = await broker.submit("garden", { ...body, schedule: "nightly" });
+    const job = await broker.submit("garden", { ...body, task: { ...body.task, schedule: "nightly" } });
     await page.getByRole("link", { name: "nightly: prune" }).first().waitFor();
     await page.getByText("DEEP", { exact: true }).waitFor();
     await broker.until(job.id, "succeeded");

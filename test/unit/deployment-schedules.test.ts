@@ -128,14 +128,15 @@ it.each<[string, Parameters<typeof pushed>[1]]>([
     "did what somebody else described",
     { body: { task: { kind: "shell", script: "x" }, source: source("refs/heads/main") } },
   ],
-  ["a schedule itself has made", { body: { ...push(), schedule: "nightly" } }],
+  ["a schedule itself has made", { body: { ...push(), task: { kind: "repository", schedule: "nightly" } } }],
 ])("are not set by a run that %s", (_, over) => {
   expect(pushed([NIGHTLY], over).state.lane.schedules).toEqual([]);
 });
 
 it("stay as they are when a run says nothing about them, and are set by one that found nothing to do", () => {
   const { state, job } = pushed([NIGHTLY]);
-  const repeated = pushed(undefined, { state, body: { ...push(), schedule: "nightly" } }).state.lane;
+  const repeated = pushed(undefined, { state, body: { ...push(), task: { kind: "repository", schedule: "nightly" } } })
+    .state.lane;
   expect([repeated.schedules, repeated.currentJob]).toEqual([state.lane.schedules, job]);
   expect(pushed(undefined, { state }).state.lane.schedules).toEqual(state.lane.schedules);
   expect(pushed([NIGHTLY], { outcome: "skipped" }).state.lane.schedules).toHaveLength(1);

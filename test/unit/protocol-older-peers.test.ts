@@ -23,7 +23,7 @@ const BODIES = ["getJob.200", "pollWork.200"];
 
 /** Fields of an effect and of a repository task that came later, wherever a task stands in a body. */
 const EFFECT_FIELDS = ["script", "plan", "moveState"];
-const REPOSITORY_FIELDS = ["effects", "step"];
+const REPOSITORY_FIELDS = ["schedule", "effects", "step"];
 const inTasks = (place: string): string[] =>
   [...EFFECT_FIELDS, ...REPOSITORY_FIELDS].map((field) => `${place}/task/${field}: new field`);
 

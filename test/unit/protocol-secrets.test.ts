@@ -15,6 +15,7 @@ import {
   toBase64,
   utf8,
   verifyRecipient,
+  type SubmitBody,
   type Work,
   workSha256,
 } from "@plumule/protocol";
@@ -148,6 +149,15 @@ describe("the digest of a job's work", () => {
   it("survives the way over the wire", async () => {
     const sent = submitBodySchema.parse(JSON.parse(JSON.stringify(spec)));
     expect(await workSha256({ ...work, spec: sent })).toBe(await workSha256(work));
+  });
+
+  it("is the same for what a schedule runs of a task file, and another for one of its jobs", async () => {
+    const digest = (task: SubmitBody["task"]): Promise<string> => workSha256({ ...work, spec: { ...spec, task } });
+    const whole = await digest({ kind: "repository" });
+    expect(await digest({ kind: "repository", schedule: "nightly" })).toBe(whole);
+    expect(await digest({ kind: "repository", task: "deep" })).not.toBe(whole);
+    const both = { ...spec, task: { kind: "repository", task: "deep", schedule: "nightly" } };
+    expect(submitBodySchema.safeParse(both).error?.issues[0]?.path).toEqual(["task", "schedule"]);
   });
 
   const others: Record<string, Work> = {

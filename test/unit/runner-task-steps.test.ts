@@ -26,7 +26,7 @@ async function run(
   over: Partial<TaskContext> = {},
   task?: string,
   spec: Partial<SubmitBody> = {},
-  step?: RepositoryStep,
+  part: { step?: RepositoryStep; schedule?: string } = {},
 ): Promise<TaskEnd> {
   await writeFile(join(checkout, ".radicle/plumule.yaml"), file);
   const context = {
@@ -47,13 +47,12 @@ async function run(
     silenceMs: 60_000,
     ...over,
   } as unknown as TaskContext;
-  const named = { ...(task === undefined ? {} : { task }), ...(step === undefined ? {} : { step }) };
-  return runSteps(context, { kind: "repository", ...named });
+  return runSteps(context, { kind: "repository", ...(task === undefined ? {} : { task }), ...part });
 }
 
 /** Runs one step of a task file alone. */
 function runStep(file: string, step: RepositoryStep, over: Partial<TaskContext>): Promise<TaskEnd> {
-  return run(file, over, undefined, {}, step);
+  return run(file, over, undefined, {}, { step });
 }
 
 describe("a task file whose jobs ask for something of their own", () => {
@@ -154,8 +153,8 @@ jobs: { a: { shell: "test ! -v BREAK" }, deep: { shell: echo DEEP, on: schedule 
     source: { repository: "https://example.org/x", commit: "a".repeat(40), ref },
   });
   const main = on("refs/heads/main");
-  const stated = async (...how: [over?: Partial<TaskContext>, task?: string, spec?: Partial<SubmitBody>]) =>
-    (await run(file, ...how)).schedules;
+  const stated = async (over?: Partial<TaskContext>, task?: string, spec?: Partial<SubmitBody>) =>
+    (await run(file, over, task, spec)).schedules;
 
   it("are stated by a run of all that is for a push, as far as they are for its branch", async () => {
     expect(await stated({}, undefined, main)).toEqual([{ name: "nightly", cron: "0 3 * * *" }]);
@@ -168,7 +167,7 @@ jobs: { a: { shell: "test ! -v BREAK" }, deep: { shell: echo DEEP, on: schedule 
     expect(await stated({ env: { BREAK: "x", PATH: process.env["PATH"] ?? "" } }, undefined, main)).toBeUndefined();
     expect(await stated({}, "a", main)).toBeUndefined();
     expect(await stated()).toBeUndefined();
-    expect(await stated({}, undefined, { ...main, schedule: "nightly" })).toBeUndefined();
+    expect(await run(file, {}, undefined, main, { schedule: "nightly" })).not.toHaveProperty("schedules");
     expect(log).toContain("[plumule] .radicle/plumule.yaml, schedule nightly: deep\nDEEP\n");
   });
 });

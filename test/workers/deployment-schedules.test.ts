@@ -48,7 +48,10 @@ it("fires a schedule once, though the object was evicted while it was due and ag
   ]);
 
   const assignment = await runner.start();
-  expect(assignment).toMatchObject({ job: made, spec: { ...PUSH, schedule: "nightly", mode: "queue" } });
+  expect(assignment).toMatchObject({
+    job: made,
+    spec: { ...PUSH, task: { kind: "repository", schedule: "nightly" }, mode: "queue" },
+  });
   ok(await runner.finish(assignment));
   expect((await lane(house)).deployment.schedules).toMatchObject([{ job: job.id }]);
 

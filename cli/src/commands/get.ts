@@ -230,6 +230,7 @@ export function taskText(task: Task): string {
     case "repository":
       if (task.step !== undefined)
         return `${inLine(stepName(task.step.job, task.step.matrix ?? {}))} of the repository (${task.step.kind})`;
+      if (task.schedule !== undefined) return `what the repository says for ${inLine(task.schedule)}`;
       return task.task === undefined ? "what the repository says" : `${inLine(task.task)} of the repository`;
   }
 }

@@ -109,6 +109,8 @@ export type Brief = Omit<SubmitBody, "task" | "configuration" | "env" | "secrets
   /** An effect whose plan has to be approved before it applies, and one that another runner may take than the keeper of its state. */
   planned?: true;
   movesState?: true;
+  /** The schedule of the task file whose jobs are run. */
+  schedule?: string;
 };
 
 /** Who let a stranger's job start, with the envelope that says so. */

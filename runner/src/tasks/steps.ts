@@ -39,7 +39,7 @@ export async function runSteps(context: TaskContext, task: Task): Promise<TaskEn
 async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   if (task.kind !== "repository") return runStep(context, { name: task.kind, task });
   const { readRepositorySteps } = await loadTaskFileReading();
-  const { schedule, source } = context.assignment.spec;
+  const { schedule } = task;
   const read = await readRepositorySteps(
     context.workspace.checkout,
     task.step === undefined ? { job: task.task, schedule } : { step: true },
@@ -53,9 +53,10 @@ async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
   context.log(`[plumule] ${found}: ${read.steps.map((step) => step.name).join(", ")}\n`);
   const end = await runRead(context, read);
   const isWell = end.outcome === "succeeded" || end.outcome === "skipped";
-  if (!isWell || task.task !== undefined || schedule !== undefined || source?.ref === undefined) return end;
+  const ref = context.assignment.spec.source?.ref;
+  if (!isWell || (task.task ?? schedule) !== undefined || ref === undefined) return end;
   const { schedulesFor } = await import("@plumule/protocol");
-  return { ...end, schedules: schedulesFor(read.schedules, source.ref) };
+  return { ...end, schedules: schedulesFor(read.schedules, ref) };
 }
 
 async function runRead(context: TaskContext, { steps, expansion }: RepositorySteps): Promise<TaskEnd> {
