@@ -7,7 +7,7 @@ import { openApiDocument } from "./openapi.ts";
 import { faultResponse, problemResponse } from "./problem.ts";
 import { jobRoutes } from "./routes/jobs.ts";
 import { pageRoutes } from "./routes/page.ts";
-import { runRoutes } from "./routes/runs.ts";
+import { runRoutes, standaloneRoutes } from "./routes/runs.ts";
 import { settingsRoutes } from "./routes/settings.ts";
 import { streamRoutes } from "./routes/streams.ts";
 
@@ -38,6 +38,7 @@ export function createApp(): App {
   settingsRoutes(app);
   jobRoutes(app);
   runRoutes(app);
+  standaloneRoutes(app);
   streamRoutes(app);
   pageRoutes(app);
   app.get("/openapi.json", (c) => c.json(openApiDocument(), 200, { "cache-control": "public, max-age=300" }));

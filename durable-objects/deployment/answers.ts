@@ -1,5 +1,4 @@
 import {
-  attemptOfRun,
   isRefusal,
   jobOfRun,
   LIMITS,
@@ -81,7 +80,7 @@ export class Answers {
   findRun(id: RunId): Found | Refusal {
     const job = this.find(jobOfRun(id));
     if (isRefusal(job)) return job;
-    const run = job.runs[attemptOfRun(id) - 1];
+    const run = job.runs.find((one) => one.id === id);
     return run === undefined ? refuse("not-found", `Job ${job.id} has no run ${id}.`) : { job, run };
   }
 

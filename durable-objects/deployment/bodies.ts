@@ -7,9 +7,7 @@ import {
   type Refusal,
   refuse,
   runnersAble,
-  sha256Hex,
   UNNAMED_PROTOCOL,
-  utf8,
   type Assignment,
   type Millis,
   type Stranger,
@@ -94,21 +92,6 @@ const FEATURES_OF_STEPS: Readonly<Record<string, readonly string[]>> = {
   effect: ["nix", EFFECTS_FEATURE],
   "nix-build": ["nix"],
 };
-
-/**
- * The digests that a runner signs: SHA-256 of the task, and of the configuration, as JSON without white space in the order of the accepted body.
- * The assignment carries them, so nobody has to make those bytes again.
- */
-export async function digestsOf({
-  task,
-  configuration,
-}: SubmitBody): Promise<{ taskSha256: string; configurationSha256: string | null }> {
-  const digest = (value: unknown): Promise<string> => sha256Hex(utf8(JSON.stringify(value)));
-  return {
-    taskSha256: await digest(task),
-    configurationSha256: configuration === undefined ? null : await digest(configuration),
-  };
-}
 
 /** The body of a rerun: the same work, once more, behind what is there, and done. What was about the moment of the first submit is left out. */
 export function rerunBody({

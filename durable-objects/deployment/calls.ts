@@ -16,6 +16,7 @@ import type {
   JobId,
   JobMatch,
   JobView,
+  JobWork,
   Offer,
   Refusal,
   ResultAnswer,
@@ -24,11 +25,14 @@ import type {
   RunnerEventsBody,
   RunnerId,
   RunView,
+  StandaloneAnswer,
+  StandaloneBody,
   Stranger,
   SubmitAnswer,
   SubmitBody,
   Waiting,
   WireEnvelope,
+  WorkAnswer,
 } from "@plumule/protocol";
 
 /** Who acts: shown in events. `token:<id>`, a did:key, `hook:<id>` or `admin`. */
@@ -103,6 +107,16 @@ export type DeploymentCalls = {
     ),
   ): Promise<{ bytes: number } | Refusal>;
   result(call: { run: RunId; leaseToken: string; body: ResultBody }): Promise<ResultAnswer | Refusal>;
+  /** The job that stands for some work, for a runner that would do it by itself. */
+  findWork(call: { work: JobWork }): Promise<WorkAnswer | Refusal>;
+  /** A run that its runner gave itself; `runner` is who sends it. */
+  recordStandalone(call: { runner: RunnerId; body: StandaloneBody }): Promise<StandaloneAnswer | Refusal>;
+  appendStandaloneLog(call: {
+    run: RunId;
+    runner: RunnerId;
+    offset: number;
+    bytes: Uint8Array;
+  }): Promise<{ bytes: number } | Refusal>;
   /** From the Namespace: how a request for the locks of a job stands. False: it is not wanted any more, and never again under this number. */
   locks(call: { job: JobId; number: number; held: boolean }): Promise<boolean>;
   /** From the Namespace: a runner was revoked, so that its leases end. */

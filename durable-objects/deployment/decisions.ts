@@ -1,4 +1,5 @@
 import {
+  digestsOf,
   isRefusal,
   refuse,
   type CancelAnswer,
@@ -13,7 +14,7 @@ import {
 } from "@plumule/protocol";
 import { cursorAt } from "../shared/cursor.ts";
 import { checkApproval } from "./approvals.ts";
-import { briefOf, digestsOf, rerunBody, scheduledBody, secretsFault, teardownBody } from "./bodies.ts";
+import { briefOf, rerunBody, scheduledBody, secretsFault, teardownBody } from "./bodies.ts";
 import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Moment, Schedule, State } from "./core/model.ts";
@@ -24,16 +25,19 @@ import { type Decided, reason } from "./core/work.ts";
 import { BROKER } from "./ledger.ts";
 import type { Parts } from "./parts.ts";
 import type { Request as Asked } from "./requests.ts";
+import type { StandaloneRuns } from "./standalone.ts";
 
 type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
 
 /** What people, and triggers in their name, ask of a deployment. */
 export class Decisions {
   readonly #parts: Parts;
+  readonly #standalone: StandaloneRuns;
   readonly #waitUntil: (work: Promise<unknown>) => void;
 
-  constructor(parts: Parts, waitUntil: (work: Promise<unknown>) => void) {
+  constructor(parts: Parts, standalone: StandaloneRuns, waitUntil: (work: Promise<unknown>) => void) {
     this.#parts = parts;
+    this.#standalone = standalone;
     this.#waitUntil = waitUntil;
   }
 
@@ -188,6 +192,9 @@ export class Decisions {
     if (known !== null) return known;
     const planned = submit(ledger.state(), submission, first);
     if (isRefusal(planned)) return planned;
+    const done =
+      origin.rerunOf === null && !origin.teardown && stranger === null ? this.#doneAlready(spec, digests) : null;
+    if (done !== null) return this.#joinDone(asked, done, first, dryRun);
     if (dryRun) return this.#submitAnswer(planned, first, true);
     const { offer } = planned.answer;
     if (offer === null) return this.#accept(asked, spec, planned, first);
@@ -208,6 +215,24 @@ export class Decisions {
           : pools.deliver(reserved, answers.assignment(granted, spec, moment.now)),
       );
     return answer ?? again ?? (decided as Refusal);
+  }
+
+  /** The job of this very work that a runner has done without the broker, where nothing is asked for that it could not have had. */
+  #doneAlready(spec: SubmitBody, digests: Awaited<ReturnType<typeof digestsOf>>): Job | null {
+    const { source, quorum, env, secrets, task } = spec;
+    if (source === undefined || task.kind === "effect") return null;
+    if (quorum !== undefined || env !== undefined || secrets !== undefined) return null;
+    return this.#standalone.doneBy({ repository: source.repository, commit: source.commit, ...digests });
+  }
+
+  /** Its result is the answer: the work is not done again. A rerun does it again. */
+  #joinDone(asked: Asked, job: Job, moment: Moment, dryRun: boolean): SubmitAnswer {
+    const { ledger, log, requests } = this.#parts;
+    const state = ledger.state();
+    const cursor = cursorAt(log, log.head());
+    const answer = { job: jobView(state, job, moment.now), superseded: [], position: 0, cursor, joined: true, dryRun };
+    const rows = (): void => requests.remember(asked, answer, moment.now);
+    return dryRun ? answer : ledger.commit({ state, jobs: [], events: [], answer }, moment, { rows });
   }
 
   /** The answer is kept with the job, so that the same key gets it again; a job that was joined is not stored again. */

@@ -21,8 +21,11 @@ import {
   type ResultAnswer,
   type RunId,
   type RunView,
+  type StandaloneAnswer,
   type SubmitAnswer,
+  type TrustBasis,
   type WireEnvelope,
+  type WorkAnswer,
 } from "@plumule/protocol";
 import type { Env } from "../env.ts";
 import { isStorageAhead } from "../shared/ahead.ts";
@@ -42,13 +45,14 @@ import { BROKER } from "./ledger.ts";
 import { MIGRATIONS } from "./migrations.ts";
 import { type Identity, identityOf, openParts, type Parts } from "./parts.ts";
 import { Runs } from "./runs.ts";
+import { admitStandalone, StandaloneRuns } from "./standalone.ts";
 import { sweep } from "./sweeper.ts";
 
 /** An alarm that met a fault tries again after this, ms: sooner would spin. */
 const FAULT_REST_MS = 60_000;
 
 /** The object once it has tables: its parts, what people decide, and what runners write. */
-type Opened = { parts: Parts; decisions: Decisions; runs: Runs };
+type Opened = { parts: Parts; decisions: Decisions; runs: Runs; standalone: StandaloneRuns };
 
 type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
 
@@ -70,7 +74,9 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
   #open(): Opened {
     const waitUntil = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
     const parts = openParts(this.ctx, this.env, this.#identity);
-    return (this.#opened = { parts, decisions: new Decisions(parts, waitUntil), runs: new Runs(parts, waitUntil) });
+    const standalone = new StandaloneRuns(parts);
+    const decisions = new Decisions(parts, standalone, waitUntil);
+    return (this.#opened = { parts, decisions, runs: new Runs(parts, waitUntil), standalone });
   }
 
   get #parts(): Parts {
@@ -194,6 +200,22 @@ export class Deployment extends DurableObject<Env> implements DeploymentCalls {
 
   async result(call: CallOf<"result">): Promise<ResultAnswer | Refusal> {
     return this.#opened?.runs.result(call) ?? noRun();
+  }
+
+  async findWork(call: CallOf<"findWork">): Promise<WorkAnswer | Refusal> {
+    return this.#opened?.standalone.find(call) ?? { job: null };
+  }
+
+  /** What is admitted brings a deployment into being, as a submit does. */
+  async recordStandalone(call: CallOf<"recordStandalone">): Promise<StandaloneAnswer | Refusal> {
+    const trustBasis = (): Promise<TrustBasis> =>
+      namespaceObject(this.env, this.#identity.namespace).trustBasis({ runners: [call.runner] });
+    const admitted = await admitStandalone(this.#identity, call, trustBasis);
+    return isRefusal(admitted) ? admitted : (this.#opened ?? this.#open()).standalone.record(admitted);
+  }
+
+  async appendStandaloneLog(call: CallOf<"appendStandaloneLog">): Promise<{ bytes: number } | Refusal> {
+    return this.#ask(({ standalone }) => standalone.appendLog(call));
   }
 
   async locks(call: CallOf<"locks">): Promise<boolean> {

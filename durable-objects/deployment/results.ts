@@ -20,7 +20,12 @@ import type { RunBytes } from "./run-bytes.ts";
 export type Stated = { plan: string | null; schedules: Claims["schedules"]; expansion: Expansion | null };
 
 /** Checks a result against the run that it claims to end: who signed it, what about, and that it says what its body says. */
-export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBody): Promise<Stated | Refusal> {
+export async function checkResult(
+  lane: Pick<Lane, "namespace" | "deployment">,
+  job: Job,
+  run: Run,
+  body: ResultBody,
+): Promise<Stated | Refusal> {
   const verification = await verifyStatement(body.statements[0], {
     signers: [run.runner],
     expected: {
@@ -28,7 +33,8 @@ export async function checkResult(lane: Lane, job: Job, run: Run, body: ResultBo
       deployment: lane.deployment,
       job: job.id,
       run: run.id,
-      epoch: run.epoch,
+      // One without a lease says so: it has to have signed 0.
+      epoch: Math.max(run.epoch, 0),
       commit: job.brief.source?.commit ?? null,
       taskSha256: job.taskSha256,
       logSha256: body.log.sha256,

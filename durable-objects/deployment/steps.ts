@@ -1,4 +1,5 @@
 import {
+  digestsOf,
   expandedSteps,
   type Expansion,
   LIMITS,
@@ -7,7 +8,7 @@ import {
   type ResultBody,
   type SubmitBody,
 } from "@plumule/protocol";
-import { briefOf, digestsOf } from "./bodies.ts";
+import { briefOf } from "./bodies.ts";
 import { mayExpand, planSteps, type StepDraft } from "./core/expansion.ts";
 import type { Job } from "./core/model.ts";
 

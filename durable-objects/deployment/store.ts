@@ -4,6 +4,7 @@ import {
   type DeploymentId,
   type EquivocationView,
   type JobId,
+  type JobWork,
   type Millis,
   type NamespaceId,
   type Output,
@@ -69,6 +70,23 @@ export class Store {
 
   job(id: JobId): Job | null {
     return this.#jobs("WHERE created_at = ? AND id = ?", jobCreatedAt(id), id)[0] ?? null;
+  }
+
+  /** The job of a millisecond, in which a lane has one at most. */
+  jobAt(createdAt: Millis): Job | null {
+    return this.#jobs("WHERE created_at = ?", createdAt)[0] ?? null;
+  }
+
+  /** The jobs of some work, newest first. There is no index, which every submit would have to pay for: only runners that work without the broker ask. */
+  jobsOfWork({ repository, commit, taskSha256, configurationSha256 }: JobWork): Job[] {
+    return this.#jobs(
+      `WHERE record ->> '$.taskSha256' = ? AND record ->> '$.configurationSha256' IS ? AND record ->> '$.brief.source.repository' = ?
+       AND record ->> '$.brief.source.commit' = ? ORDER BY created_at DESC`,
+      taskSha256,
+      configurationSha256,
+      repository,
+      commit,
+    );
   }
 
   /** What was asked for, whole. */
@@ -200,7 +218,7 @@ export class Store {
     );
   }
 
-  #jobs(where: string, ...bindings: (string | number)[]): Job[] {
+  #jobs(where: string, ...bindings: (string | number | null)[]): Job[] {
     const rows = this.#sql.exec<{ record: string }>(`SELECT record FROM jobs ${where}`, ...bindings).toArray();
     return rows.map(({ record }) => readJob(record));
   }

@@ -13,7 +13,12 @@ export type Claims = {
   deployment: string;
   job: string;
   run: string;
+  /** 0: the runner gave itself this run, and nobody a lease. */
   epoch: number;
+  /** Of a run without a lease, which work it did (`jobIdentity`). */
+  identity?: string;
+  /** The repository, as the job's source named it; null when the statement names none. */
+  repository: string | null;
   /** The commit, or null when the statement names none. */
   commit: string | null;
   /** The digest of the task; a provenance does not name it. */
@@ -77,6 +82,8 @@ function claimsOfJobResult({ subject, predicate }: JobResult): Claims {
     job: predicate.job,
     run: predicate.run,
     epoch: predicate.epoch,
+    ...(predicate.identity === undefined ? {} : { identity: predicate.identity }),
+    repository: subject[0].digest.gitCommit === undefined ? null : (subject[0].name ?? null),
     commit: subject[0].digest.gitCommit ?? null,
     taskSha256: predicate.taskSha256,
     configurationSha256: predicate.configurationSha256,
@@ -110,6 +117,7 @@ function claimsOfProvenance({ subject, predicate }: Provenance): Claims {
     job: internalParameters.job,
     run: internalParameters.run,
     epoch: internalParameters.epoch,
+    repository: buildDefinition.externalParameters.repository,
     commit: dependency("source")?.digest?.gitCommit ?? null,
     taskSha256: null,
     configurationSha256: null,

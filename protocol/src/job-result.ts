@@ -52,15 +52,16 @@ const runnerSchema = z.looseObject({
 
 /**
  * What a runner says about one run, in the spirit of in-toto's test-result: exit code, lease and log stand in the signed bytes. Namespace,
- * deployment, job, run and epoch bind it to one lease, so that a copy is no result of another job. A persisted contract: fields may be
- * added, never changed.
+ * deployment, job, run and epoch bind it to one lease, so that a copy is no result of another job. A run that its runner gave itself had no lease: its
+ * epoch is 0, which no lease has, and its `identity` says which work it did (`jobIdentity`). A persisted contract: fields may be added, never changed.
  */
 export const jobResultPredicateSchema = z.looseObject({
   namespace: namespaceIdSchema,
   deployment: deploymentIdSchema,
   job: jobIdSchema,
   run: runIdSchema,
-  epoch: z.int().min(1),
+  epoch: z.int().min(0),
+  identity: sha256Schema.optional(),
   kind: statementWord,
   result: outcomeSchema,
   exitCode: z.int().nullable(),
@@ -87,7 +88,10 @@ export type JobResultPredicate = z.output<typeof jobResultPredicateSchema>;
 export const jobResultSchema = statementSchema.extend({
   subject: z.tuple([subjectSchema]),
   predicateType: z.literal(JOB_RESULT_PREDICATE_TYPE),
-  predicate: jobResultPredicateSchema,
+  predicate: jobResultPredicateSchema.refine(({ epoch, identity }) => (epoch === 0) === (identity !== undefined), {
+    path: ["identity"],
+    message: "stands where there was no lease (epoch 0), and nowhere else",
+  }),
 });
 export type JobResult = z.output<typeof jobResultSchema>;
 
@@ -98,7 +102,9 @@ export type JobResultInput = {
   deployment: string;
   job: string;
   run: string;
+  /** 0 for a run without a lease, which then has an identity. */
   epoch: number;
+  identity?: string | undefined;
   kind: string;
   result: JobResultPredicate["result"];
   exitCode: number | null;
@@ -140,6 +146,7 @@ export function draftJobResult(input: JobResultInput): Result<StatementDraft<Job
       job: input.job,
       run: input.run,
       epoch: input.epoch,
+      ...(input.identity === undefined ? {} : { identity: input.identity }),
       kind: input.kind,
       result: input.result,
       exitCode: input.exitCode,

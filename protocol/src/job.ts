@@ -244,6 +244,8 @@ export const jobViewSchema = z
     step: stepViewSchema.optional(),
     /** There for a job whose task file became jobs of the lane: how many. */
     stepCount: z.int().optional(),
+    /** There when its runner did it without the broker, and told of it afterwards. */
+    standalone: z.boolean().optional(),
   })
   .meta({ id: "Job" });
 export type JobView = z.output<typeof jobViewSchema>;
@@ -271,6 +273,7 @@ export const runViewSchema = z
     job: jobIdSchema,
     deployment: deploymentIdSchema,
     attempt: z.int(),
+    /** 0 for a run without a lease. */
     epoch: z.int(),
     state: runStateSchema,
     phase: phaseSchema.nullable(),

@@ -13,6 +13,8 @@ export const LIMITS = {
   runnerEventsBytes: 1024 * 1024,
   /** Bytes of a result: envelopes (256 KiB) plus an inline log tail. */
   resultBytes: 512 * 1024,
+  /** Bytes of a run that was done without the broker: a submit and a result. */
+  standaloneBytes: 768 * 1024,
   /** Bytes of log in one frame to a watcher, and the most that a version-1 runner appends at once. */
   logChunkBytes: 256 * 1024,
   /** Bytes of one log append, unpacked when it came packed: below the 2 MB row of an object, and unpacked in a millisecond. */

@@ -44,7 +44,8 @@ const internalParametersSchema = z.looseObject({
   deployment: deploymentIdSchema,
   job: jobIdSchema,
   run: runIdSchema,
-  epoch: z.int().min(1),
+  /** 0 for a run that had no lease. */
+  epoch: z.int().min(0),
   nixVersion: statementWord,
 });
 

@@ -184,12 +184,12 @@ export const wireEnvelopeSchema = z
 export type WireEnvelope = z.output<typeof wireEnvelopeSchema>;
 
 /**
- * The end of a run. The first statement is the job's result; the others are provenance, one per output. `logTail` carries the end of
+ * The end of a run; of one without a lease the epoch is 0. The first statement is the job's result; the others are provenance, one per output. `logTail` carries the end of
  * the log (base64) at its offset, so that a short job needs no upload of its own.
  */
 export const resultBodySchema = z
   .strictObject({
-    epoch: z.int().min(1),
+    epoch: z.int().min(0),
     outcome: outcomeSchema,
     exitCode: z.int().nullable(),
     reason: reasonSchema.nullable(),

@@ -2,12 +2,13 @@ import { sha256Hex } from "./bytes.ts";
 import { type Claims, readStatement, type SignedClaims } from "./claims.ts";
 import { didKeyOf, parseDidKey } from "./did-key.ts";
 import { ENVELOPE_STEPS, envelopeSchema, openEnvelope } from "./dsse.ts";
+import { jobIdentity } from "./job-identity.ts";
 import { describeOutputs, type OutputContent } from "./job-result.ts";
 import { admitKey } from "./key-admission.ts";
 import { STATEMENT_PAYLOAD_TYPE, type Statement } from "./statements.ts";
 import { TRUST_LIMITS } from "./trust-limits.ts";
 
-/** Everything that is looked at, in this order. The first seven always; those below `runner` only where something is expected. */
+/** Everything that is looked at, in this order. The first seven and `times` always, `identity` where there was no lease; the others only where something is expected. */
 export const CHECK_NAMES = [
   "key-admission",
   "encoding",
@@ -23,6 +24,7 @@ export const CHECK_NAMES = [
   "job",
   "run",
   "epoch",
+  "identity",
   "subject",
   "task",
   "log",
@@ -39,7 +41,9 @@ export type Expected = {
   deployment?: string | undefined;
   job?: string | undefined;
   run?: string | undefined;
+  /** 0: a run without a lease. */
   epoch?: number | undefined;
+  identity?: string | undefined;
   commit?: string | null | undefined;
   taskSha256?: string | undefined;
   logSha256?: string | undefined;
@@ -91,7 +95,7 @@ export async function verifyStatement(
     passed("statement"),
     passed("predicate-type", statement.predicateType),
     checkRunner(claims, signedBy, namedIn(envelope)),
-    ...checkClaims(claims, expected),
+    ...(await checkClaims(claims, expected)),
   ];
   const seen = { checks, statement, claims };
   if (!checks.every((check) => check.ok)) return { ok: false, ...seen };
@@ -149,12 +153,14 @@ function namedIn(envelope: unknown): string[] {
   return envelopeSchema.parse(envelope).signatures.flatMap(({ keyid = "" }) => (keyid === "" ? [] : [keyid]));
 }
 
-function checkClaims(claims: Claims, expected: Expected): Check[] {
+async function checkClaims(claims: Claims, expected: Expected): Promise<Check[]> {
   const checks = [checkTimes(claims)];
   const { commit, outputs } = expected;
   for (const name of ["namespace", "deployment", "job", "run", "epoch"] as const) {
     if (expected[name] !== undefined) checks.push(compare(name, String(expected[name]), String(claims[name])));
   }
+  if (claims.identity !== undefined || expected.identity !== undefined)
+    checks.push(await checkIdentity(claims, expected));
   if (commit !== undefined)
     checks.push(compare("subject", commit ?? "no commit", claims.commit ?? "no commit", "the commit it is about"));
   if (expected.taskSha256 !== undefined)
@@ -177,6 +183,18 @@ function checkTimes({ startedAt, finishedAt }: Claims): Check {
     actual: `${startedAt} to ${finishedAt}`,
     detail: ok ? "started before it finished" : "finished before it started",
   };
+}
+
+/** What a run without a lease is bound to: the work itself, which the statement names, and no other. */
+async function checkIdentity(claims: Claims, expected: Expected): Promise<Check> {
+  const { identity, repository, commit, taskSha256, configurationSha256 } = claims;
+  const ofWork =
+    repository === null || commit === null || taskSha256 === null
+      ? "that of no work: the statement names no repository, commit or task"
+      : await jobIdentity({ repository, commit, taskSha256, configurationSha256 });
+  const what = "a run without a lease, of this repository, commit, task and configuration";
+  if (identity !== undefined && identity !== ofWork) return compare("identity", ofWork, identity, what);
+  return compare("identity", expected.identity ?? ofWork, identity ?? "not stated", what);
 }
 
 function checkLog({ log }: Claims, { logSha256 = log.sha256, logBytes = log.bytes }: Expected): Check {

@@ -1,5 +1,6 @@
 import {
   appendLog,
+  appendStandaloneLog,
   type Assignment,
   call,
   type CallAnswer,
@@ -9,8 +10,10 @@ import {
   type Endpoint,
   type Envelope,
   type ExecCall,
+  findWork,
   type HeartbeatAnswer,
   type HeartbeatBody,
+  type JobWork,
   heartbeatRun,
   LIMITS,
   type PollBody,
@@ -18,6 +21,7 @@ import {
   postResult,
   type Problem,
   putRecipient,
+  recordStandalone,
   type ResultAnswer,
   type ResultBody,
   type RunnerEventsBody,
@@ -25,6 +29,9 @@ import {
   reportRunEvents,
   type Signer,
   signSession,
+  type StandaloneAnswer,
+  type StandaloneBody,
+  type WorkAnswer,
 } from "@plumule/protocol";
 import { packLog } from "./pack-log.ts";
 
@@ -52,6 +59,18 @@ export type Broker = {
   /** Adds to a log as many of the bytes as the broker takes at once; the answer says how many it has. */
   appendLog(lease: Lease, offset: number, bytes: Uint8Array): Promise<BrokerAnswer<{ bytes: number }>>;
   result(lease: Lease, body: ResultBody): Promise<BrokerAnswer<ResultAnswer>>;
+};
+
+/** What a runner tells a broker about runs that it gave itself, in its own name: no lease gives it the right. */
+export type StandaloneCalls = {
+  /** The job of the same work in a deployment, if there is one. */
+  findWork(deployment: string, work: JobWork): Promise<BrokerAnswer<WorkAnswer["job"]>>;
+  recordStandalone(deployment: string, body: StandaloneBody): Promise<BrokerAnswer<StandaloneAnswer>>;
+  appendStandaloneLog(
+    place: { deployment: string; run: string },
+    offset: number,
+    bytes: Uint8Array,
+  ): Promise<BrokerAnswer<{ bytes: number }>>;
 };
 
 /** How long one request may take beyond what it asked to be held, ms. */
@@ -86,7 +105,7 @@ export function connectBroker({
   obey?: (order: RunnerOrder) => void;
   /** Told when somebody waits for it in a session. */
   called?: (call: ExecCall) => void;
-}): Broker {
+}): Broker & StandaloneCalls {
   let seenOrder = 0;
   const send: Send = async (bearer, endpoint, input, holdMs = 0) => {
     const timeout = AbortSignal.timeout(holdMs + REQUEST_MS);
@@ -135,6 +154,7 @@ export function connectBroker({
       return { ok: true, value: null };
     },
     ...leaseCalls(send),
+    ...standaloneCalls(send, session, namespace),
   };
 }
 
@@ -227,6 +247,40 @@ function leaseCalls(send: Send): Omit<Broker, "pool" | "publish" | "poll"> {
     async result(lease, body) {
       const answer = await send(lease.leaseToken, postResult, { params: target(lease), body });
       return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
+    },
+  };
+}
+
+function standaloneCalls(send: Send, session: ReturnType<typeof keepSession>, ns: string): StandaloneCalls {
+  const asRunner: Send = async (_, endpoint, input) => {
+    const begun = await session.get();
+    if (!begun.ok)
+      return {
+        ok: false,
+        status: begun.retry ? 0 : begun.problem.status,
+        headers: new Headers(),
+        problem: begun.problem,
+      };
+    const answer = await send(begun.value.token, endpoint, input);
+    if (!answer.ok && answer.status === 401) session.forget();
+    return answer;
+  };
+  // A session that the broker forgot is asked for anew at the next attempt.
+  const isPassing = (answer: Failure): boolean => answer.status === 401 || mayPass(answer);
+  return {
+    async findWork(deployment, { configurationSha256, ...work }) {
+      const query = { ...work, ...(configurationSha256 === null ? {} : { configurationSha256 }) };
+      const answer = await asRunner(undefined, findWork, { params: { ns, deployment }, query });
+      return answer.ok ? { ok: true, value: answer.answer.body.job } : failed(answer, isPassing(answer));
+    },
+    async recordStandalone(deployment, body) {
+      const answer = await asRunner(undefined, recordStandalone, { params: { ns, deployment }, body });
+      return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer, isPassing(answer));
+    },
+    async appendStandaloneLog(place, offset, bytes) {
+      const input = { params: { ns, ...place }, query: { offset }, body: bytes };
+      const answer = await asRunner(undefined, appendStandaloneLog, input);
+      return answer.ok ? { ok: true, value: answer.answer.body } : failed(answer, isPassing(answer));
     },
   };
 }

@@ -11,14 +11,18 @@ import { memoryFolder, type SecretPlaces } from "./secrets/files.ts";
 /** What `health` has to look like. */
 const HEALTH_FORM = "give 127.0.0.1:PORT, [::1]:PORT or the absolute path of a unix socket: nobody else may ask";
 
+const repository = z.string().regex(/^rad:z[1-9A-HJ-NP-Za-km-z]{20,64}$/, "a repository id, rad:z…");
 const label = z.string().min(1).max(128);
 
 /** The configuration of a runner, as the CLI puts it together from file, environment and flags. Folders are absolute. */
 export const runnerConfigSchema = z
   .strictObject({
-    /** Origin of the broker, e.g. `https://plumule.example`. */
-    url: z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, "")),
-    namespace: namespaceIdSchema,
+    /** Origin of the broker, e.g. `https://plumule.example`; a runner that follows repositories can do without one. */
+    url: z
+      .url({ protocol: /^https?$/ })
+      .transform((url) => url.replace(/\/+$/, ""))
+      .optional(),
+    namespace: namespaceIdSchema.default("local"),
     /** Folder of everything that the runner keeps: keys, mirrors, workspaces, journal, spool, logs. */
     state: z.string().startsWith("/"),
     name: label.default(hostname().slice(0, 128)),
@@ -62,10 +66,13 @@ export const runnerConfigSchema = z
       .max(8)
       .default([]),
     /** Private repositories of the node that jobs may name: `rad:z…`. */
-    privateRepositories: z
-      .array(z.string().regex(/^rad:z[1-9A-HJ-NP-Za-km-z]{20,64}$/, "a repository id, rad:z…"))
-      .max(64)
-      .default([]),
+    privateRepositories: z.array(repository).max(64).default([]),
+    /** Repositories of the node whose pushes the runner gives itself, also while there is no broker: `rad:z…`. */
+    follow: z.array(repository).max(64).default([]),
+    /** File of the rules by which it does, those of the namespace (`docs/triggers.md`); by default the default branch, by delegates. */
+    followRules: z.string().startsWith("/").optional(),
+    /** Whether what becomes of them is written into job COBs, with `rad-job` and the node's key. */
+    followCobs: z.boolean().default(true),
     /** Takes approved jobs of strangers. They run as this user, so that they can read what it can: for machines that hold nothing else. */
     untrusted: z.boolean().default(false),
     /** Lets people in whom the broker lets operate: into runs that work and hold no secrets, and into workspaces that were kept. */
@@ -124,6 +131,10 @@ export const runnerConfigSchema = z
   .refine(({ nixCache, nixCacheKey }) => nixCacheKey === undefined || takesCacheKey(nixCache ?? ""), {
     path: ["nixCacheKey"],
     message: "needs nixCache, and one that takes signatures of whoever pushes: file:, s3:, http: or https:",
+  })
+  .refine(({ url, follow }) => url !== undefined || follow.length > 0, {
+    path: ["url"],
+    message: "is needed by a runner that follows no repository: nobody would give it work",
   });
 export type RunnerConfig = z.output<typeof runnerConfigSchema>;
 /** What a caller writes; the rest has defaults. */
@@ -154,13 +165,16 @@ export type RunnerFolders = {
   cache: string;
   /** Which workspaces of failed runs are kept. */
   kept: string;
+  /** Jobs that the runner gives itself. */
+  standalone: string;
   /** What runs have taken of memory and time. */
   history: string;
 };
 
 /** How a runner has `rad:` repositories. */
-export function radiclePolicy({ radHome, seeds, privateRepositories }: RunnerConfig): RadiclePolicy {
-  return { home: radHome, seeds, privateRepositories };
+export function radiclePolicy({ radHome, seeds, privateRepositories, follow }: RunnerConfig): RadiclePolicy {
+  // Whoever follows a repository lets its jobs have it.
+  return { home: radHome, seeds, privateRepositories: [...privateRepositories, ...follow] };
 }
 
 /** Where a runner keeps what. */
@@ -182,6 +196,7 @@ export function runnerFolders(config: RunnerConfig): RunnerFolders {
     logs: at("logs"),
     cache: at("cache"),
     kept: at("kept"),
+    standalone: at("standalone"),
     history: at("history.json"),
   };
 }

@@ -11,6 +11,8 @@ export { openAgentSigner } from "./register.ts";
 export type { RunningRunner } from "./loop.ts";
 export { type RunnerEnvironment, startRunner } from "./runner.ts";
 export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
+export type { Desk } from "./standalone/desk.ts";
+export type { LocalJob } from "./standalone/local-job.ts";
 export { lockState, type StateLock } from "./state-lock.ts";
 export { loadTaskFileReading } from "./task-file/load.ts";
 export { type Step, TASK_FILES } from "./task-file/steps.ts";

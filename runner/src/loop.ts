@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Assignment, Envelope, ExecCall, RunnerOrder } from "@plumule/protocol";
 import { createBackoff, pause } from "./backoff.ts";
-import type { BrokerAnswer } from "./broker.ts";
+import type { BrokerAnswer, StandaloneCalls } from "./broker.ts";
 import { type Decided, type Effect, type Input, mayLeave, type Memory } from "./core/model.ts";
 import { recover } from "./core/recover.ts";
 import { step } from "./core/step.ts";
@@ -15,6 +15,8 @@ import { Hands, type HandsDeps } from "./hands.ts";
 import { readDisk } from "./records.ts";
 import { lackOf } from "./room.ts";
 import { publishRecipient } from "./secrets/identity.ts";
+import type { Desk } from "./standalone/desk.ts";
+import { fillIn, untilTold } from "./standalone/fill-in.ts";
 import type { StateLock } from "./state-lock.ts";
 
 /** A runner at work. */
@@ -29,6 +31,8 @@ export type RunningRunner = {
   stop(): void;
   /** Leave now and let the runs go on: the next start of this runner follows them, and without one they end with their leases. */
   leaveRuns(): void;
+  /** The jobs that it gives itself; null when it follows no repository. */
+  desk: Desk | null;
   /** Resolves when the runner has left: its exit code. */
   done: Promise<RunnerExit>;
 };
@@ -48,6 +52,9 @@ const SPOOL_AGAIN_MS = 5_000;
 
 /** What the loop is made of. */
 export type LoopDeps = Omit<HandsDeps, "tell" | "deliver" | "interrupt" | "polled"> & {
+  /** The broker itself, for what the runner has done without it. */
+  remote: StandaloneCalls | null;
+  desk: Desk | null;
   lock: StateLock;
   recipient: Envelope;
   counters: Counters;
@@ -102,6 +109,7 @@ export class Loop {
       status,
       stop: () => this.#stop(),
       leaveRuns: () => this.#leaveRuns(),
+      desk: this.#deps.desk,
       done,
     };
   }
@@ -117,16 +125,17 @@ export class Loop {
   }
 
   async #work(): Promise<RunnerExit> {
-    const { journal, spool, supervisors, lock } = this.#deps;
+    const { journal, spool, supervisors, lock, desk, remote: broker, say } = this.#deps;
     const left = recover(readDisk(journal, spool), (record) => this.#hands.find(record));
     await this.#hands.sweep();
     supervisors.refill();
     void publishRecipient(this.#deps, this.#exit.signal);
+    if (desk !== null && broker !== null) void fillIn({ desk, broker, say }, this.#exit.signal);
     void this.#take(left);
     const code = await this.#poll();
     await this.#mayLeave.promise;
     await this.#carried;
-    if (this.#memory.intent !== "leave") await this.#deliverer.drained(AbortSignal.timeout(LAST_DELIVERY_MS));
+    if (this.#memory.intent !== "leave") await this.#deliverAll();
     await this.#carried;
     this.#exit.abort();
     await this.#hands.leave();
@@ -134,6 +143,13 @@ export class Loop {
     this.#sayWhatWaits();
     await lock.release();
     return this.#phase === "leaving" ? RUNNER_EXIT.failed : code;
+  }
+
+  async #deliverAll(): Promise<void> {
+    const { desk, remote } = this.#deps;
+    const late = AbortSignal.timeout(LAST_DELIVERY_MS);
+    await this.#deliverer.drained(late);
+    if (desk !== null && remote !== null) await untilTold(desk, late);
   }
 
   #sayWhatWaits(): void {
@@ -181,7 +197,7 @@ export class Loop {
   }
 
   async #poll(): Promise<RunnerExit> {
-    const { config, spool, say } = this.#deps;
+    const { config, desk, spool, say } = this.#deps;
     const backoff = createBackoff(250, 20_000);
     let said: string | null = null;
     let quiet = false;
@@ -213,7 +229,8 @@ export class Loop {
       if (!answer.ok) {
         if (!quiet) say(`the broker cannot be reached (${answer.problem.detail}); trying again`);
         quiet = true;
-        await pause(backoff.next(), this.#drain.signal);
+        // Work of the runner's own does not wait until the broker can be asked again.
+        await pause(backoff.next(), AbortSignal.any([this.#drain.signal, desk?.arrival() ?? this.#drain.signal]));
         continue;
       }
       if (quiet) say("the broker answers again");

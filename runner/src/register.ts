@@ -40,24 +40,24 @@ function refusal({ detail }: KeyRefusal): { refused: string } {
 }
 
 /**
- * Registers the key with a one-time token. `audience` is what the proof is signed for: `<origin>/v1/<namespace>`. A service gives its token at
- * every start: with a key that was there before, one that is used up is no fault, because the session says whether the key is known.
+ * Registers the key with the one-time token of the configuration, if it names one. The proof is signed for `<origin>/v1/<namespace>`. A service gives its
+ * token at every start: with a key that was there before, one that is used up is no fault, because the session says whether the key is known.
  */
 export async function register(
-  config: RunnerConfig,
-  token: string,
+  { url, namespace, name, registration: token }: RunnerConfig,
   { signer, made }: { signer: Signer; made: boolean },
   fetch: ClientDeps["fetch"],
 ): Promise<StartRefusal | null> {
+  if (token === undefined || url === undefined) return null;
   const tokenSha256 = createHash("sha256").update(token).digest("hex");
   const proof = await signRegistration(
-    { audience: `${config.url}/v1/${config.namespace}`, tokenSha256, issuedAt: new Date().toISOString() },
+    { audience: `${url}/v1/${namespace}`, tokenSha256, issuedAt: new Date().toISOString() },
     signer,
   );
   try {
-    const answer = await call({ fetch, baseUrl: config.url }, registerRunner, {
-      params: { ns: config.namespace },
-      body: { token, name: config.name, proof },
+    const answer = await call({ fetch, baseUrl: url }, registerRunner, {
+      params: { ns: namespace },
+      body: { token, name, proof },
       signal: AbortSignal.timeout(REGISTER_MS),
     });
     if (answer.ok || (!made && answer.problem.code === "unauthenticated")) return null;
@@ -69,7 +69,7 @@ export async function register(
   } catch (error) {
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
     return {
-      refused: `The broker at ${config.url} cannot be reached: ${String(cause)}. Start the runner again when it can.`,
+      refused: `The broker at ${url} cannot be reached: ${String(cause)}. Start the runner again when it can.`,
       exit: RUNNER_EXIT.tryAgain,
     };
   }

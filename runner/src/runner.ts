@@ -2,11 +2,10 @@ import { type ClientDeps, didKeyOf, type ExecCall, type RunnerOrder } from "@plu
 import { Admission } from "./admission/admission.ts";
 import { openHistory } from "./admission/history.ts";
 import { memoryOfTrees } from "./admission/measure.ts";
-import { connectBroker } from "./broker.ts";
 import { type RunnerConfig, runnerConfigSchema, runnerFolders, type RunnerOptions } from "./config.ts";
 import { examineBriefly } from "./doctor/examine.ts";
 import { RUNNER_EXIT, type StartRefusal } from "./exit-codes.ts";
-import { countCalls, newCounters } from "./health/counters.ts";
+import { newCounters } from "./health/counters.ts";
 import { serveHealth } from "./health/server.ts";
 import { openJournal } from "./journal.ts";
 import { openKeptOf } from "./kept.ts";
@@ -24,6 +23,7 @@ import { openSigner, register } from "./register.ts";
 import { SPOOL_BYTES } from "./room.ts";
 import { openIdentity, signedRecipient } from "./secrets/identity.ts";
 import { openSpool } from "./spool.ts";
+import { openGivers } from "./standalone/open.ts";
 import { lockState, type StateLock } from "./state-lock.ts";
 import { openSupervisors } from "./supervisors.ts";
 
@@ -55,26 +55,25 @@ async function open(
   const opened = await openSigner(config, folders);
   if ("refused" in opened) return misconfigured(opened.refused);
   const runner = didKeyOf(opened.signer.publicKey);
-  if (config.registration !== undefined) {
-    const refusal = await register(config, config.registration, opened, fetch);
-    if (refusal !== null) return refusal;
-  }
+  const unregistered = await register(config, opened, fetch);
+  // Whoever follows a repository has work without a broker.
+  if (unregistered?.exit === RUNNER_EXIT.tryAgain && config.follow.length > 0) say(unregistered.refused);
+  else if (unregistered !== null) return unregistered;
   const identity = await openIdentity(folders.secrets.identity);
   if ("refused" in identity) return misconfigured(identity.refused);
   const recipient = await signedRecipient(identity, opened.signer);
   const probed = await probeMachine(config, opened.signer, runner);
   if ("refused" in probed) return misconfigured(probed.refused);
-  const { url: baseUrl, namespace } = config;
   const counters = newCounters();
   let started: Loop | null = null;
   const obey = (order: RunnerOrder): void => started?.obey(order);
   const called = (call: ExecCall): void => started?.called(call);
-  const { signer } = opened;
-  const broker = countCalls(connectBroker({ baseUrl, namespace, runner, signer, fetch, obey, called }), counters);
   const journal = await openJournal<JournalRecord>(folders.journal, recordReader(journalRecordSchema));
   const readSpool = recordReader(spoolRecordSchema);
   const spool = await openSpool<SpoolRecord>(folders.spool, readSpool, SPOOL_BYTES, ({ result }) => result.log.bytes);
   for (const path of [...journal.setAside, ...spool.setAside]) say(`set aside a record that cannot be read: ${path}`);
+  const connection = { signer: opened.signer, fetch, obey, called };
+  const givers = await openGivers(config, folders, { connection, counters, journal, spool, say });
   const supervisors = openSupervisors(folders.cache, probed.machine.overlay);
   const history = await openHistory(folders.history);
   // What Node counts as available respects the limit of a cgroup, where one has a memory controller.
@@ -89,7 +88,7 @@ async function open(
     config,
     folders,
     machine: probed.machine,
-    broker,
+    ...givers,
     journal,
     spool,
     supervisors,
@@ -106,7 +105,8 @@ async function open(
   const health = address === null ? null : await serveHealth(address, () => made.status());
   if (health !== null && "refused" in health) return misconfigured(health.refused);
   say(`runner ${config.name} ${runner}`);
-  say(`${probed.findings.join(", ")}; polling ${config.url} as ${config.namespace}`);
+  const asked = config.url === undefined ? "without a broker" : `polling ${config.url} as ${config.namespace}`;
+  say(`${probed.findings.join(", ")}; ${asked}`);
   return made.start(runner, health);
 }
 

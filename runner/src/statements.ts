@@ -4,6 +4,7 @@ import {
   draftProvenance,
   type Envelope,
   type IsolationLevel,
+  jobIdentity,
   signEnvelope,
   STATEMENT_PAYLOAD_TYPE,
 } from "@plumule/protocol";
@@ -35,6 +36,7 @@ export async function signStatements(facts: RunFacts): Promise<Envelope[]> {
   const result = draftJobResult({
     source: assignment.spec.source ?? null,
     ...identityOf(assignment),
+    ...(await workOf(assignment)),
     kind: assignment.spec.task.kind,
     result: end.outcome,
     exitCode: end.exitCode,
@@ -111,6 +113,14 @@ function identityOf({ namespace, deployment, job, run, epoch }: Assignment): {
   epoch: number;
 } {
   return { namespace, deployment, job, run, epoch };
+}
+
+/** A run without a lease names the work that it did. Throws for one that is about no commit. */
+async function workOf({ epoch, spec, taskSha256, configurationSha256 }: Assignment): Promise<{ identity?: string }> {
+  if (epoch !== 0) return {};
+  if (spec.source === undefined) throw new Error("a run without a lease is about a commit");
+  const { repository, commit } = spec.source;
+  return { identity: await jobIdentity({ repository, commit, taskSha256, configurationSha256 }) };
 }
 
 function logOf({ bytes, sha256, omittedBytes }: SealedLog): { bytes: number; sha256: string; truncated: boolean } {

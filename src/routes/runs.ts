@@ -1,6 +1,8 @@
 import {
   appendLog,
+  appendStandaloneLog,
   EXEC_SUBPROTOCOL,
+  findWork,
   getLog,
   heartbeatRun,
   isRefusal,
@@ -10,15 +12,16 @@ import {
   pollWork,
   postResult,
   PROTOCOL_VERSION_FLOOR,
+  recordStandalone,
   refuse,
   type Refusal,
   reportRunEvents,
   type RunId,
 } from "@plumule/protocol";
 import type { LogSlice } from "../../durable-objects/deployment/calls.ts";
-import { deploymentObject, poolObject } from "../../durable-objects/shared/names.ts";
+import { deploymentObject, namespaceObject, poolObject } from "../../durable-objects/shared/names.ts";
 import { type App, type AppContext, implement } from "../implement.ts";
-import { placeOfRun } from "../locate.ts";
+import { placeOfRun, rememberPlace } from "../locate.ts";
 import { offeredSubprotocols, upgraded } from "./streams.ts";
 
 const NO_LEASE = refuse("unauthenticated", "This needs the lease token of the run as bearer.");
@@ -98,6 +101,33 @@ function logAnswer(run: RunId, { bytes, offset, size, complete, sha256 }: LogSli
   if (partial)
     headers.set("content-range", `bytes ${offset}-${offset + bytes.byteLength - 1}/${complete ? size : "*"}`);
   return new Response(bytes as Uint8Array<ArrayBuffer>, { status: partial ? 206 : 200, headers });
+}
+
+/** What runners tell of runs that they gave themselves. */
+export function standaloneRoutes(app: App): void {
+  implement(app, findWork, async ({ params: { ns, deployment }, query, env }) => {
+    const work = { ...query, configurationSha256: query.configurationSha256 ?? null };
+    return ok(await deploymentObject(env, ns, deployment).findWork({ work }));
+  });
+  implement(app, recordStandalone, async ({ params: { ns, deployment }, body, principal, env }) => {
+    if (principal.kind !== "runner") return refuse("forbidden", "Only a runner tells of its own runs.");
+    // Its id was made by the runner: it must not be that of a job elsewhere.
+    const place = await namespaceObject(env, ns).locate(body.job);
+    if (place !== null && place !== deployment)
+      return refuse("conflict", `Job ${body.job} is one of another deployment.`);
+    const answer = await deploymentObject(env, ns, deployment).recordStandalone({ runner: principal.runner, body });
+    if (!isRefusal(answer) && answer.recorded) rememberPlace(ns, body.job, deployment);
+    return ok(answer);
+  });
+  implement(
+    app,
+    appendStandaloneLog,
+    async ({ params: { ns, deployment, run }, query: { offset }, bytes, principal, env }) => {
+      if (principal.kind !== "runner") return refuse("forbidden", "Only a runner tells of its own runs.");
+      const { runner } = principal;
+      return ok(await deploymentObject(env, ns, deployment).appendStandaloneLog({ run, runner, offset, bytes }));
+    },
+  );
 }
 
 /** Either end shows what it was given for the session as a second subprotocol, as a browser would: no URL holds it. */

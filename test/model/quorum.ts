@@ -52,6 +52,7 @@ function signed({ lease, outcome, content }: Said): SignedClaims {
     job: lease.job,
     run: lease.run,
     epoch: lease.epoch,
+    repository: null,
     commit: null,
     taskSha256: "",
     configurationSha256: null,

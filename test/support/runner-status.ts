@@ -7,6 +7,7 @@ export function runnerStatus(change: Partial<RunnerStatus> = {}): RunnerStatus {
     runner: "did:key:z6Mk",
     name: "king",
     version: "1",
+    follow: { repositories: [], openCount: 0, untoldCount: 0 },
     broker: { url: "https://b", namespace: "me", contactAgoMs: 10 },
     drain: null,
     phase: "working",

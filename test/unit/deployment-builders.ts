@@ -4,6 +4,9 @@ import {
   isRefusal,
   JOB_RESULT_PREDICATE_TYPE,
   jobOfRun,
+  makeJobId,
+  type ResultBody,
+  runIdOf,
   type Claims,
   type Expansion,
   type JobId,
@@ -22,6 +25,7 @@ import { claim, heartbeat, type LeaseProof } from "#durable-objects/deployment/c
 import { emptyState, liveRun, type Job, type Moment, type State } from "#durable-objects/deployment/core/model.ts";
 import { report } from "#durable-objects/deployment/core/report.ts";
 import { finish, type Reported } from "#durable-objects/deployment/core/result.ts";
+import { recordStandalone, standaloneJob } from "#durable-objects/deployment/core/standalone.ts";
 import { submit, type Submission } from "#durable-objects/deployment/core/submit.ts";
 import type { Decided } from "#durable-objects/deployment/core/work.ts";
 
@@ -30,6 +34,8 @@ export const KING = `did:key:z6Mk${"k".repeat(44)}`;
 export const QUEEN = `did:key:z6Mk${"q".repeat(44)}`;
 export const ROOK = `did:key:z6Mk${"r".repeat(44)}`;
 export const PAWN = `did:key:z6Mk${"p".repeat(44)}`;
+/** A commit, for jobs that are the same work: their tasks have one digest here. */
+export const SOURCE = { repository: "https://example.org/garden.git", commit: "c".repeat(40) };
 export const EMPTY = emptyState("garden", "web");
 
 export function at(now: number, actor = "token:test"): Moment {
@@ -116,6 +122,32 @@ export function lease(
   return { runner, requestKey, leaseToken: `token-${requestKey}`, leaseSha256: `sha-${requestKey}` };
 }
 
+/** A run of that commit that its runner did without the broker. */
+export function filledIn(state: State, outcome: Outcome, now = START): ReturnType<typeof recordStandalone> {
+  seed += 1;
+  const random = new Uint8Array(8);
+  new DataView(random.buffer).setUint32(4, seed);
+  const job = makeJobId(now, random);
+  const log = { bytes: 0, sha256: "e".repeat(64), truncated: false };
+  const { brief, taskSha256, configurationSha256 } = submission({ source: SOURCE });
+  const result: ResultBody = {
+    epoch: 0,
+    outcome,
+    exitCode: 0,
+    reason: null,
+    finishedAt: new Date(now).toISOString(),
+    isolation: null,
+    survivorsKilled: 0,
+    log,
+    outputs: [],
+    statements: [],
+  };
+  const work = { brief, taskSha256, configurationSha256 };
+  const made = standaloneJob(state, { job, run: runIdOf(job, 1), runner: KING, ...work, result }, now);
+  const sealed = { state: "complete" as const, bytes: 0, sha256: log.sha256 };
+  return recordStandalone(state, { job: made.job, known: null, log: sealed, outputs: [] }, at(now));
+}
+
 /** Claims the job with the ticket that it has. */
 export function claimed(state: State, job: JobId, now = START, offer = lease()): Decided<{ job: Job } | null> {
   return claim(state, { job, ticket: jobIn(state, job).ticket?.number ?? -1, lease: offer }, at(now));
@@ -167,6 +199,7 @@ export function voteOf(
     sha256: `${run.id} ${nar}`,
     claims: {
       predicateType: JOB_RESULT_PREDICATE_TYPE,
+      repository: null,
       namespace: "garden",
       deployment: "web",
       job: job.id,

@@ -27,6 +27,7 @@ import {
   claim,
   draftsOf,
   EMPTY,
+  filledIn,
   finish,
   heartbeat,
   KING,
@@ -35,6 +36,7 @@ import {
   QUEEN,
   report,
   ROOK,
+  SOURCE,
   START,
   submission,
   submit,
@@ -48,6 +50,7 @@ type Step =
   | { do: "result"; lease: number; outcome: Outcome; nar: string }
   | { do: "cancel"; job: number; force: boolean }
   | { do: "approve"; job: number }
+  | { do: "fill in"; outcome: Outcome }
   | { do: "wait"; ms: number };
 
 const body: fc.Arbitrary<Partial<SubmitBody>> = fc.record(
@@ -60,6 +63,7 @@ const body: fc.Arbitrary<Partial<SubmitBody>> = fc.record(
       { kind: "repository" as const, effects: true },
     ),
     dedupeKey: fc.constantFrom("a", "b"),
+    source: fc.constant(SOURCE),
     debounce: fc.constant({ quietMs: 2_000, maxMs: 5_000 }),
     retry: fc.record({ attempts: fc.integer({ min: 1, max: 3 }), onFailure: fc.boolean() }),
     timeouts: fc.record({
@@ -96,6 +100,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("cancel" as const), job: small, force: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("approve" as const), job: small }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant("fill in" as const), outcome: fc.constantFrom(...OUTCOMES) }),
+  },
   {
     weight: 3,
     arbitrary: fc.record({ do: fc.constant("wait" as const), ms: fc.constantFrom(10, 1_000, 30_000, 46_000, 700_000) }),
@@ -227,6 +235,8 @@ class Walk {
         );
       case "result":
         return this.write(one.lease, (proof) => this.finish(proof, one));
+      case "fill in":
+        return this.take(filledIn(this.state, one.outcome, this.now));
       case "cancel":
         return this.take(cancel(this.state, { job: job(one.job), force: one.force, why, ifMatch: null }, at(this.now)));
       case "approve":

@@ -99,6 +99,7 @@ export function said({ key, nar = narHash, changes = {}, sha256 }: Said): Signed
     job,
     run,
     epoch: 1,
+    repository: null,
     commit,
     taskSha256: "a".repeat(64),
     configurationSha256: null,

@@ -1,3 +1,6 @@
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { digestsOf, jobIdentity, type JobWork, standaloneBodySchema } from "@plumule/protocol";
 import { beforeAll, describe, expect, test } from "vitest";
 import { utf8 } from "../../protocol/src/bytes.ts";
 import { didKeyOf } from "../../protocol/src/did-key.ts";
@@ -11,6 +14,7 @@ import {
   type Verification,
   verifyStatement,
 } from "../../protocol/src/verify.ts";
+import { readUnverified } from "../../cli/src/verification.ts";
 import { commit, job, jobResultInput, run, signedJobResult, signedProvenance, signerNumber } from "./trust-fixtures.ts";
 
 let alice: Signer;
@@ -45,7 +49,7 @@ describe("verifying a statement", () => {
       signer: did,
       claims: { job, run, result: "succeeded", builderId: `${did}#bwrap-v1` },
     });
-    expect(verified.checks.map((check) => check.name)).toEqual(CHECK_NAMES);
+    expect(verified.checks.map((check) => check.name)).toEqual(CHECK_NAMES.filter((name) => name !== "identity"));
     expect(failures(verified)).toEqual([]);
   });
 
@@ -231,5 +235,53 @@ describe("verifying a statement", () => {
     );
     expect(first).toMatchObject({ ok: true, sha256: expect.stringMatching(/^[0-9a-f]{64}$/) as string });
     expect(second).toEqual(first);
+  });
+});
+
+describe("a result of a run without a lease", () => {
+  const recorded = new URL("../../protocol/fixtures/v2/StandaloneBody.json", import.meta.url);
+  const body = standaloneBodySchema.parse(JSON.parse(readFileSync(recorded, "utf8")));
+  const signer = (readUnverified(body.result.statements[0]).signer ?? "") as string;
+  const verify = (expected: Expected, envelope: unknown = body.result.statements[0]): Promise<Verification> =>
+    verifyStatement(envelope, { signers: [signer, did], expected });
+  const source = { repository: "rad:z3gqcJUoA1n9HaHKufZs5FCSGazv5", commit: "1234567890".repeat(4) };
+  let work: JobWork;
+  let identity: string;
+  beforeAll(async () => {
+    work = { ...source, ...(await digestsOf(body.spec)) };
+    identity = await jobIdentity(work);
+  });
+
+  test("names its work by the digest that anybody can make", async () => {
+    // Made as docs/protocol.md says, by other means.
+    const text = `{"commit":"${source.commit}","configurationSha256":null,"repository":"${source.repository}","taskSha256":"${work.taskSha256}"}`;
+    expect(createHash("sha256").update(`plumule-job-identity-v1\n${text}`).digest("hex")).toBe(identity);
+    expect(identity).toBe("c3a9faf74bd8e562a1a7ac6d2c4e47a683ffb5d21268742d60a729e553177c42");
+    const verified = await verify({ epoch: 0, identity, job: body.job, run: body.run, commit: source.commit });
+    expect(verified).toMatchObject({ ok: true, claims: { epoch: 0, identity } });
+    expect(verified.checks.find(({ name }) => name === "identity")).toMatchObject({ ok: true, actual: identity });
+  });
+
+  test.each(["repository", "commit", "taskSha256", "configurationSha256"] as const)(
+    "is of other work with another %s",
+    async (name) => {
+      const value =
+        name === "repository" ? "rad:z2hCUNw2T1qU31LyGy7VPEiS7BkxW" : "f".repeat(name === "commit" ? 40 : 64);
+      expect(failures(await verify({ identity: await jobIdentity({ ...work, [name]: value }) }))).toEqual(["identity"]);
+    },
+  );
+
+  test("is no result under a lease, nor is one of those a result without", async () => {
+    for (const epoch of [1, 7]) expect(failures(await verify({ epoch }))).toEqual(["epoch"]);
+    const leased = await signedJobResult(alice);
+    expect(failures(await verify({ epoch: 0 }, leased))).toEqual(["epoch"]);
+    expect(failures(await verify({ identity }, leased))).toEqual(["identity"]);
+  });
+
+  test("has an identity exactly where it has no lease, and that of what it says", async () => {
+    await expect(signedJobResult(alice, { epoch: 0 })).rejects.toThrow("identity");
+    await expect(signedJobResult(alice, { identity })).rejects.toThrow("identity");
+    const other = await signedJobResult(alice, { epoch: 0, identity });
+    expect(failures(await verify({}, other))).toEqual(["identity"]);
   });
 });

@@ -1,6 +1,6 @@
-import { type Assignment, type Output, signApproval, type SubmitBody, submitBodySchema } from "@plumule/protocol";
+import { type Assignment, digestsOf, type Output, signApproval, type SubmitBody, submitBodySchema } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
-import { digestsOf, rerunBody } from "../../durable-objects/deployment/bodies.ts";
+import { rerunBody } from "../../durable-objects/deployment/bodies.ts";
 import { guardOf, type House, newHouse, ok, Runner, submit } from "./deployment-harness.ts";
 import { newSigner } from "./namespace-fixtures.ts";
 

@@ -24,6 +24,9 @@ export type RunnerFlags = {
   radHome?: string;
   seed?: string[];
   private?: string[];
+  follow?: string[];
+  followRules?: string;
+  followWithoutCobs?: true;
   untrusted?: true;
   allowExec?: true;
   keepFailed?: number;
@@ -68,6 +71,16 @@ export function withRunnerFlags(command: Command): Command {
     .option("--rad-home <folder>", "home of the Radicle node whose storage rad: is fetched from (default: ~/.radicle)")
     .option("--seed <url>", "seed from which public rad: repositories are fetched; may be repeated", collect)
     .option("--private <rid>", "a private repository of the node that jobs may name, rad:z…; may be repeated", collect)
+    .option(
+      "--follow <rid>",
+      "do what is pushed to this repository of the node by yourself, also while there is no broker, rad:z…; may be repeated",
+      collect,
+    )
+    .option(
+      "--follow-rules <file>",
+      "by these rules, a document for `plumule triggers set` (default: the default branch)",
+    )
+    .option("--follow-without-cobs", "write nothing of it into job COBs")
     .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
     .option("--allow-exec", "let people with the scope operate into runs without secrets and into kept workspaces")
     .option(
@@ -97,7 +110,18 @@ export function withRunnerFlags(command: Command): Command {
 /** The settings of the runner that these flags mean, with broker and namespace from wherever they are known. */
 export async function settingsOfFlags(
   { env, cwd, globals, connect }: Context,
-  { config, agent, system, feature, label, seed, private: privateRepositories, keepFailed, ...flags }: RunnerFlags,
+  {
+    config,
+    agent,
+    system,
+    feature,
+    label,
+    seed,
+    private: privateRepositories,
+    keepFailed,
+    followWithoutCobs,
+    ...flags
+  }: RunnerFlags,
 ): Promise<FoundSettings | Failure> {
   const { url, namespace } = globals;
   const named = {
@@ -111,13 +135,15 @@ export async function settingsOfFlags(
     seeds: seed,
     privateRepositories,
     keepFailedMs: keepFailed,
+    followCobs: followWithoutCobs === true ? false : undefined,
   };
   const found = await runnerSettings(named, { file: config, env, cwd });
   if (isFailure(found)) return found;
   const { settings, origins } = found;
   if (settings["url"] !== undefined && settings["namespace"] !== undefined) return found;
   const connection = await connect();
-  if (isFailure(connection)) return connection;
+  // Who follows a repository needs no broker.
+  if (isFailure(connection)) return settings["follow"] === undefined ? connection : found;
   const { url: knownUrl, foundIn } = connection.place;
   const known = { url: knownUrl, namespace: connection.ns };
   return {

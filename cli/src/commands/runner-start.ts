@@ -3,7 +3,10 @@ import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
+import { explainFollowing, follow, prepareFollowing } from "../follow.ts";
 import { type RunnerFlags, settingsOfFlags, withRunnerFlags } from "./runner-flags.ts";
+
+type StartFlags = RunnerFlags & { dryRun?: true };
 
 /** `plumule runner start`. */
 export function startCommand(): Command {
@@ -13,25 +16,37 @@ export function startCommand(): Command {
       .description(
         "Asks the broker for work and does it, until it is stopped: the first Ctrl-C takes no new work, the second ends the runs, the third leaves at once; SIGHUP leaves at once too, and the runs go on for the next start to follow. Every flag is a variable too (--nix-store is PLUMULE_NIX_STORE), and a field of the file.",
       ),
-  ).action(act(start));
+  )
+    .option("--dry-run", "with --follow: begin nothing, and say what each push since the last start would begin")
+    .action(act(start));
 }
 
-async function start(context: Context, flags: RunnerFlags): Promise<ExitCode | Failure> {
+async function start(context: Context, { dryRun, ...flags }: StartFlags): Promise<ExitCode | Failure> {
   const { terminal, env } = context;
   const found = await settingsOfFlags(context, flags);
   if (isFailure(found)) return found;
+  const following = await prepareFollowing(found.settings);
+  if (isFailure(following)) return following;
+  if (dryRun === true) return explainFollowing(context, following);
   const runner = await startRunner(found.settings as RunnerOptions, { fetch, say: terminal.note });
   if ("refused" in runner) {
     const next = "`plumule runner config` shows what is set, and `plumule doctor` what is wrong.";
     return { exit: COMMAND_EXIT[runner.exit], what: `The runner does not start: ${runner.refused}`, next };
   }
   if (terminal.json) terminal.data({ runner: runner.id });
+  const leaving = new AbortController();
+  const follows =
+    following === null || runner.desk === null
+      ? null
+      : follow({ ...following, desk: runner.desk, runner: runner.id }, { say: terminal.note, signal: leaving.signal });
   const stop = (): void => runner.stop();
   process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
   process.on("SIGHUP", () => runner.leaveRuns());
   const systemd = tellSystemd(env, () => runner.status());
   const code = await runner.done;
+  leaving.abort();
+  await follows;
   systemd.leaving();
   const failure = LEFT[code];
   return failure === undefined ? COMMAND_EXIT[code] : { exit: COMMAND_EXIT[code], ...failure };

@@ -3,6 +3,7 @@ import type { JobState } from "@plumule/protocol";
 /** What moves a job from one state to another. */
 export type Cause =
   | "submitted"
+  | "filled in"
   | "approved"
   | "granted"
   | "acknowledged"
@@ -32,6 +33,7 @@ const edges = (cause: Cause, table: readonly (readonly [JobState | null, ...JobS
  */
 export const EDGES: readonly Edge[] = [
   ...edges("submitted", [[null, "held", "queued"]]),
+  ...edges("filled in", [[null, "succeeded", "failed", "cancelled", "skipped"]]),
   ...edges("approved", [["held", "queued"]]),
   ...edges("granted", [["queued", "assigned"]]),
   ...edges("acknowledged", [["assigned", "running"]]),

@@ -63,6 +63,8 @@ export type Lane = {
   releases: readonly Released[];
   /** The runner that keeps state files of this deployment's effects: it alone is given the next one. Null while there are none. */
   stateKeeper: RunnerId | null;
+  /** Runs that runners gave themselves and that were recorded here: what their numbers below zero are counted by. */
+  standaloneCount: number;
   /** What the clock asks for, as the newest runs of its branches have stated it. */
   schedules: readonly Schedule[];
   /** What task files say of the clock whose steps are at work. */
@@ -186,6 +188,8 @@ export type Job = {
   step?: StepRecord;
   /** Only of a job whose task file became jobs of the lane: their ids, in their order. */
   steps?: readonly JobId[];
+  /** Its runner gave it to itself, without a lease, and it came here when it had ended. */
+  standalone?: true;
 };
 
 /** Whose step a job is: the job that read the file, its name, the job of the file that it is one combination of, and those jobs whose steps it needs. A persisted contract like `Lane`. */
@@ -214,6 +218,7 @@ export type QuorumRecord = {
 export type Run = {
   id: RunId;
   attempt: number;
+  /** Below zero for a run without a lease, which no write can name. */
   epoch: number;
   state: RunState;
   phase: Phase | null;
@@ -276,6 +281,7 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
     stateKeeper: null,
     schedules: [],
     awaited: [],
+    standaloneCount: 0,
   };
   return { lane, jobs: [] };
 }

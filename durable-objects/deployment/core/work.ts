@@ -80,6 +80,12 @@ export class Work {
     return next;
   }
 
+  /** Takes in a job that has ended elsewhere, and tells it. What is live, and what `If-Match` protects, stays as it is. */
+  record(job: Job): void {
+    if (!isEdge(null, "filled in", job.state)) throw new Error(`no job is filled in as ${job.state}`);
+    this.tell(`job.${job.state}`, this.put(job));
+  }
+
   /** Tells something about a job, with the job and the deployment as they are after it. */
   tell(type: EventType, job: Job, data: EventData = {}): void {
     this.#events.push({

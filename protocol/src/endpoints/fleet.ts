@@ -27,11 +27,15 @@ import {
   wireEnvelopeSchema,
 } from "../run.ts";
 import { recipientBodySchema } from "../secrets.ts";
+import { standaloneAnswerSchema, standaloneBodySchema, workAnswerSchema, workQuerySchema } from "../standalone.ts";
 import { endpoint } from "./endpoint.ts";
 
 const ns = z.strictObject({ ns: namespaceIdSchema });
 const runner = ns.extend({ runner: runnerIdSchema });
 const run = ns.extend({ deployment: deploymentIdSchema, run: runIdSchema });
+
+/** How long a log is at the broker, bytes. */
+const logSizeSchema = z.object({ bytes: z.int() }).meta({ id: "LogSize" });
 
 export const getQueue = endpoint({
   name: "getQueue",
@@ -237,7 +241,7 @@ export const appendLog = endpoint({
   bodyMedium: "octets",
   bodyLimitBytes: LIMITS.logAppendBytes,
   bodyEncoding: "zstd",
-  answers: { 200: z.object({ bytes: z.int() }).meta({ id: "LogSize" }) },
+  answers: { 200: logSizeSchema },
   refusals: ["stale-lease", "log-conflict", "log-gap", "invalid-body"],
 });
 export const postResult = endpoint({
@@ -251,4 +255,40 @@ export const postResult = endpoint({
   bodyLimitBytes: LIMITS.resultBytes,
   answers: { 200: resultAnswerSchema },
   refusals: ["stale-lease", "invalid-statement", "bad-signature"],
+});
+
+export const findWork = endpoint({
+  name: "findWork",
+  method: "get",
+  path: "/v1/:ns/deployments/:deployment/work",
+  summary: "The job of a deployment that has done some work, or is to do it, for a runner that would do it by itself",
+  access: "runner",
+  params: ns.extend({ deployment: deploymentIdSchema }),
+  query: workQuerySchema,
+  answers: { 200: workAnswerSchema },
+});
+export const recordStandalone = endpoint({
+  name: "recordStandalone",
+  method: "post",
+  path: "/v1/:ns/deployments/:deployment/standalone-runs",
+  summary: "Record a run that its runner did without the broker: once for the same work, whoever's result comes first",
+  access: "runner",
+  params: ns.extend({ deployment: deploymentIdSchema }),
+  body: standaloneBodySchema,
+  bodyLimitBytes: LIMITS.standaloneBytes,
+  answers: { 200: standaloneAnswerSchema },
+  refusals: ["forbidden", "invalid-statement", "bad-signature", "conflict", "busy", "gone"],
+});
+export const appendStandaloneLog = endpoint({
+  name: "appendStandaloneLog",
+  method: "put",
+  path: "/v1/:ns/deployments/:deployment/standalone-runs/:run/log",
+  summary: "The log of such a run, at an offset, by the runner that did it, until it is as long as was signed",
+  access: "runner",
+  params: run,
+  query: z.strictObject({ offset: z.coerce.number().int().min(0).max(LIMITS.logBytes) }),
+  bodyMedium: "octets",
+  bodyLimitBytes: LIMITS.logChunkBytes,
+  answers: { 200: logSizeSchema },
+  refusals: ["forbidden", "log-conflict", "log-gap", "not-found", "wrong-state"],
 });

@@ -87,29 +87,31 @@ async function examineEffects(config: RunnerConfig, best: RunnerIsolationLevel):
   return "refused" in tools ? [] : [judgeEffects(await probeEffects(level, tools.nix))];
 }
 
-async function examineBroker(config: RunnerConfig, fetch: ClientDeps["fetch"]): Promise<Check[]> {
+async function examineBroker({ url }: RunnerConfig, fetch: ClientDeps["fetch"]): Promise<Check[]> {
+  if (url === undefined) return [];
   const sentAt = Date.now();
-  const answer = await call({ fetch, baseUrl: config.url }, getCapabilities, {
+  const answer = await call({ fetch, baseUrl: url }, getCapabilities, {
     params: {},
     signal: AbortSignal.timeout(ANSWER_MS),
   }).catch((error: unknown) => ({ ok: false as const, problem: { detail: faultOf(error) } }));
   if (!answer.ok)
-    return [bad("broker", `${config.url}: ${answer.problem.detail}`, "Check the URL, the network and any proxy.")];
+    return [bad("broker", `${url}: ${answer.problem.detail}`, "Check the URL, the network and any proxy.")];
   const date = Date.parse(answer.headers.get("date") ?? "");
   // The header has whole seconds; half of the way there and back is how old it is.
   const skewMs = (sentAt + Date.now()) / 2 - (date + 500);
   return [
-    good("broker", config.url),
+    good("broker", url),
     judgeProtocol(answer.answer.body, { newest: PROTOCOL_VERSION, oldest: PROTOCOL_VERSION_FLOOR }),
     ...(Number.isNaN(date) ? [] : [judgeClock(skewMs)]),
   ];
 }
 
 async function examineRegistration(config: RunnerConfig, fetch: ClientDeps["fetch"]): Promise<Check[]> {
+  const { url: baseUrl, namespace } = config;
+  if (baseUrl === undefined) return [];
   const signer = await ownSigner(config);
   if (signer === null) return [care("registration", "there is no key yet", "Start the runner with --registration.")];
   const runner = didKeyOf(signer.publicKey);
-  const { url: baseUrl, namespace } = config;
   const session = await connectBroker({ baseUrl, namespace, runner, signer, fetch }).pool();
   if (session.ok) return [good("registration", `${runner} works for pool ${session.value}`)];
   const found = `${runner}: ${session.problem.detail}`;

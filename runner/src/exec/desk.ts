@@ -79,9 +79,11 @@ export function openDesk(deps: DeskDeps): ExecDesk {
 
 /** A socket that is open; null when the broker does not take it, because nobody waits any more. */
 function connect({ config, connect: open = webSocket }: DeskDeps, call: ExecCall): Promise<ExecSocket | null> {
-  const path = `/v1/${config.namespace}/deployments/${call.deployment}/runs/${call.run}/exec`;
+  // Whoever calls is the broker.
+  const origin = (config.url ?? "").replace(/^http/, "ws");
+  const path = `${origin}/v1/${config.namespace}/deployments/${call.deployment}/runs/${call.run}/exec`;
   return new Promise((resolve) => {
-    const socket = open(config.url.replace(/^http/, "ws") + path, [EXEC_SUBPROTOCOL, `exec.${call.token}`]);
+    const socket = open(path, [EXEC_SUBPROTOCOL, `exec.${call.token}`]);
     socket.binaryType = "arraybuffer";
     socket.addEventListener("open", () => resolve(socket));
     socket.addEventListener("close", () => resolve(null));

@@ -30,7 +30,7 @@ export function newCounters(): Counters {
 }
 
 /** The same broker, whose answers are counted. What the runner broke off itself is no answer. */
-export function countCalls(broker: Broker, counters: Counters): Broker {
+export function countCalls<B extends Broker>(broker: B, counters: Counters): B {
   const count = async <T>(
     name: CallName,
     asked: Promise<BrokerAnswer<T>>,

@@ -6,6 +6,7 @@ import type { Journal } from "../journal.ts";
 import type { Machine } from "../machine.ts";
 import { journaledRuns, type JournalRecord, type SpoolRecord } from "../records.ts";
 import type { Spool } from "../spool.ts";
+import type { Desk } from "../standalone/desk.ts";
 import type { Counters } from "./counters.ts";
 import type { RunnerStatus } from "./status.ts";
 
@@ -17,6 +18,7 @@ export type Observed = {
   spool: Spool<SpoolRecord>;
   counters: Counters;
   admission: Admission;
+  desk: Desk | null;
 };
 
 /** The state of the loop: `startedAt` and when it last turned are times of the monotonic clock, ms. */
@@ -30,18 +32,24 @@ export type LoopState = {
 
 /** Puts together how a runner is at this moment. */
 export async function observe(
-  { config, machine, journal, spool, counters, admission }: Observed,
+  { config, machine, journal, spool, counters, admission, desk }: Observed,
   { phase, drain, startedAt, turnedAt, runs }: LoopState,
 ): Promise<RunnerStatus> {
-  const { url, namespace, name, capacity, state, diskFloorBytes } = config;
+  const { url = null, namespace, name, capacity, state, diskFloorBytes } = config;
   const { calls, results, logBytes, contactAt } = counters;
   const now = performance.now();
+  const own = desk?.list() ?? [];
   const assignments = new Map(journaledRuns(journal).map(({ assignment }) => [assignment.run, assignment]));
   return {
     runner: machine.runner,
     name,
     version: machine.version,
     broker: { url, namespace, contactAgoMs: contactAt === null ? null : now - contactAt },
+    follow: {
+      repositories: config.follow,
+      openCount: own.filter((job) => job.state !== "ended").length,
+      untoldCount: own.filter((job) => job.state === "ended" && !job.told).length,
+    },
     phase,
     drain,
     upMs: now - startedAt,

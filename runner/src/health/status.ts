@@ -7,7 +7,10 @@ export type RunnerStatus = {
   runner: string;
   name: string;
   version: string;
-  broker: { url: string; namespace: string; contactAgoMs: number | null };
+  /** `url` null: a runner that follows repositories and has no broker. */
+  broker: { url: string | null; namespace: string; contactAgoMs: number | null };
+  /** Repositories that it follows (`rad:z…`), its own jobs that wait or work, and those that the broker has still to be told of. */
+  follow: { repositories: string[]; openCount: number; untoldCount: number };
   /** How an operator drained it, if somebody did. */
   drain: { note: string | null; end: (typeof DRAIN_ENDS)[number] } | null;
   phase: "working" | "draining" | "stopping" | "leaving";
@@ -39,7 +42,7 @@ export function faultsOfReadiness(status: RunnerStatus): string[] {
   return [
     ...faultsOfLife(status),
     ...(phase === "working" && drain === null ? [] : ["it takes no new work"]),
-    ...(contactAgoMs === null ? ["the broker has not answered yet"] : []),
+    ...(broker.url !== null && contactAgoMs === null ? ["the broker has not answered yet"] : []),
     ...(contactAgoMs !== null && contactAgoMs > CONTACT_LIMIT_MS
       ? [`the broker has not answered for ${seconds(contactAgoMs)}`]
       : []),

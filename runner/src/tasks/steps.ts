@@ -60,6 +60,8 @@ async function runAll(context: TaskContext, task: Task): Promise<TaskEnd> {
 }
 
 async function runRead(context: TaskContext, { steps, expansion }: RepositorySteps): Promise<TaskEnd> {
+  if (expansion !== undefined && isLeaseless(context))
+    return leftToBroker(context, "The task file asks for runners, locks, secrets or effects, which a broker has.");
   if (expansion !== undefined) return (await loadExpansion()).endOfReading(context, steps, expansion);
   const [only] = steps;
   if (only === undefined || steps.length > 1) return runEach(context, steps);
@@ -105,6 +107,17 @@ async function runEach(context: TaskContext, steps: readonly Step[]): Promise<Ta
   return (await loadStepEnds()).endOfSteps(ends);
 }
 
+/** Whether the runner gave itself this run. */
+function isLeaseless({ assignment }: TaskContext): boolean {
+  return assignment.epoch === 0;
+}
+
+/** Nothing was run: the work is done when there is a broker. */
+function leftToBroker({ log }: TaskContext, detail: string): TaskEnd {
+  log(`[plumule] ${detail}\n`);
+  return ended("refused", null, { code: "refused", detail });
+}
+
 /** Without the last success: what it has built says nothing about scripts, and several builds are not told apart in it. */
 function notCompared({ lastSuccess, ...context }: TaskContext): TaskContext {
   if (lastSuccess !== undefined)
@@ -114,6 +127,8 @@ function notCompared({ lastSuccess, ...context }: TaskContext): TaskContext {
 
 /** In the environment that the step asks for, where whoever submitted the job did not say otherwise. */
 async function runStep(context: TaskContext, step: Step): Promise<TaskEnd> {
+  if (step.task.kind === "effect" && isLeaseless(context))
+    return leftToBroker(context, "An effect is run under a lease alone, which a broker gives.");
   const fault = context.untrusted ? strangersFault(step) : null;
   if (fault !== null) return ended("failed", null, { code: "task-invalid", detail: fault });
   const env = { ...step.env, ...context.env, ...step.matrix };
