@@ -241,7 +241,7 @@ describe("verifying a statement", () => {
 describe("a result of a run without a lease", () => {
   const recorded = new URL("../../protocol/fixtures/v2/StandaloneBody.json", import.meta.url);
   const body = standaloneBodySchema.parse(JSON.parse(readFileSync(recorded, "utf8")));
-  const signer = (readUnverified(body.result.statements[0]).signer ?? "") as string;
+  const signer = readUnverified(body.result.statements[0]).signer ?? "";
   const verify = (expected: Expected, envelope: unknown = body.result.statements[0]): Promise<Verification> =>
     verifyStatement(envelope, { signers: [signer, did], expected });
   const source = { repository: "rad:z3gqcJUoA1n9HaHKufZs5FCSGazv5", commit: "1234567890".repeat(4) };

@@ -1,4 +1,11 @@
-import { type Assignment, digestsOf, type Output, signApproval, type SubmitBody, submitBodySchema } from "@plumule/protocol";
+import {
+  type Assignment,
+  digestsOf,
+  type Output,
+  signApproval,
+  type SubmitBody,
+  submitBodySchema,
+} from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
 import { rerunBody } from "../../durable-objects/deployment/bodies.ts";
 import { guardOf, type House, newHouse, ok, Runner, submit } from "./deployment-harness.ts";

@@ -128,7 +128,7 @@ const stands = async (): Promise<unknown> => {
     commit: SOURCE.commit,
     taskSha256: (await digestsOf(SPEC)).taskSha256,
   });
-  return told(ask("GET", `${tenant.at}/deployments/web/work?${query}`, { token: runner.session }), 200);
+  return told(ask("GET", `${tenant.at}/deployments/web/work?${query.toString()}`, { token: runner.session }), 200);
 };
 
 describe("a run that its runner did without the broker", () => {
