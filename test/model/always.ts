@@ -9,6 +9,7 @@ import { sequencesAfter } from "#durable-objects/shared/event-log.ts";
 import type { Change } from "#durable-objects/deployment/core/work.ts";
 import type { Core } from "./core.ts";
 import { groupsOf } from "./quorum.ts";
+import { unmetNeed } from "./task-file.ts";
 import { jobId, jobIndex, moment, NOW, rebase, type Told, type World } from "./world.ts";
 
 /** A property that does not hold, with what was seen. */
@@ -43,6 +44,8 @@ export function commit(core: Core, world: World, change: Change, remembered = wo
     const index = jobIndex(data.job.id);
     const state = type.slice(4) as JobState;
     told[index] = tell(told[index] ?? NOTHING_TOLD, state, data.job.id);
+    const unmet = state === "assigned" && data.job.step !== undefined ? unmetNeed(told, data.job.step.name) : null;
+    always(unmet === null, "steps: one begins when what it needs has ended well", unmet ?? "");
   }
   for (const job of change.jobs) checkVerdict(world, job);
   for (const { epoch } of change.jobs.flatMap(({ runs }) => runs.filter(({ state }) => state === "assigned"))) {

@@ -8,6 +8,7 @@ import { PoolStep } from "./pool.ts";
 import { ballotOf, saidWith } from "./quorum.ts";
 import type { Scope } from "./scopes.ts";
 import { type Step, withPool } from "./step.ts";
+import { stepsOf } from "./task-file.ts";
 import { jobIndex, type Late, type Lease, moment, NOW, type Result, type World } from "./world.ts";
 
 const AT = new Date(NOW).toISOString();
@@ -91,7 +92,16 @@ export function takeResult(core: Core, scope: Scope, world: World, result: Resul
   const events = last.length > 0 ? { number: takenCount + 1, events: last } : null;
   const change = core.finish(
     world.state,
-    { ...lease, ...rest, events, outcome, reason, ballot: ballotOf(world, result), plan: planOf(world, result) },
+    {
+      ...lease,
+      ...rest,
+      events,
+      outcome,
+      reason,
+      ballot: ballotOf(world, result),
+      plan: planOf(world, result),
+      steps: stepsOf(world, result),
+    },
     moment(),
   );
   if (isRefusal(change)) {

@@ -15,6 +15,13 @@ import type { Mutation } from "./mutation.ts";
 import { QUORUM_MUTATIONS } from "./quorum-mutations.ts";
 import { RUNNER_MUTATIONS } from "./runner-mutations.ts";
 
+const FILE_SCOPE = "a task file of two steps that need each other, the first with a plan, stopped by people";
+
+/** A step that has forgotten what it needs. */
+function withoutNeeds(job: Job): Job {
+  return job.step === undefined ? job : { ...job, step: { ...job.step, needs: [] } };
+}
+
 /** The seeded bugs. Each is caught in a small scope, or the properties are too weak. */
 export const MUTATIONS: readonly Mutation[] = [
   {
@@ -252,6 +259,18 @@ export const MUTATIONS: readonly Mutation[] = [
           : decidedWithJobs(decided, (job) => ({ ...job, brief: { ...job.brief, planned: true } }));
       },
     },
+  },
+  {
+    name: "a step begins while what it needs is held",
+    scope: FILE_SCOPE,
+    caughtBy: ["steps"],
+    core: { ...REAL, finish: (state, input, moment) => REAL.finish(withJobs(state, withoutNeeds), input, moment) },
+  },
+  {
+    name: "a step begins although what it needs was cancelled",
+    scope: FILE_SCOPE,
+    caughtBy: ["steps"],
+    core: { ...REAL, cancel: (state, input, moment) => REAL.cancel(withJobs(state, withoutNeeds), input, moment) },
   },
   {
     name: "a job that applies is interrupted",

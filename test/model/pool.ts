@@ -10,7 +10,7 @@ import { type ClaimModel, type Lease, NOW, type PollModel, type PoolModel } from
 const OFFER: Ability = {
   name: "runner",
   systems: ["x86_64-linux"],
-  features: ["nix", "effects"],
+  features: ["nix", "effects", "expansion"],
   labels: [],
   isolation: "process-group",
   version: "1",

@@ -195,6 +195,15 @@ export function defaultScopes(): Scope[] {
       outcomes: ["succeeded", "skipped"],
       settles: true,
     }),
+    scope("a task file of two steps that need each other, the first with a plan, stopped by people", {
+      runnerCount: 1,
+      attempts: 2,
+      jobs: [[{ task: { kind: "repository", effects: true } }]],
+      people: ["cancel"],
+      peopleCount: 2,
+      outcomes: ["succeeded", "failed", "skipped"],
+      settles: true,
+    }),
     scope("a quorum of two of three, one of them lies or is lost", {
       runnerCount: 3,
       jobs: [[{ quorum: { replicas: 3, agree: 2 } }]],
