@@ -81,7 +81,7 @@ async function makePlace(folder: string, begun: Begun): Promise<Place> {
 async function startBridgeBeside(
   { radHome, node, id }: Place,
   folder: string,
-  { broker: { url, namespace, token }, runner }: Parts,
+  { broker: { url, namespace, token }, runner, signal }: Parts,
   begun: Begun,
 ): Promise<{ cobs: JobCobs; hookKey: string; saying: (what: string, text: string) => Promise<string> }> {
   const key = await createKey(join(folder, "bridge-key.pem"));
@@ -105,7 +105,10 @@ async function startBridgeBeside(
     await Promise.all([bridge.done, writing]);
   });
   const saying = (what: string, text: string): Promise<string> =>
-    until(what, TELLING_MS, async () => said.find((line) => line.includes(text)) ?? null);
+    until(what, TELLING_MS, async () => {
+      signal.throwIfAborted();
+      return said.find((line) => line.includes(text)) ?? null;
+    });
   await saying("the bridge", "following the node");
   return { cobs, hookKey: didKeyOf(key.signer.publicKey), saying };
 }
