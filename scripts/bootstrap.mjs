@@ -25,6 +25,7 @@ const commands = {
   start: { required: [], optional: [nix], start: (args) => run("node", ["cli/src/main.ts", "dev", ...args]) },
   test: { required: [nix], optional: [chromium, bubblewrap, openssh, openssl, natsServer], start: test },
   "test:radicle": { required: [nix], optional: [], start: testRadicle },
+  "test:vm": { required: [], optional: [], start: (args) => run("node", ["test/vm/main.ts", ...args]) },
   check: { required: [], optional: [], start: check },
   bench: { required: [], optional: [], start: (args) => run("node", ["bench/main.ts", ...args]) },
   "bench:runner": {
