@@ -9,7 +9,7 @@ const fuzz = { ...(cases ? { FUZZ_CASES: cases } : {}), ...(seed ? { FUZZ_SEED: 
 
 // An emulated processor hangs when it takes five minutes, and not before.
 const isGuest = process.env["PLUMULE_TEST_VM"] !== undefined;
-const patience = isGuest ? { testTimeout: 300_000, hookTimeout: 300_000 } : {};
+const patience = isGuest ? { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: { timeout: 60_000 } } } : {};
 
 // Tests start hundreds of processes from the same TypeScript: each that finds it compiled is there in half the time.
 process.env["NODE_COMPILE_CACHE"] ??= join(tmpdir(), "plumule-compile-cache");

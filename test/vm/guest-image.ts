@@ -11,7 +11,7 @@ const RELEASE = "trixie";
 const PACKAGES = `
   linux-image-cloud-amd64 initramfs-tools systemd systemd-sysv udev dbus kmod libpam-systemd dbus-user-session procps iproute2 busybox-static
   podman crun uidmap fuse-overlayfs passt netavark aardvark-dns docker.io docker-cli
-  bubblewrap git ca-certificates curl openssh-client openssl nix-bin xz-utils`
+  bubblewrap git ca-certificates curl openssh-client openssl xz-utils`
   .trim()
   .split(/\s+/);
 /** The user of the guest that runs jobs; `useradd` gives it subordinate ids for its containers. */

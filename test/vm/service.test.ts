@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, chownSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { createRegistration, type JobDetail, type SubmitBody } from "@plumule/protocol";
@@ -13,7 +13,8 @@ const USER = "plumule";
 const CONFIG = "/etc/plumule/runner.json";
 const REGISTRATION = "/etc/plumule/registration";
 const MIB = 1024 * 1024;
-const main = join(import.meta.dirname, "../../cli/src/main.ts");
+/** The package as it is installed, without the sources. */
+const main = join(import.meta.dirname, "../../package/bin/plumule.mjs");
 
 let broker: TestBroker;
 let token: string;
@@ -40,6 +41,10 @@ const begun = (name: string): Promise<void> =>
   expect.poll(() => existsSync(join(folder, `${name}-begun`)), { timeout: PATIENCE_MS }).toBe(true);
 const letGo = (name: string): void => writeFileSync(join(folder, name), "");
 
+function configure(more: object): void {
+  writeFileSync(CONFIG, JSON.stringify({ url: broker.url, namespace: "test", name: "king", capacity: 2, ...more }));
+}
+
 beforeAll(async () => {
   broker = await startTestBroker();
   const registration = await broker.ask(createRegistration, { body: {} });
@@ -49,7 +54,7 @@ beforeAll(async () => {
   const { uid, gid } = statSync(execFileSync("sh", ["-c", `echo ~${USER}`], { encoding: "utf8" }).trim());
   chownSync(folder, uid, gid);
   mkdirSync("/etc/plumule", { recursive: true });
-  writeFileSync(CONFIG, JSON.stringify({ url: broker.url, namespace: "test", name: "king", capacity: 2 }));
+  configure({});
   writeFileSync(REGISTRATION, token, { mode: 0o600 });
   execFileSync(process.execPath, [main, "runner", "install-service", "--write"]);
   await systemctl("daemon-reload");
@@ -101,10 +106,11 @@ describe("the service of a runner", () => {
 
   it("is started again by the watchdog when it hangs, and the job goes on", async () => {
     mkdirSync(`/run/systemd/system/${UNIT}.service.d`, { recursive: true });
-    writeFileSync(`/run/systemd/system/${UNIT}.service.d/watchdog.conf`, "[Service]\nWatchdogSec=15s\n");
+    writeFileSync(`/run/systemd/system/${UNIT}.service.d/watchdog.conf`, "[Service]\nWatchdogSec=20s\n");
+    configure({ isolation: "cgroup" });
     await systemctl("daemon-reload");
     await systemctl("restart", UNIT);
-    const id = await submit("watched", waitFor("seen"));
+    const id = await submit("watched", `(env -i setsid sleep 300 &); ${waitFor("seen")}`);
     await begun("seen");
     const hung = await shown("MainPID");
     process.kill(Number(hung), "SIGSTOP");
@@ -113,6 +119,29 @@ describe("the service of a runner", () => {
     letGo("seen");
     const { job, runs } = await ended(id);
     expect([job.state, runs.length]).toEqual(["succeeded", 1]);
+    // What left session and environment is known by the cgroup alone.
+    expect(runs[0]).toMatchObject({ isolation: "cgroup", survivorsKilled: 1 });
+  });
+
+  it("is seen by the doctor as it is, when systemd starts him like the runner", async () => {
+    const like = [
+      "--quiet",
+      "--wait",
+      "--pipe",
+      `--uid=${USER}`,
+      "-p",
+      "Delegate=yes",
+      "-p",
+      "DelegateSubgroup=runner",
+    ];
+    const doctor = [process.execPath, main, "doctor", "--json", "--config", CONFIG, "--state", `/var/lib/${UNIT}`];
+    const { stdout } = await run("systemd-run", [...like, ...doctor]).catch((error: { stdout: string }) => error);
+    const checks = stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { name: string });
+    for (const name of ["registration", "isolation cgroup", "memory limit", "task limit"])
+      expect(checks).toContainEqual(expect.objectContaining({ name, standing: "good" }));
   });
 
   it("leaves after its last job when it is told to, and is not started again", async () => {

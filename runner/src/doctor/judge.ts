@@ -105,7 +105,7 @@ export function judgeIsolation(report: IsolationReport, wanted: RunnerIsolationL
 
 /** How well a job's memory and tasks can be limited here. */
 export function judgeLimits(limits: MachineLimits): Check[] {
-  const fix = `Give the runner a cgroup of its own to divide: \`Delegate=yes\` and \`DelegateSubgroup=${RUNNER_SUBGROUP}\` in its unit (systemd 254 or later).`;
+  const fix = `Give the runner a cgroup of its own to divide: \`Delegate=yes\` and \`DelegateSubgroup=${RUNNER_SUBGROUP}\` in its unit (systemd 254 or later). If it has them, ask as the unit would: \`systemd-run --pipe --uid=USER -p Delegate=yes -p DelegateSubgroup=${RUNNER_SUBGROUP} plumule doctor …\`.`;
   return describeMeans(limits).map((found, index) => {
     const [name, means] =
       index === 0 ? (["memory limit", limits.memory] as const) : (["task limit", limits.tasks] as const);
