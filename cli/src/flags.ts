@@ -1,5 +1,6 @@
 import { LIMITS, type Quorum, quorumSchema } from "@plumule/protocol";
 import { InvalidArgumentError } from "commander";
+import { durationOf } from "./times.ts";
 
 /** For flags that may be given several times. */
 export function collect(value: string, before: string[] = []): string[] {
@@ -31,6 +32,13 @@ export function quorumOf(value: string): Quorum {
       `AGREE/REPLICAS is expected, such as 2/3: at most ${LIMITS.quorumReplicas} replicas.`,
     );
   return parsed.data;
+}
+
+/** For flags that take a time such as `30m` or `8h`, as ms. */
+export function msOf(value: string): number {
+  const ms = durationOf(value);
+  if (ms === null) throw new InvalidArgumentError("Give it as 30m, 8h or 2d.");
+  return ms;
 }
 
 /** For flags that take a size: a number of bytes, or one with a unit such as `512MiB`, `4G` (1024 each) or `2GB` (1000 each). */

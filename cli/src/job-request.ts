@@ -45,6 +45,7 @@ export type JobFlags = {
   maxTasks?: number;
   maxWorkspace?: number;
   maxLog?: number;
+  keepFailed?: number;
   hold?: true;
   skipUnchanged?: true;
   quorum?: Quorum;
@@ -94,6 +95,7 @@ export async function jobRequest(
     requires,
     locks: flags.lock,
     limits: limitsOf(flags),
+    keepFailedMs: flags.keepFailed,
     quorum: flags.quorum === undefined ? undefined : { ...flags.quorum, distinct: flags.distinct },
   };
   const parsed = submitBodySchema.safeParse(JSON.parse(JSON.stringify(body)));

@@ -38,6 +38,7 @@ const VARIABLES = {
   untrusted: "switch",
   allowExec: "switch",
   keepFailedMs: "number",
+  keepAskedMs: "number",
   keepFailedBytes: "number",
   secretsOnDisk: "switch",
   nixStore: "path",

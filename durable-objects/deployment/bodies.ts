@@ -23,7 +23,15 @@ const UNTRUSTED_PROTOCOL = 2;
 
 /** The part of a submit body that decisions see. A stranger's job is held whatever its body says. */
 export function briefOf(body: SubmitBody, stranger: Stranger | null = null): Brief {
-  const { task, configuration: _configuration, env: _env, limits: _limits, secrets, ...brief } = body;
+  const {
+    task,
+    configuration: _configuration,
+    env: _env,
+    limits: _limits,
+    keepFailedMs: _keepFailedMs,
+    secrets,
+    ...brief
+  } = body;
   // A runner of version 1 does not read that an assignment is a stranger's, and would run it like any other.
   const protocol = Math.max(protocolOf(body), stranger === null ? UNNAMED_PROTOCOL : UNTRUSTED_PROTOCOL);
   const features = new Set([...(brief.requires?.features ?? []), ...impliedFeatures(task)]);

@@ -84,6 +84,8 @@ export const LIMITS = {
   /** Default and greatest silence of a run's log, ms. */
   silenceMs: 20 * 60_000,
   silenceMaxMs: 24 * 3600_000,
+  /** The longest that the workspace of a failed run is kept, ms: it holds a disk. */
+  keepFailedMaxMs: 30 * 24 * 3600_000,
   /** Default and greatest grace between the first signal and the kill, ms. */
   graceMs: 10_000,
   graceMaxMs: 10 * 60_000,

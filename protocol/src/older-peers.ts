@@ -13,6 +13,7 @@ const LATER_FIELDS: readonly { field: keyof SubmitBody; since: number }[] = [
   { field: "locks", since: 2 },
   { field: "skipUnchanged", since: 2 },
   { field: "limits", since: 2 },
+  { field: "keepFailedMs", since: 2 },
 ];
 /** The same of the fields of an effect, whose schema is as strict. */
 const LATER_EFFECT_FIELDS: readonly { field: string; since: number }[] = [

@@ -240,6 +240,8 @@ export const submitBodySchema = z
     requires: requiresSchema.optional(),
     timeouts: timeoutsSchema.optional(),
     limits: jobLimitsSchema.optional(),
+    /** How long the workspace is to be kept when the job has failed, as far as its runner lets jobs ask for it; 0 for not at all. */
+    keepFailedMs: z.int().min(0).max(LIMITS.keepFailedMaxMs).optional(),
     retry: z
       .strictObject({ attempts: z.int().min(1).max(LIMITS.attemptsMax).optional(), onFailure: z.boolean().optional() })
       .optional(),

@@ -78,11 +78,9 @@ export const runnerConfigSchema = z
     /** Lets people in whom the broker lets operate: into runs that work and hold no secrets, and into workspaces that were kept. */
     allowExec: z.boolean().default(false),
     /** How long the workspace of a failed run is kept, ms; 0 for not at all. Those that were used the longest ago go first when all together are larger. */
-    keepFailedMs: z
-      .int()
-      .min(0)
-      .max(30 * 24 * 3600_000)
-      .default(0),
+    keepFailedMs: z.int().min(0).max(LIMITS.keepFailedMaxMs).default(0),
+    /** The longest that a job may ask for, ms, where that is longer. */
+    keepAskedMs: z.int().min(0).max(LIMITS.keepFailedMaxMs).default(0),
     keepFailedBytes: z
       .int()
       .min(0)

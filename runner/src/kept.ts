@@ -35,7 +35,9 @@ export type KeptDeps = {
   folder: string;
   /** Folders that hold what a run has written. */
   writtenBy: (run: string) => readonly string[];
+  /** How long, where a job asks for nothing else, and the longest that one may ask for. */
   keepMs: number;
+  askedMs: number;
   keepBytes: number;
   floorBytes: number;
   freeBytes: () => Promise<number>;
@@ -49,6 +51,7 @@ export function openKeptOf(config: RunnerConfig, folders: RunnerFolders): Promis
     folder: folders.kept,
     writtenBy: (run) => [join(folders.workspaces, run), join(warmFolders(folders.warm).uppers, run)].filter(existsSync),
     keepMs: config.keepFailedMs,
+    askedMs: config.keepAskedMs,
     keepBytes: config.keepFailedBytes,
     floorBytes: config.diskFloorBytes,
     freeBytes: () => freeBytesAt(config.state),
@@ -57,9 +60,11 @@ export function openKeptOf(config: RunnerConfig, folders: RunnerFolders): Promis
   });
 }
 
-/** Opens the record of what is kept. With a time of 0 nothing is kept, and what was is removed at the next tidying. */
+/** Opens the record of what is kept. With a time of 0 nothing is kept, and what was is removed at the next tidying; a job may ask for another time. */
 export async function openKept(deps: KeptDeps): Promise<KeptWorkspaces> {
-  const { keepMs, keepBytes, floorBytes, now } = deps;
+  const { keepMs, askedMs, keepBytes, floorBytes, now } = deps;
+  const timeOf = ({ spec }: KeptRun["assignment"]): number =>
+    Math.min(spec.keepFailedMs ?? keepMs, Math.max(keepMs, askedMs));
   const journal = await openJournal(deps.folder, (value) => keptSchema.safeParse(value).data ?? null);
   const used = new Set<string>();
   const remove = async (run: string): Promise<void> => {
@@ -70,7 +75,7 @@ export async function openKept(deps: KeptDeps): Promise<KeptWorkspaces> {
     const idle = [...journal.list()].filter(([run]) => !used.has(run)).toSorted(([, a], [, b]) => a.usedAt - b.usedAt);
     for (const [run, record] of idle) {
       const sum = [...journal.list().values()].reduce((bytes, one) => bytes + one.bytes, 0);
-      const isOver = now() - record.keptAt >= keepMs;
+      const isOver = now() - record.keptAt >= timeOf(record.assignment);
       if (isOver || sum > keepBytes || (await deps.freeBytes()) < floorBytes) await remove(run);
       // The clock was set back: from now on it has its time once more.
       else if (record.keptAt > now()) await journal.put(run, { ...record, keptAt: now(), usedAt: now() });
@@ -78,7 +83,7 @@ export async function openKept(deps: KeptDeps): Promise<KeptWorkspaces> {
   };
   return {
     async keep(assignment) {
-      const bytes = keepMs === 0 ? null : await sizeOf(deps.writtenBy(assignment.run));
+      const bytes = timeOf(assignment) === 0 ? null : await sizeOf(deps.writtenBy(assignment.run));
       if (bytes === null || bytes > keepBytes) return false;
       const at = now();
       await journal.put(assignment.run, { assignment, keptAt: at, usedAt: at, bytes });

@@ -36,11 +36,12 @@ const assignmentOf = (run: string): Omit<Assignment, "leaseToken"> => ({
   brokerTime: "2026-11-21T00:00:00.000Z",
 });
 const pathOf = (run: string): string => join(folder, "workspaces", run);
-const open = (keepMs = HOUR_MS, keepBytes = 10_000 * KIB): Promise<KeptWorkspaces> =>
+const open = (keepMs = HOUR_MS, keepBytes = 10_000 * KIB, askedMs = 0): Promise<KeptWorkspaces> =>
   openKept({
     folder: join(folder, "kept"),
     writtenBy: (run) => [pathOf(run)],
     keepMs,
+    askedMs,
     keepBytes,
     floorBytes: 1_000,
     freeBytes: async () => freeBytes,
@@ -48,10 +49,12 @@ const open = (keepMs = HOUR_MS, keepBytes = 10_000 * KIB): Promise<KeptWorkspace
     now: () => nowMs,
   });
 /** Keeps a workspace of about so many KiB. */
-async function keep(kept: KeptWorkspaces, run: string, kib = 1): Promise<boolean> {
+async function keep(kept: KeptWorkspaces, run: string, kib = 1, keepFailedMs?: number): Promise<boolean> {
   mkdirSync(pathOf(run), { recursive: true });
   writeFileSync(join(pathOf(run), "file"), Buffer.alloc(kib * KIB));
-  return kept.keep(assignmentOf(run));
+  const assignment = assignmentOf(run);
+  const asked = keepFailedMs === undefined ? {} : { keepFailedMs };
+  return kept.keep({ ...assignment, spec: { ...assignment.spec, ...asked } });
 }
 const [one, two, three] = [runOf(1), runOf(2), runOf(3)];
 const there = (): boolean[] => [one, two, three].map((run) => existsSync(pathOf(run)));
@@ -80,6 +83,26 @@ it("those that were used the longest ago go when all together are too large", as
   await keep(kept, three, 1_000);
   expect(there()).toEqual([true, false, true]);
   expect(await keep(kept, two, 3_000)).toBe(false);
+});
+
+it("a job may ask for another time, and gets at most what the owner lets jobs ask for", async () => {
+  const kept = await open(HOUR_MS, 10_000 * KIB, 3 * HOUR_MS);
+  expect(await keep(kept, one, 1, 0)).toBe(false);
+  expect(await keep(kept, two, 1, HOUR_MS / 2)).toBe(true);
+  expect(await keep(kept, three, 1, 30 * HOUR_MS)).toBe(true);
+  const left = async (): Promise<boolean[]> => {
+    await kept.tidy();
+    return [two, three].map((run) => kept.has(run));
+  };
+  expect(await left()).toEqual([true, true]);
+  nowMs += HOUR_MS / 2;
+  expect(await left()).toEqual([false, true]);
+  nowMs += 2 * HOUR_MS;
+  expect(await left()).toEqual([false, true]);
+  nowMs += HOUR_MS;
+  expect(await left()).toEqual([false, false]);
+  expect(await keep(await open(0), one, 1, HOUR_MS)).toBe(false);
+  expect(await keep(await open(0, 10_000 * KIB, HOUR_MS), one, 1, HOUR_MS)).toBe(true);
 });
 
 it("they make room when the disk has too little left", async () => {

@@ -1,10 +1,9 @@
 import { ISOLATION_LEVELS } from "@plumule/protocol";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type Failure, isFailure } from "../failure.ts";
-import { bytesOf, collect, wholeNumber } from "../flags.ts";
+import { bytesOf, collect, msOf, wholeNumber } from "../flags.ts";
 import { type FoundSettings, runnerSettings } from "../runner-settings.ts";
-import { durationOf } from "../times.ts";
 
 /** The flags with which a runner is started, and asked what it would do. */
 export type RunnerFlags = {
@@ -30,6 +29,7 @@ export type RunnerFlags = {
   untrusted?: true;
   allowExec?: true;
   keepFailed?: number;
+  keepAsked?: number;
   keepFailedBytes?: number;
   secretsOnDisk?: true;
   nixStore?: string;
@@ -83,11 +83,8 @@ export function withRunnerFlags(command: Command): Command {
     .option("--follow-without-cobs", "write nothing of it into job COBs")
     .option("--untrusted", "take approved jobs of strangers; only for a machine or user that holds nothing else")
     .option("--allow-exec", "let people with the scope operate into runs without secrets and into kept workspaces")
-    .option(
-      "--keep-failed <time>",
-      "keep workspaces of failed runs for so long: 30m, 8h (default: not at all)",
-      keepTime,
-    )
+    .option("--keep-failed <time>", "keep workspaces of failed runs for so long: 30m, 8h (default: not at all)", msOf)
+    .option("--keep-asked <time>", "let jobs ask for so long (default: what --keep-failed says)", msOf)
     .option("--keep-failed-bytes <bytes>", "keep at most so much of them (default: 4GiB)", bytesOf)
     .option("--secrets-on-disk", "let secrets of jobs lie on the disk where this machine has no file system in memory")
     .option("--nix-store <folder>", "a Nix store of the runner's own")
@@ -120,6 +117,7 @@ export async function settingsOfFlags(
     private: privateRepositories,
     keepFailed,
     followWithoutCobs,
+    keepAsked,
     ...flags
   }: RunnerFlags,
 ): Promise<FoundSettings | Failure> {
@@ -136,6 +134,7 @@ export async function settingsOfFlags(
     privateRepositories,
     keepFailedMs: keepFailed,
     followCobs: followWithoutCobs === true ? false : undefined,
+    keepAskedMs: keepAsked,
   };
   const found = await runnerSettings(named, { file: config, env, cwd });
   if (isFailure(found)) return found;
@@ -150,10 +149,4 @@ export async function settingsOfFlags(
     settings: { ...known, ...settings },
     origins: { url: foundIn, namespace: foundIn, ...origins },
   };
-}
-
-function keepTime(text: string): number {
-  const ms = durationOf(text);
-  if (ms === null) throw new InvalidArgumentError("Give it as 30m, 8h or 24h.");
-  return ms;
 }

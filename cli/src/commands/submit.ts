@@ -16,7 +16,7 @@ import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
-import { bytesOf, collect, collectPairs, quorumOf, wholeNumber } from "../flags.ts";
+import { bytesOf, collect, collectPairs, msOf, quorumOf, wholeNumber } from "../flags.ts";
 import { isLocalUrl, type JobFlags, type JobRequest, jobRequest } from "../job-request.ts";
 import { paintState, paint, printDone, shortId, type Terminal } from "../print.ts";
 import { resolveJob } from "../resolve.ts";
@@ -102,6 +102,7 @@ function addRunnerAndSubmitFlags(command: Command): Command {
     .option("--max-tasks <number>", "processes and threads at a time", wholeNumber(1))
     .option("--max-workspace <size>", "what its workspace holds on disk", bytesOf)
     .option("--max-log <size>", "its log; beyond it head and tail are kept", bytesOf)
+    .option("--keep-failed <time>", "how long its workspace is kept when it has failed: 2h, 0s for not at all", msOf)
     .optionsGroup("By how many runners:")
     .option(
       "--quorum <agree/replicas>",
