@@ -4,7 +4,10 @@
  */
 
 declare module "node:zlib" {
-  export function zstdDecompressSync(packed: Uint8Array, options: { maxOutputLength: number }): Uint8Array;
+  export function zstdDecompressSync(
+    packed: Uint8Array,
+    options: { maxOutputLength: number; chunkSize: number },
+  ): Uint8Array;
 }
 
 declare module "node:crypto" {

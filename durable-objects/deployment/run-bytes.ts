@@ -22,6 +22,8 @@ type ChunkRow = { position: number; bytes: ArrayBuffer; unpacked_bytes: number |
 export class RunBytes {
   readonly #sql: SqlStorage;
   readonly #digest = new RunningDigest();
+  /** The row that was unpacked last, for as long as memory is not needed otherwise: whoever reads a log goes over it in smaller steps. */
+  #unpacked: { position: number; bytes: WeakRef<Uint8Array> } | null = null;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
@@ -40,9 +42,13 @@ export class RunBytes {
     return row === undefined ? null : { bytes: row.size, at: row.at };
   }
 
-  /** Adds bytes to the end. `packed` is what they came as, if they did; it is stored instead of them, as long as it is less. */
-  append(epoch: number, offset: number, bytes: Uint8Array, at: Millis, packed: Uint8Array | null = null): void {
-    const isLess = packed !== null && packed.length < bytes.length;
+  /**
+   * Adds to the end as many bytes as one row holds, and says how many. `packed` is what they came as, if they did; it is stored instead of them, as
+   * long as it is less.
+   */
+  append(epoch: number, offset: number, whole: Uint8Array, at: Millis, packed: Uint8Array | null = null): number {
+    const isLess = packed !== null && packed.length < whole.length;
+    const bytes = isLess ? whole : whole.subarray(0, LIMITS.logAppendBytes);
     this.#sql.exec(
       "INSERT INTO log_chunks (position, at, bytes, unpacked_bytes) VALUES (?, ?, ?, ?)",
       epoch * SPAN + offset,
@@ -52,6 +58,7 @@ export class RunBytes {
       isLess ? bytes.length : null,
     );
     this.#digest.add(epoch, offset, bytes);
+    return bytes.length;
   }
 
   /** True when these very bytes are stored at the offset. */
@@ -70,9 +77,19 @@ export class RunBytes {
       to,
     );
     for (const row of rows) {
-      const chunk = bytesOf(row).subarray(Math.max(0, from - row.position), to - row.position);
+      const chunk = this.#bytesOf(row).subarray(Math.max(0, from - row.position), to - row.position);
       bytes.set(chunk, Math.max(0, row.position - from));
     }
+    return bytes;
+  }
+
+  #bytesOf({ position, bytes: stored, unpacked_bytes: unpackedBytes }: ChunkRow): Uint8Array {
+    if (unpackedBytes === null) return new Uint8Array(stored);
+    const known = this.#unpacked?.position === position ? this.#unpacked.bytes.deref() : undefined;
+    const bytes = known ?? unpack(new Uint8Array(stored), LIMITS.logUnpackedBytes);
+    // It was unpacked once before it was stored.
+    if (isRefusal(bytes)) throw new Error(bytes.detail);
+    this.#unpacked = { position, bytes: new WeakRef(bytes) };
     return bytes;
   }
 
@@ -108,12 +125,4 @@ export class RunBytes {
     this.#sql.exec("DELETE FROM log_chunks WHERE position >= ? AND position < ?", ...spanOf(epoch));
     this.#sql.exec("DELETE FROM derivation_batches WHERE position >= ? AND position < ?", ...spanOf(epoch));
   }
-}
-
-function bytesOf({ bytes, unpacked_bytes: unpackedBytes }: ChunkRow): Uint8Array {
-  const stored = new Uint8Array(bytes);
-  const unpacked = unpackedBytes === null ? stored : unpack(stored, LIMITS.logAppendBytes);
-  // It was unpacked once before it was stored.
-  if (isRefusal(unpacked)) throw new Error(unpacked.detail);
-  return unpacked;
 }

@@ -79,7 +79,7 @@ export class Runs {
     return { number };
   }
 
-  /** Bytes at an offset: one row each, and nothing else, because how long a log is can be read from its last row. */
+  /** Bytes at an offset: one row each, and nothing else, because how long a log is can be read from its last row. More than a row holds are for the next request. */
   async appendLog({
     run,
     leaseToken,
@@ -93,7 +93,7 @@ export class Runs {
     const lease = liveLease(ledger.state().jobs, proof, 0);
     if (isRefusal(lease)) return this.#fence(lease, proof, "log");
     const packed = "packed" in body ? body.packed : null;
-    const sent = "bytes" in body ? body.bytes : unpack(body.packed, LIMITS.logAppendBytes);
+    const sent = "bytes" in body ? body.bytes : unpack(body.packed, LIMITS.logUnpackedBytes);
     if (isRefusal(sent)) return sent;
     const size = bytes.output(epoch)?.bytes ?? 0;
     const placed = placeBytes(size, offset, sent.length);
@@ -101,15 +101,10 @@ export class Runs {
     const { repeatedBytes, newBytes } = placed;
     if (!bytes.holds(epoch, offset, sent.subarray(0, repeatedBytes))) return differingBytes(offset);
     if (newBytes === 0) return { bytes: size };
-    bytes.append(
-      epoch,
-      size,
-      sent.subarray(repeatedBytes),
-      ledger.moment(BROKER).now,
-      repeatedBytes === 0 ? packed : null,
-    );
+    const fresh = sent.subarray(repeatedBytes);
+    const added = bytes.append(epoch, size, fresh, ledger.moment(BROKER).now, repeatedBytes === 0 ? packed : null);
     watchers.logGrew(run);
-    return { bytes: size + newBytes };
+    return { bytes: size + added };
   }
 
   async result({ run: id, leaseToken, body }: CallOf<"result">): Promise<ResultAnswer | Refusal> {

@@ -53,7 +53,7 @@ export function stepLog(subscription: LogSubscription, readLog: ReadLog, room: n
     return { frames: [encodeFrame({ op: "end", id, bytes: size, sha256, state })], next: null, more: false };
   if (credit <= 0) return { frames: [], next: subscription, more: false };
   // What comes in one append outruns nobody who had everything before.
-  if (offset >= kept && size - offset > LIMITS.logCreditBytes + LIMITS.logAppendBytes) {
+  if (offset >= kept && size - offset > LIMITS.logCreditBytes + LIMITS.logUnpackedBytes) {
     const to = characterAt(readLog, run, size - LIMITS.logChunkBytes);
     const frames = [encodeFrame({ op: "skip", id, from: offset, to })];
     return { frames, next: { ...subscription, next: to, acked: acked + (to - offset) }, more: true };

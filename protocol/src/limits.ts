@@ -17,8 +17,10 @@ export const LIMITS = {
   standaloneBytes: 768 * 1024,
   /** Bytes of log in one frame to a watcher, and the most that a version-1 runner appends at once. */
   logChunkBytes: 256 * 1024,
-  /** Bytes of one log append, unpacked when it came packed: below the 2 MB row of an object, and unpacked in a millisecond. */
+  /** Bytes of one log append as it is sent and stored: below the 2 MB row of an object. */
   logAppendBytes: 1024 * 1024,
+  /** Bytes of log that one append brings when it came packed: unpacked in a few milliseconds, and held in memory for that. */
+  logUnpackedBytes: 4 * 1024 * 1024,
   /** Bytes of one run's log; the runner keeps head and tail beyond it. */
   logBytes: 64 * 1024 * 1024,
   /** Least memory that a job may be limited to, bytes: a shell with a few programs. */

@@ -33,7 +33,7 @@ import {
   type StandaloneBody,
   type WorkAnswer,
 } from "@plumule/protocol";
-import { packLog } from "./pack-log.ts";
+import { bodyOfLog } from "./pack-log.ts";
 
 /** Which run a write belongs to, and the right to write it. */
 export type Lease = Pick<Assignment, "namespace" | "deployment" | "run" | "epoch" | "leaseToken">;
@@ -237,8 +237,8 @@ function leaseCalls(send: Send): Omit<Broker, "pool" | "publish" | "poll"> {
       const taken = (answer: CallAnswer<typeof appendLog>): BrokerAnswer<{ bytes: number }> =>
         answer.ok ? { ok: true, value: answer.answer.body } : failed(answer);
       if (!isOld) {
-        const packed = packLog(bytes);
-        const answer = await (packed === null ? put(bytes) : put(packed, { "content-encoding": "zstd" }));
+        const { body, isPacked } = bodyOfLog(bytes);
+        const answer = await put(body, isPacked ? { "content-encoding": "zstd" } : {});
         isOld = !answer.ok && (answer.status === 415 || answer.status === 413);
         if (!isOld) return taken(answer);
       }

@@ -11,9 +11,11 @@ export type LogUpload = {
   stop(): Promise<void>;
 };
 
-/** How long output is gathered before a request, ms. The first lines go sooner, because somebody is looking at an empty page. */
+/** How long output is gathered before a request, ms, unless there is enough for one. The first lines go sooner, because somebody is looking at an empty page. */
 const GATHER_MS = 500;
 const FIRST_GATHER_MS = 100;
+/** What one request may bring. */
+const ENOUGH_BYTES = LIMITS.logUnpackedBytes;
 
 /**
  * Sends the log by offset, one request at a time. It is only for those who watch: the result brings whatever is missing, so a broker that is
@@ -27,16 +29,24 @@ export function createLogUpload(
   const backoff = createBackoff(500, 15_000);
   let offset = 0;
   let working: Promise<void> | null = null;
+  let gathering: AbortController | null = null;
 
+  const gather = async (): Promise<void> => {
+    gathering = new AbortController();
+    if (file.size() - offset < ENOUGH_BYTES)
+      await pause(offset === 0 ? FIRST_GATHER_MS : GATHER_MS, AbortSignal.any([stopped.signal, gathering.signal]));
+    gathering = null;
+  };
   const work = async (): Promise<void> => {
-    await pause(offset === 0 ? FIRST_GATHER_MS : GATHER_MS, stopped.signal);
+    await gather();
     while (offset < file.size() && !stopped.signal.aborted) {
-      const chunk = await file.read(offset, LIMITS.logAppendBytes);
+      const chunk = await file.read(offset, ENOUGH_BYTES);
+      const end = offset + chunk.byteLength;
       const answer = await send(offset, chunk);
       if (answer.ok) {
         offset = answer.value.bytes;
         backoff.reset();
-        if (chunk.byteLength < LIMITS.logAppendBytes) return;
+        if (chunk.byteLength < ENOUGH_BYTES && offset >= end) return;
       } else if (answer.logSize !== null) offset = answer.logSize;
       else if (answer.retry) await pause(backoff.next(), stopped.signal);
       else return stopped.abort();
@@ -44,6 +54,7 @@ export function createLogUpload(
   };
   const grew = (): void => {
     if (stopped.signal.aborted) return;
+    if (gathering !== null && file.size() - offset >= ENOUGH_BYTES) gathering.abort();
     working ??= work().finally(() => {
       working = null;
       if (offset < file.size()) grew();

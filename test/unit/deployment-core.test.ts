@@ -255,7 +255,7 @@ it.each([
   [10, 4, 6, { repeatedBytes: 6, newBytes: 0 }],
   [10, 8, 5, { repeatedBytes: 2, newBytes: 3 }],
   [10, 11, 1, { refused: "log-gap", headers: { "Plumule-Log-Size": "10" } }],
-  [0, 0, LIMITS.logAppendBytes + 1, { refused: "payload-too-large" }],
+  [0, 0, LIMITS.logUnpackedBytes + 1, { refused: "payload-too-large" }],
   [LIMITS.logBytes, LIMITS.logBytes, 1, { refused: "payload-too-large" }],
 ])("places bytes in a log of %i at %i", (size, offset, length, placed) => {
   expect(placeBytes(size, offset, length)).toMatchObject(placed);

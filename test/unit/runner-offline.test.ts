@@ -54,7 +54,7 @@ describe("a page with status 200, where a proxy stands in for the broker", () =>
 });
 
 describe("a log", () => {
-  const bytes = Buffer.alloc(LIMITS.logAppendBytes, "a line as a job prints it\n");
+  const bytes = Buffer.alloc(LIMITS.logUnpackedBytes, "a line as a job prints it\n");
   /** A broker that answers as told, and what it was sent. */
   const brokerThat = (takesPacked: boolean): { broker: Broker; sent: { encoding: string | null; size: number }[] } => {
     const sent: { encoding: string | null; size: number }[] = [];
@@ -73,9 +73,11 @@ describe("a log", () => {
     const { broker, sent } = brokerThat(true);
     expect(await broker.appendLog(lease, 0, bytes)).toEqual({ ok: true, value: { bytes: bytes.length } });
     await broker.appendLog(lease, 0, randomBytes(9_000));
+    await broker.appendLog(lease, 0, randomBytes(LIMITS.logUnpackedBytes));
     expect(sent).toEqual([
       { encoding: "zstd", size: expect.any(Number) as number },
       { encoding: null, size: 9_000 },
+      { encoding: null, size: LIMITS.logAppendBytes },
     ]);
     expect(sent[0]?.size).toBeLessThan(bytes.length / 5);
   });

@@ -54,7 +54,7 @@ it("appends a log by offset: the same bytes again are fine, other bytes and hole
   expect(codeOf(await append(one, 0, "FIRST\n"))).toBe("log-conflict");
   const gap = await append(one, 20, "late\n");
   expect(gap).toMatchObject({ refused: "log-gap", headers: { "Plumule-Log-Size": "19" } });
-  expect(codeOf(await append(one, 19, new Uint8Array(LIMITS.logAppendBytes + 1)))).toBe("payload-too-large");
+  expect(codeOf(await append(one, 19, new Uint8Array(LIMITS.logUnpackedBytes + 1)))).toBe("payload-too-large");
   const { run } = one.assignment;
   const slice = ok(await one.house.deployment.readLog({ run, offset: 2, limit: 8 }));
   expect(parseUtf8(slice.bytes)).toBe("rst\nseco");
@@ -153,6 +153,16 @@ it("keeps what came packed as it came, and serves and compares it as what it is"
   const body = await one.runner.resultOf(one.assignment, "succeeded", { log, inline: false });
   ok(await one.runner.send(one.assignment, body));
   expect(await logOf(one)).toEqual({ state: "complete", bytes: whole.length, sha256: await sha256Hex(whole) });
+});
+
+it("keeps of one append what a row holds, and leaves the rest for the next", async () => {
+  const one = await started();
+  const bytes = new Uint8Array(LIMITS.logUnpackedBytes).fill(46);
+  ok(await append(one, 0, "."));
+  expect(ok(await appendPacked(one, 0, bytes))).toEqual({ bytes: 1 + LIMITS.logAppendBytes });
+  expect(ok(await appendPacked(one, 1 + LIMITS.logAppendBytes, bytes))).toEqual({
+    bytes: 1 + LIMITS.logAppendBytes + LIMITS.logUnpackedBytes,
+  });
 });
 
 it.each([

@@ -12,8 +12,8 @@ export function placeBytes(size: number, offset: number, length: number): Placem
     return refuse("log-gap", `The log has ${size} bytes, offset ${offset} would leave a hole.`, {
       headers: { "Plumule-Log-Size": String(size) },
     });
-  if (length > LIMITS.logAppendBytes)
-    return refuse("payload-too-large", `One append may have ${LIMITS.logAppendBytes} bytes, this one has ${length}.`);
+  if (length > LIMITS.logUnpackedBytes)
+    return refuse("payload-too-large", `One append may have ${LIMITS.logUnpackedBytes} bytes, this one has ${length}.`);
   if (offset + length > LIMITS.logBytes) return refuse("payload-too-large", `A log may have ${LIMITS.logBytes} bytes.`);
   const repeatedBytes = Math.min(length, size - offset);
   return { repeatedBytes, newBytes: length - repeatedBytes };
