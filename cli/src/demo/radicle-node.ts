@@ -27,9 +27,12 @@ export async function setApart(radHome: string, listen: readonly string[] = []):
   await writeFile(file, JSON.stringify({ ...config, preferredSeeds: [], node }));
 }
 
-/** Starts the node of `env.RAD_HOME` and waits until it answers. */
+/** Runs a node until it ends, or until whoever holds the other end of file 3 lets go of it, if only because it was killed. */
+const WHILE_HELD = 'radicle-node --force & node=$!; { read -r _; kill "$node"; } <&3 & wait "$node"';
+
+/** Starts the node of `env.RAD_HOME` and waits until it answers. It ends with this process, however that ends. */
 export async function startRadicleNode(env: NodeJS.ProcessEnv & { RAD_HOME: string }): Promise<RadicleNode> {
-  const child = spawn("radicle-node", ["--force"], { env, stdio: "ignore" });
+  const child = spawn("sh", ["-c", WHILE_HELD], { env, stdio: ["ignore", "ignore", "ignore", "pipe"] });
   const failure = Promise.withResolvers<never>();
   child.on("error", failure.reject);
   child.on("exit", (code) => failure.reject(new Error(`radicle-node has ended with ${code}`)));
@@ -51,6 +54,6 @@ function answers(socket: string): Promise<boolean> {
 async function stop(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = once(child, "exit");
-  child.kill();
+  child.stdio[3]?.destroy();
   await ended;
 }
