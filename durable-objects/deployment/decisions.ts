@@ -17,7 +17,7 @@ import { checkApproval } from "./approvals.ts";
 import { briefOf, rerunBody, scheduledBody, secretsFault, teardownBody } from "./bodies.ts";
 import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
-import type { Job, Moment, Schedule, State } from "./core/model.ts";
+import type { Job, Lane, Moment, Schedule, State } from "./core/model.ts";
 import { fireSchedule, pauseSchedule } from "./core/firing.ts";
 import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";
 import { deploymentView, jobView } from "./core/views.ts";
@@ -127,9 +127,12 @@ export class Decisions {
 
   setSchedule({ actor, name, paused }: CallOf<"setSchedule">): DeploymentView | Refusal {
     const { answers, ledger } = this.#parts;
+    const { lane } = ledger.state();
+    const refusal =
+      answers.refusal() ?? (lane.schedules.some((one) => one.name === name) ? null : noSchedule(lane, name));
+    if (refusal !== null) return refusal;
     const moment = ledger.moment(actor);
-    const decided = answers.refusal() ?? pauseSchedule(ledger.state(), { name, paused }, moment);
-    if (isRefusal(decided)) return decided;
+    const decided = pauseSchedule(ledger.state(), { name, paused }, moment);
     ledger.commit(decided, moment);
     return deploymentView(decided.state);
   }
@@ -275,6 +278,13 @@ export class Decisions {
     const job = this.#parts.ledger.commit(decided, moment);
     return jobView(decided.state, job, moment.now);
   }
+}
+
+function noSchedule({ deployment, schedules }: Lane, name: string): Refusal {
+  const names = [...new Set(schedules.map((one) => one.name))].join(", ");
+  return refuse("not-found", `Deployment ${deployment} has no schedule ${name}.`, {
+    next: names === "" ? "A push sets the schedules of its task file when its run has succeeded." : `It has ${names}.`,
+  });
 }
 
 /** The stranger whose job it was. What is made of their commit again is looked at again. */

@@ -55,6 +55,11 @@ it("fires a schedule once, though the object was evicted while it was due and ag
   ok(await runner.finish(assignment));
   expect((await lane(house)).deployment.schedules).toMatchObject([{ job: job.id }]);
 
+  const set = (name: string, paused: boolean): ReturnType<House["deployment"]["setSchedule"]> =>
+    house.deployment.setSchedule({ actor: "token:boss", name, paused });
+  expect(ok(await set("nightly", true)).schedules).toMatchObject([{ nextAt: null }]);
+  expect(await set("daily", true)).toMatchObject({ refused: "not-found", next: "It has nightly." });
+
   // A push whose task file has none.
   await submit(house, PUSH);
   ok(await runner.send(...(await endOf(runner, []))));

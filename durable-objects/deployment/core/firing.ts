@@ -1,4 +1,4 @@
-import { isRefusal, type Millis, nextFiring, readCron, type Refusal, refuse } from "@plumule/protocol";
+import { isRefusal, type Millis, nextFiring, readCron } from "@plumule/protocol";
 import type { Job, Lane, Moment, Schedule, State } from "./model.ts";
 import { dueSchedules } from "./schedules.ts";
 import { idOf, submit, type Submission, type Submitted } from "./submit.ts";
@@ -46,15 +46,7 @@ export function pauseSchedule(
   state: State,
   { name, paused }: { name: string; paused: boolean },
   moment: Moment,
-): Decided<null> | Refusal {
-  const names = new Set(state.lane.schedules.map((one) => one.name));
-  if (!names.has(name))
-    return refuse("not-found", `Deployment ${state.lane.deployment} has no schedule ${name}.`, {
-      next:
-        names.size === 0
-          ? "A push whose task file has schedules sets them when its run has succeeded."
-          : `It has ${[...names].join(", ")}.`,
-    });
+): Decided<null> {
   const work = new Work(state, moment);
   const schedules = work.lane.schedules.map((one): Schedule => {
     if (one.name !== name || paused === (one.dueAt === null)) return one;
