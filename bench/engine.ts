@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { convertV4MiniflareOptions, Miniflare, NoOpLog } from "miniflare";
-import { WORKER } from "../cli/src/dev/bundle.ts";
+import { ONE_MODULE, WORKER } from "../cli/src/dev/bundle.ts";
 
 /** A Worker in an engine of its own. */
 export type Running = { url: string; stop(): Promise<void> };
@@ -17,14 +17,8 @@ export type WorkerSource = {
 /** Runs a Worker of the bench as the embedded broker is run: the same workerd, a direct socket, storage on disk. */
 export async function startWorker({ file, objects, bindings = {}, folder }: WorkerSource): Promise<Running> {
   const { outputFiles } = await build({
+    ...ONE_MODULE,
     entryPoints: [fileURLToPath(new URL(`./workers/${file}`, import.meta.url))],
-    bundle: true,
-    format: "esm",
-    target: "es2024",
-    conditions: ["workerd", "worker", "browser"],
-    external: ["cloudflare:*", "node:*"],
-    logLevel: "silent",
-    write: false,
   });
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { build } from "esbuild";
 import { convertV4MiniflareOptions, Miniflare, NoOpLog } from "miniflare";
-import { WORKER } from "../../cli/src/dev/bundle.ts";
+import { ONE_MODULE, WORKER } from "../../cli/src/dev/bundle.ts";
 import { RELEASED } from "./released.ts";
 
 /** Code of the broker: a release such as `v1`, or the checkout. */
@@ -29,17 +29,9 @@ function bundleOf(code: Code): Promise<string> {
   if (known !== undefined) return known;
   const root = join(import.meta.dirname, "../..");
   const entry = code === NOW ? join(root, "src/worker.ts") : join(RELEASED, code, "worker.mjs");
-  const bundled = build({
-    entryPoints: [entry],
-    absWorkingDir: root,
-    bundle: true,
-    format: "esm",
-    target: "es2024",
-    conditions: ["workerd", "worker", "browser"],
-    external: ["cloudflare:*", "node:*"],
-    logLevel: "silent",
-    write: false,
-  }).then(({ outputFiles }) => outputFiles[0]?.text ?? "");
+  const bundled = build({ ...ONE_MODULE, entryPoints: [entry], absWorkingDir: root }).then(
+    ({ outputFiles }) => outputFiles[0]?.text ?? "",
+  );
   bundles.set(code, bundled);
   return bundled;
 }

@@ -1,4 +1,4 @@
-import { build } from "esbuild";
+import { build, type BuildOptions } from "esbuild";
 
 /** What `wrangler.toml` says of the Worker, for an engine that does not read it. A test compares the two. */
 export const WORKER = {
@@ -42,21 +42,26 @@ export class ${DOOR} extends WorkerEntrypoint {
 }
 `;
 
+/** How a Worker is bundled for workerd: as one ES module. */
+export const ONE_MODULE = {
+  bundle: true,
+  format: "esm",
+  target: "es2024",
+  conditions: ["workerd", "worker", "browser"],
+  external: ["cloudflare:*", "node:*"],
+  logLevel: "silent",
+  write: false,
+} satisfies BuildOptions;
+
 /** Bundles the Worker of the checkout at `root` as workerd takes it: one ES module. Rejects with esbuild's messages. */
 export async function bundleWorker(root: string): Promise<string> {
   const { outputFiles } = await build({
+    ...ONE_MODULE,
     stdin: { contents: entry, resolveDir: root, sourcefile: "embedded-worker.js" },
     absWorkingDir: root,
-    bundle: true,
-    format: "esm",
-    target: "es2024",
-    conditions: ["workerd", "worker", "browser"],
-    external: ["cloudflare:*", "node:*"],
     // Positions alone: with the sources in it the module has four times the size, and the engine is as much later at work.
     sourcemap: "inline",
     sourcesContent: false,
-    logLevel: "silent",
-    write: false,
   });
   const [module] = outputFiles;
   if (module === undefined) throw new Error("esbuild made no file");
