@@ -1,7 +1,7 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Signer } from "@plumule/protocol";
-import { agentSigner, createKey, listAgentKeys, loadKey, openAgentSigner } from "@plumule/runner";
+import { agentSigner, createKey, listAgentKeys, loadKey, openAgentSigner } from "@plumule/runner/settings";
 import type { Context } from "./context.ts";
 import { type Failure, misuse } from "./failure.ts";
 

@@ -1,4 +1,3 @@
-import { openJobCobs } from "@plumule/bridge";
 import { getCommitRuns, parseRadicleUrl } from "@plumule/protocol";
 import { radHomeOf } from "./bridge-place.ts";
 import { readCheckout } from "./checkout.ts";
@@ -75,6 +74,7 @@ export async function runsInCobs(
   if (name === null)
     return misuse("This is no checkout of a repository on Radicle", "Stand in one: it has a remote called `rad`.");
   try {
+    const { openJobCobs } = await import("@plumule/bridge");
     const runs = await openJobCobs(name.id, radHomeOf(undefined, { cwd, env })).runsOf(commit);
     return (runs ?? []).map(({ node, run, status, log, recordedAt }) => ({
       node: `did:key:${node}`,

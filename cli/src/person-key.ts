@@ -1,7 +1,7 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { didKeyOf, parseDidKey, type Signer } from "@plumule/protocol";
-import { agentSigner, listAgentKeys, loadKey } from "@plumule/runner";
+import { agentSigner, listAgentKeys, loadKey } from "@plumule/runner/settings";
 import { type Failure, misuse } from "./failure.ts";
 
 /** Which key a person signs with: a file, or a did:key that the ssh-agent holds. */

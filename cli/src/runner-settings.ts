@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { nearestName } from "@plumule/protocol";
-import { runnerConfigSchema } from "@plumule/runner";
+import { runnerConfigSchema } from "@plumule/runner/settings";
 import { configFolder } from "./connection.ts";
 import { type Failure, isFailure, misuse } from "./failure.ts";
 

@@ -1,16 +1,12 @@
-export { type RunnerConfig, runnerConfigSchema, type RunnerOptions } from "./config.ts";
+export * from "./settings.ts";
 export { examine } from "./doctor/examine.ts";
 export type { Check } from "./doctor/judge.ts";
 export { findExecutable } from "./executable.ts";
-export { RUNNER_EXIT, type RunnerExit, type StartRefusal } from "./exit-codes.ts";
 export { tellSystemd } from "./health/notify.ts";
-export { createKey, loadKey } from "./key.ts";
 export { privateStore, probeNix } from "./nix/probe.ts";
 export { encodeNixPublicKey, nixKeyName } from "./nix/signature.ts";
-export { openAgentSigner } from "./register.ts";
 export type { RunningRunner } from "./loop.ts";
 export { type RunnerEnvironment, startRunner } from "./runner.ts";
-export { agentSigner, listAgentKeys } from "./ssh-agent.ts";
 export type { Desk } from "./standalone/desk.ts";
 export type { LocalJob } from "./standalone/local-job.ts";
 export { lockState, type StateLock } from "./state-lock.ts";

@@ -1,4 +1,5 @@
-import { type Check, examine, runnerConfigSchema } from "@plumule/runner";
+import type { Check } from "@plumule/runner";
+import { runnerConfigSchema } from "@plumule/runner/settings";
 import { Command } from "commander";
 import type { Connection } from "../connection.ts";
 import { act, type Context } from "../context.ts";
@@ -24,6 +25,7 @@ async function doctor(context: Context, flags: RunnerFlags): Promise<ExitCode | 
   const found = await settingsOfFlags(context, flags);
   if (isFailure(found)) return found;
   const parsed = runnerConfigSchema.safeParse(found.settings);
+  const { examine } = await import("@plumule/runner");
   const checks = parsed.success
     ? await examine(parsed.data, fetch)
     : parsed.error.issues.map(({ path, message }): Check => ({

@@ -1,7 +1,7 @@
 import { createPublicKey } from "node:crypto";
 import { resolve } from "node:path";
 import { admitDidKey, didKeyOf } from "@plumule/protocol";
-import { createKey, listAgentKeys, loadKey } from "@plumule/runner";
+import { createKey, listAgentKeys, loadKey } from "@plumule/runner/settings";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";

@@ -1,4 +1,4 @@
-import { runnerConfigSchema } from "@plumule/runner";
+import { runnerConfigSchema } from "@plumule/runner/settings";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";

@@ -1,9 +1,8 @@
-import { RUNNER_EXIT, type RunnerExit, type RunnerOptions, startRunner, tellSystemd } from "@plumule/runner";
+import { RUNNER_EXIT, type RunnerExit, type RunnerOptions } from "@plumule/runner/settings";
 import { Command } from "commander";
 import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure } from "../failure.ts";
-import { explainFollowing, follow, prepareFollowing } from "../follow.ts";
 import { type RunnerFlags, settingsOfFlags, withRunnerFlags } from "./runner-flags.ts";
 
 type StartFlags = RunnerFlags & { dryRun?: true };
@@ -25,9 +24,11 @@ async function start(context: Context, { dryRun, ...flags }: StartFlags): Promis
   const { terminal, env } = context;
   const found = await settingsOfFlags(context, flags);
   if (isFailure(found)) return found;
+  const { explainFollowing, follow, prepareFollowing } = await import("../follow.ts");
   const following = await prepareFollowing(found.settings);
   if (isFailure(following)) return following;
   if (dryRun === true) return explainFollowing(context, following);
+  const { startRunner, tellSystemd } = await import("@plumule/runner");
   const runner = await startRunner(found.settings as RunnerOptions, { fetch, say: terminal.note });
   if ("refused" in runner) {
     const next = "`plumule runner config` shows what is set, and `plumule doctor` what is wrong.";
