@@ -16,7 +16,7 @@ import {
   type RunLimits,
   sizeText,
 } from "../../runner/src/limits/limits.ts";
-import { probeLimits } from "../../runner/src/limits/probe.ts";
+import { divides, probeLimits } from "../../runner/src/limits/probe.ts";
 import { watchWorkspace } from "../../runner/src/limits/workspace-size.ts";
 import { type ProcessResult, runProcess } from "../../runner/src/process.ts";
 import { ended } from "../../runner/src/tasks/task.ts";
@@ -249,6 +249,17 @@ describe("a cgroup of version 2, in its files", () => {
       taskRefusalCount: 4,
       machineOomKillCount: 0,
     });
+  });
+
+  it("is given no controller while it holds processes, which would keep others out of all below it", () => {
+    const holding = join(folder, "holding");
+    mkdirSync(holding);
+    const files = { "cgroup.type": "domain\n", "cgroup.procs": "17\n", "cgroup.subtree_control": "\n" };
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(holding, name), text);
+    expect(divides(holding, "pids")).toBe(false);
+    expect(readFileSync(join(holding, "cgroup.subtree_control"), "utf8")).toBe("\n");
+    // What was found before the limits were probed is there afterwards.
+    expect(probeIsolation().available).toEqual(isolation.available);
   });
 
   it("is joined before anything of the job runs", () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { delegatedCgroup, legacyCgroup, ownCgroup } from "../cgroup.ts";
 import { findExecutable } from "../executable.ts";
@@ -46,12 +46,15 @@ function candidates(kind: keyof MachineLimits): Extract<LimitMeans, { folder: st
 
 /**
  * Whether cgroups below a folder can have a controller, which is switched on where that is allowed: in the root, and in a folder that holds no
- * process (cgroups(7), "no internal processes").
+ * process (cgroups(7), "no internal processes"). The kernel refuses the others memory, but not pids: it takes that for the wish to divide threads,
+ * and from then on lets no process into any cgroup below (EOPNOTSUPP), so that the level `cgroup` would be lost.
  */
-function divides(folder: string, controller: string): boolean {
+export function divides(folder: string, controller: string): boolean {
   const control = join(folder, "cgroup.subtree_control");
   const isOn = (): boolean => readFileSync(control, "utf8").trim().split(" ").includes(controller);
   try {
+    const isRoot = !existsSync(join(folder, "cgroup.type"));
+    if (!isRoot && readFileSync(join(folder, "cgroup.procs"), "utf8") !== "") return false;
     if (!isOn()) writeFileSync(control, `+${controller}`, { flag: "r+" });
     return isOn() && mayMake(folder);
   } catch {
