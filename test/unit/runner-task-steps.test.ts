@@ -97,9 +97,8 @@ describe("a task file whose jobs ask for something of their own", () => {
   });
 
   it.each<[string, Partial<TaskContext>, string]>([
-    ["a broker that does not know of it", given({}, { expands: undefined }), "which this broker does not know"],
     ["a quorum", given({ quorum: { replicas: 2, agree: 2 } }), "a quorum compares one run with another"],
-    ["a teardown", given({}, { teardown: true }), "which a teardown cannot become"],
+    ["a teardown", given({}, { teardown: true }), "a teardown cannot become jobs"],
     [
       "a body that is too large as often",
       given({ configuration: "x".repeat(2_100_000) }),
@@ -110,6 +109,13 @@ describe("a task file whose jobs ask for something of their own", () => {
     expect(end).toMatchObject({ outcome: "failed", reason: { code: "task-invalid" } });
     expect(end.reason?.detail).toContain(detail);
     expect(end).not.toHaveProperty("expansion");
+  });
+
+  it("is left to others where it was given by nobody who would make jobs of it", async () => {
+    expect(await run(file, given({}, { expands: undefined }))).toMatchObject({
+      outcome: "refused",
+      reason: { code: "refused", detail: expect.stringContaining("only a broker that knows of it") },
+    });
   });
 
   const step = { job: "test", matrix: { os: "b" }, kind: "shell" as const };

@@ -2,28 +2,35 @@ import { type Expansion, LIMITS, type RepositoryStep, type SubmitBody, stepName 
 import { ended, type TaskContext, type TaskEnd } from "../tasks/task.ts";
 import { asksForItsOwn, type Step } from "./steps.ts";
 
-/** The end of a run that has read a file whose steps are to be jobs of the lane: nothing is run here, and its deployment queues them. */
+/**
+ * The end of a run that has read a file whose steps are to be jobs of the lane: nothing is run here, and its deployment queues them. Where nobody would, the
+ * run is refused, and left to a broker that does.
+ */
 export function endOfReading(context: TaskContext, steps: readonly Step[], expansion: Expansion): TaskEnd {
-  const fault = readingFault(context, steps);
-  if (fault !== null) {
-    context.log(`[plumule] ${fault}\n`);
-    return ended("failed", null, { code: "task-invalid", detail: fault });
+  const { assignment, log } = context;
+  const asking = steps.find(asksForItsOwn);
+  const what = `\`${asking?.name ?? ""}\` asks for what only a job of its own can have (requires, locks, secrets, effect)`;
+  const fault = readingFault(assignment, steps.length);
+  const isLost = fault === null && assignment.expands !== true;
+  const why = fault ?? (isLost ? "only a broker that knows of it makes jobs of a task file" : null);
+  if (why === null) {
+    log(`[plumule] jobs of the file ask for something of their own: each of the ${steps.length} steps becomes a job\n`);
+    return { ...ended("succeeded", 0, null), expansion };
   }
-  context.log(
-    `[plumule] jobs of the file ask for something of their own: each of the ${steps.length} steps becomes a job\n`,
-  );
-  return { ...ended("succeeded", 0, null), expansion };
+  const detail = `${what}: ${why}.`;
+  log(`[plumule] ${detail}\n`);
+  return isLost
+    ? ended("refused", null, { code: "refused", detail })
+    : ended("failed", null, { code: "task-invalid", detail });
 }
 
-function readingFault({ assignment: { expands, spec, teardown } }: TaskContext, steps: readonly Step[]): string | null {
-  const asking = steps.find(asksForItsOwn);
-  const what = `\`${asking?.name ?? steps[0]?.name}\` asks for what only a job of its own can have (requires, locks, secrets, effect)`;
-  if (spec.quorum !== undefined) return `${what}, and a quorum compares one run with another: submit without it.`;
-  if (teardown) return `${what}, which a teardown cannot become: name the task of the teardown itself.`;
-  if (expands !== true) return `${what}, which this broker does not know: update it, or give this with the submit.`;
-  const characters = JSON.stringify(spec).length * steps.length;
+/** Why a job cannot become others, whoever has given it, or null. */
+function readingFault({ spec, teardown }: TaskContext["assignment"], stepCount: number): string | null {
+  if (spec.quorum !== undefined) return "a quorum compares one run with another; submit without it";
+  if (teardown) return "a teardown cannot become jobs; name the task of the teardown itself";
+  const characters = JSON.stringify(spec).length * stepCount;
   return characters > LIMITS.expandedCharacters
-    ? `${steps.length} jobs, each with what was submitted, have ${characters} characters; at most ${LIMITS.expandedCharacters} are taken.`
+    ? `${stepCount} jobs, each with what was submitted, have ${characters} characters, and at most ${LIMITS.expandedCharacters} are taken`
     : null;
 }
 
