@@ -16,7 +16,7 @@ import { removeSecretFiles, sweepSecretFiles } from "./secrets/files.ts";
 import type { Spool } from "./spool.ts";
 import { readLease, runFiles, SUPERVISOR_VERSION } from "./supervisor/files.ts";
 import { keepWithin } from "./room.ts";
-import { listWorkspaces, removeWorkspace } from "./workspace.ts";
+import { listWorkspaces, removeWorkspace, tendMirrors } from "./workspace.ts";
 
 /** What carrying out effects needs. `deliver` wakes whoever sends results. */
 export type HandsDeps = AttendDeps & {
@@ -38,6 +38,8 @@ const LAST_POLL_MS = 2_000;
 export class Hands {
   readonly #deps: HandsDeps;
   readonly #runs: Map<string, AttendedRun>;
+  readonly #left = new AbortController();
+  #tending: Promise<void> | null = null;
   /** Runs whose workspaces people may want to look into. */
   readonly #failed = new Set<string>();
   #desk: Promise<ExecDesk> | null = null;
@@ -125,6 +127,8 @@ export class Hands {
   async leave(): Promise<void> {
     clearInterval(this.#tidying);
     for (const run of this.#runs.values()) run.leave();
+    this.#left.abort();
+    await this.#tending;
     await (await this.#desk)?.close();
   }
 
@@ -172,6 +176,14 @@ export class Hands {
     if (!spool.pending().some(({ runId }) => runId === run))
       await rm(runFiles(folders.runs, run).folder, { recursive: true, force: true });
     await keepWithin(config, folders);
+    if (this.#runs.size === 0) this.#tend();
+  }
+
+  /** A moment without runs is one for what takes long and nobody waits for. */
+  #tend(): void {
+    this.#tending ??= tendMirrors(this.#deps.folders, this.#left.signal)
+      .catch(() => {})
+      .finally(() => (this.#tending = null));
   }
 
   /** False when there is no room or no wish for it, or the disk refuses. */

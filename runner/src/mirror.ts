@@ -51,7 +51,7 @@ const queues = new Map<string, Promise<unknown>>();
  * Brings a commit into the bare mirror of its repository, `<mirrors>/<sha256 of the URL>`, and pins it there with a ref,
  * which both proves that the commit arrived whole and tells the next fetch what need not be sent again.
  * Calls for one mirror queue up, so that a burst of runs fetches once. Other processes need no lock: git writes packs
- * and refs atomically, and nothing in a mirror is ever collected; only one that no workspace borrows from may go as a whole.
+ * and refs atomically, and no object of a mirror is ever collected: its packs are merged, and only one that no workspace borrows from may go as a whole.
  */
 export async function mirrorCommit(
   source: CommitSource,

@@ -117,6 +117,12 @@ export async function listWorkspaces({ workspaces }: WorkspaceFolders): Promise<
   return names.filter((name) => RUN_ID.test(name));
 }
 
+/** Merges the packs of mirrors that have many, which may take minutes. */
+export async function tendMirrors(folders: { mirrors: string; warm: string }, cancel: AbortSignal): Promise<void> {
+  const { mergePacks } = await import("./workspace/merge-packs.ts");
+  await mergePacks(folders, cancel);
+}
+
 /** Removes what was used longest ago of all that is kept warm, until it is within its quota and the disk has room. */
 export async function collectWorkspaces(quota: WarmQuota): Promise<void> {
   const { collectSometimes } = await import("./workspace/quota.ts");

@@ -1,11 +1,22 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { dropCheckout, provideCheckout } from "../../runner/src/workspace/checkout.ts";
 import { type OverlayMode, probeOverlay } from "../../runner/src/workspace/overlay.ts";
+import { mergePacks } from "../../runner/src/workspace/merge-packs.ts";
 import { collectSometimes, collectWarm } from "../../runner/src/workspace/quota.ts";
 import { readRecords, warmFolders } from "../../runner/src/workspace/records.ts";
 
@@ -114,5 +125,33 @@ describe("what is kept warm", () => {
     expect(slots()).toBe(1);
     await collectSometimes({ ...folders, quotaBytes: 1e12, floorBytes: 1e18 });
     expect(slots()).toBe(0);
+  });
+});
+
+describe("a mirror", () => {
+  test("of many packs gets few, and loses nothing that no ref leads to", async () => {
+    const mirror = join(folders.mirrors, "m");
+    mkdirSync(mirror, { recursive: true });
+    git(mirror, "init", "-q", "--bare");
+    const pack =
+      "for n in $(seq 20); do echo $n | git hash-object -w --stdin | tee -a ids | git pack-objects -q objects/pack/pack >/dev/null; git prune-packed -q; done";
+    execFileSync("sh", ["-c", pack], { cwd: mirror });
+    const left = join(mirror, "objects/pack/tmp_pack_x");
+    writeFileSync(left, "");
+    utimesSync(left, 1, 1);
+    const packs = (): number =>
+      readdirSync(join(mirror, "objects/pack")).filter((name) => name.endsWith(".pack")).length;
+    expect(packs()).toBe(20);
+    expect(await mergePacks(folders, AbortSignal.abort())).toBe(0);
+    expect(packs()).toBe(20);
+    expect(await mergePacks(folders, new AbortController().signal)).toBe(1);
+    expect([packs(), existsSync(left)]).toEqual([1, false]);
+    const check = execFileSync("git", ["cat-file", "--batch-check=%(objecttype)"], {
+      cwd: mirror,
+      input: readFileSync(join(mirror, "ids")),
+    });
+    expect(check.toString()).toBe("blob\n".repeat(20));
+    // There is nothing more to do.
+    expect(await mergePacks(folders, new AbortController().signal)).toBe(0);
   });
 });
