@@ -47,6 +47,8 @@ export async function measureLogPath(fleet: Fleet, folder: string): Promise<Row>
 
 /** Watches the memory of a runner and of the supervisor that takes the run, without the job's, while a job prints far more than is kept. */
 export async function measureMemory(fleet: Fleet, folder: string): Promise<Row[]> {
+  // What is loaded once and kept is loaded before.
+  await watchMemory(fleet, join(folder, "first"), SHORT_BYTES);
   const short = await watchMemory(fleet, join(folder, "short"), SHORT_BYTES);
   const long = await watchMemory(fleet, join(folder, "long"), LONG_BYTES);
   const mb = (bytes: number): string => `${figureOf(bytes / MB)} MB`;

@@ -114,37 +114,31 @@ export async function openLogFile(path: string, { limitBytes, tailBytes }: LogLi
   };
 }
 
-/** The last bytes of a stream. */
+/** The last bytes of a stream, in one buffer that goes round: a copy of each chunk would be garbage faster than it is collected. */
 class Tail {
   /** Bytes that were ever added. */
   total = 0;
-  readonly #limitBytes: number;
-  #chunks: Uint8Array[] = [];
-  #size = 0;
+  readonly #ring: Buffer;
 
   constructor(limitBytes: number) {
-    this.#limitBytes = limitBytes;
+    this.#ring = Buffer.alloc(limitBytes);
   }
 
   add(bytes: Uint8Array): void {
+    const size = this.#ring.length;
+    const kept = bytes.subarray(Math.max(0, bytes.length - size));
+    const at = (this.total + bytes.length - kept.length) % size;
+    this.#ring.set(kept.subarray(0, size - at), at);
+    this.#ring.set(kept.subarray(size - at), 0);
     this.total += bytes.length;
-    // A copy: the chunk may be a view of a buffer that its reader uses again.
-    this.#chunks.push(new Uint8Array(bytes.subarray(-this.#limitBytes)));
-    this.#size += Math.min(bytes.length, this.#limitBytes);
-    for (
-      let first = this.#chunks[0];
-      first !== undefined && this.#size - first.length >= this.#limitBytes;
-      first = this.#chunks[0]
-    ) {
-      this.#size -= first.length;
-      this.#chunks.shift();
-    }
   }
 
   /** What is kept, from the start of a line when something before it was dropped. */
   lines(): Uint8Array {
-    const kept = Buffer.concat(this.#chunks).subarray(-this.#limitBytes);
-    return kept.length === this.total ? kept : kept.subarray(kept.indexOf(0x0a) + 1);
+    if (this.total <= this.#ring.length) return this.#ring.subarray(0, this.total);
+    const at = this.total % this.#ring.length;
+    const kept = Buffer.concat([this.#ring.subarray(at), this.#ring.subarray(0, at)]);
+    return kept.subarray(kept.indexOf(0x0a) + 1);
   }
 }
 
