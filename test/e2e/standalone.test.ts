@@ -105,14 +105,12 @@ it(
   "does what is pushed while the broker is down, says it in the job COB and tells the broker, each once however often it is killed",
   { timeout: 120_000 },
   async () => {
-    follow();
+    // There is no rad-job, so that it is killed when it has executed and has written nothing.
+    follow("/nonexistent");
     await says("what is there is history");
-    await kill();
     let commit = "";
     await broker.restart(async () => {
       commit = push("alone");
-      // There is no rad-job, so that it is killed when it has executed and has written nothing.
-      follow("/nonexistent");
       await says("succeeded; its log is");
       await says("not in its job COB yet");
       await kill();
