@@ -89,12 +89,12 @@ describe.each(LEVELS)("a session in a run that works, at level %s", (level) => {
 
   it("is over when the run is", async () => {
     const run = await begin(level, "true");
-    const session = exec(run.run, ["--", "sh", "-c", "echo here; sleep 311; true"]);
-    await expect.poll(() => sleeping(311).length, { timeout: 10_000 }).toBeGreaterThan(0);
+    const script = "sleep 311 & echo at work; wait";
+    const session = startCommand(["runner", "exec", "--run", run.run, "--", "sh", "-c", script], env());
+    await session.printed("at work");
     await letGo(run);
-    const { err, code } = await session;
-    expect(err).toContain("the session ended: the run has ended");
-    expect(code).not.toBe(0);
+    expect(await session.done).not.toBe(0);
+    expect(session.err()).toContain("the session ended: the run has ended");
     expect(sleeping(311)).toEqual([]);
   });
 });
@@ -142,10 +142,10 @@ describe("a session", () => {
   it("leaves nothing when the person is gone", async () => {
     const run = await begin(level, "true");
     const command = startCommand(
-      ["runner", "exec", "--run", run.run, "--", "sh", "-c", "sleep 313 & sleep 314; true"],
+      ["runner", "exec", "--run", run.run, "--", "sh", "-c", "sleep 313 & echo at work; sleep 314; true"],
       env(),
     );
-    await expect.poll(() => sleeping(314).length, { timeout: 10_000 }).toBeGreaterThan(0);
+    await command.printed("at work");
     command.child.kill("SIGKILL");
     await expect.poll(() => [...sleeping(313), ...sleeping(314)], { timeout: 15_000 }).toEqual([]);
     await letGo(run);
