@@ -8,7 +8,17 @@ import { root, run } from "./child-process.mjs";
 import { ensurePackages } from "./install.mjs";
 import { Problem } from "./problem.mjs";
 import { ensureRadicle } from "./radicle.mjs";
-import { bubblewrap, chromium, ensureTools, isOnPath, natsServer, nix, openssh, openssl } from "./system-packages.mjs";
+import {
+  bubblewrap,
+  chromium,
+  ensureTools,
+  isOnPath,
+  natsServer,
+  nix,
+  openssh,
+  openssl,
+  podman,
+} from "./system-packages.mjs";
 
 const oldestNodeMajor = 20;
 
@@ -23,7 +33,7 @@ const oldestNodeMajor = 20;
 const commands = {
   demo: { required: [nix], optional: [], start: (args) => run("node", ["cli/src/main.ts", "demo", ...args]) },
   start: { required: [], optional: [nix], start: (args) => run("node", ["cli/src/main.ts", "dev", ...args]) },
-  test: { required: [nix], optional: [chromium, bubblewrap, openssh, openssl, natsServer], start: test },
+  test: { required: [nix], optional: [chromium, bubblewrap, podman, openssh, openssl, natsServer], start: test },
   "test:radicle": { required: [nix], optional: [], start: testRadicle },
   "test:vm": { required: [], optional: [], start: (args) => run("node", ["test/vm/main.ts", ...args]) },
   check: { required: [], optional: [], start: check },

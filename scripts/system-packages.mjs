@@ -10,7 +10,7 @@ import { Problem } from "./problem.mjs";
  * @property {string} name as people call it
  * @property {readonly (readonly string[])[]} commands each group is satisfied by any one of its commands
  * @property {string} use what is missed without it
- * @property {Readonly<Record<string, string>>} packages its package by package manager
+ * @property {Readonly<Record<string, string>>} packages its packages by package manager, with spaces between
  */
 
 /** @type {Tool} */
@@ -35,6 +35,14 @@ export const bubblewrap = {
   commands: [["bwrap"]],
   use: "what tests sandboxed jobs",
   packages: { "apt-get": "bubblewrap", dnf: "bubblewrap", apk: "bubblewrap", pacman: "bubblewrap" },
+};
+
+/** With runc: what podman brings by itself does not start where cgroups are of both versions, as in many containers. @type {Tool} */
+export const podman = {
+  name: "podman",
+  commands: [["podman"]],
+  use: "what tests jobs and workspaces in containers",
+  packages: { "apt-get": "podman runc", dnf: "podman runc", apk: "podman runc", pacman: "podman runc" },
 };
 
 /** @type {Tool} */
@@ -133,7 +141,7 @@ function findInstaller() {
   };
   return (tool) => {
     console.log(`plumule: installing ${tool.name} with ${manager} (once)`);
-    const added = [...install, tool.packages[manager]];
+    const added = [...install, ...(tool.packages[manager]?.split(" ") ?? [])];
     if (succeeds(...added)) return isPresent(tool);
     // A fresh image often has no list of packages yet, or one that names versions that are gone.
     if (refreshed) return false;
