@@ -114,7 +114,7 @@ export class StandaloneRuns {
         run: input.run,
         runner: input.runner,
         epoch: 0,
-        write: "the result of a run without a lease",
+        write: "result",
       });
       return { recorded: false, job: job.id, state: job.state, logBytes: 0 };
     }

@@ -145,7 +145,10 @@ function decisionsIn(sql: SqlStorage, events: readonly Event[]): AuditNote[] {
 }
 
 function fencedNote({ id, run, runner, epoch, write }: FencedWrite): AuditNote {
-  const detail = `${write} under epoch ${epoch}, whose lease had been taken away`;
+  const detail =
+    epoch === 0
+      ? `${write} of a run without a lease, whose work had a result already`
+      : `${write} under epoch ${epoch}, whose lease had been taken away`;
   return { action: "write.fenced", target: `runs/${run}`, actor: runner, requestId: id, detail };
 }
 

@@ -17,7 +17,7 @@ import {
   toBase64,
   utf8,
 } from "@plumule/protocol";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import {
   ask,
   newRunner,
@@ -189,7 +189,15 @@ describe("a run that its runner did without the broker", () => {
       ask("POST", `${runPath(tenant.at, assignment)}/result`, { token: assignment.leaseToken, body: leased }),
       200,
     );
-    expect(await recorded(await ran())).toMatchObject({ recorded: false, job: job.id, state: "succeeded" });
+    const late = await ran();
+    expect(await recorded(late)).toMatchObject({ recorded: false, job: job.id, state: "succeeded" });
+    await vi.waitFor(async () => {
+      const audit = await told<{ items: unknown[] }>(
+        ask("GET", `${tenant.at}/audit`, { token: tenant.tokens.admin }),
+        200,
+      );
+      expect(JSON.stringify(audit.items)).toContain(`runs/${late.run}`);
+    });
     expect(await submit()).toMatchObject({ joined: false });
   });
 
