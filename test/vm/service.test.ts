@@ -104,9 +104,9 @@ describe("the service of a runner", () => {
     expect(journal()).not.toContain("timed out");
   });
 
-  it("is started again by the watchdog when it hangs, and the job goes on", async () => {
+  it("is started again by the watchdog when it hangs, and at the level cgroup nothing outlives a job", async () => {
     mkdirSync(`/run/systemd/system/${UNIT}.service.d`, { recursive: true });
-    writeFileSync(`/run/systemd/system/${UNIT}.service.d/watchdog.conf`, "[Service]\nWatchdogSec=20s\n");
+    writeFileSync(`/run/systemd/system/${UNIT}.service.d/watchdog.conf`, "[Service]\nWatchdogSec=10s\nRestartSec=1\n");
     configure({ isolation: "cgroup" });
     await systemctl("daemon-reload");
     await systemctl("restart", UNIT);
@@ -114,13 +114,19 @@ describe("the service of a runner", () => {
     await begun("seen");
     const hung = await shown("MainPID");
     process.kill(Number(hung), "SIGSTOP");
-    await expect.poll(() => shown("NRestarts"), { timeout: PATIENCE_MS, interval: 1_000 }).toBe("1");
-    await expect.poll(() => shown("ActiveState"), { timeout: PATIENCE_MS, interval: 1_000 }).toBe("active");
+    await expect
+      .poll(() => shown("MainPID"), { timeout: PATIENCE_MS, interval: 500 })
+      .not.toMatch(new RegExp(`^(0|${hung})$`));
+    await expect.poll(() => shown("ActiveState"), { timeout: PATIENCE_MS, interval: 500 }).toBe("active");
+    expect(Number(await shown("NRestarts"))).toBeGreaterThan(0);
     letGo("seen");
+    // An emulated machine may take longer to start it than the lease of the first run lasts.
     const { job, runs } = await ended(id);
-    expect([job.state, runs.length]).toEqual(["succeeded", 1]);
+    expect(job.state).toBe("succeeded");
     // What left session and environment is known by the cgroup alone.
-    expect(runs[0]).toMatchObject({ isolation: "cgroup", survivorsKilled: 1 });
+    expect(runs).toContainEqual(
+      expect.objectContaining({ state: "succeeded", isolation: "cgroup", survivorsKilled: 1 }),
+    );
   });
 
   it("is seen by the doctor as it is, when systemd starts him like the runner", async () => {
