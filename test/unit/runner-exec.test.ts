@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import {
   EXEC_CHANNELS,
   execBytes,
@@ -155,6 +156,18 @@ describe("a session in a kept workspace", () => {
     for (const [, { length }] of person.bytes.slice()) person.say({ op: "ack", bytes: length });
     await person.over();
     expect(bytesOf()).toBe(2_000_000);
+    expect(person.last).toMatchObject({ op: "exit", code: 0 });
+  });
+
+  it("ends once all of it was read, however late", async () => {
+    const { person } = visit({ argv: ["echo", "to the last byte"] });
+    person.reads = false;
+    await expect.poll(() => person.text(), { timeout: 10_000 }).toBe("to the last byte\n");
+    // The command has ended by now, and nobody has read.
+    await pause(300);
+    expect(person.last).toMatchObject({ op: "started" });
+    person.say({ op: "ack", bytes: "to the last byte\n".length });
+    await person.over();
     expect(person.last).toMatchObject({ op: "exit", code: 0 });
   });
 

@@ -23,6 +23,8 @@ export type Line = {
   say(frame: ExecRunnerFrame): void;
   /** Sends output. Resolves when it is under way, which waits for the other side to read. */
   send(channel: number, bytes: Uint8Array): Promise<void>;
+  /** Resolves when the other side has confirmed all output, has left, or there is no time for it. A socket that is closed earlier may take along what was not read. */
+  settled(hurry: AbortSignal): Promise<void>;
   /** Resolves when both ends are there. */
   begun: Promise<void>;
   /** Aborted when the other end has left, or sent what makes no sense. */
@@ -80,6 +82,10 @@ export function openLine(
     begun: begun.promise,
     left: left.signal,
     say,
+    async settled(hurry) {
+      hurry.addEventListener("abort", stir, { once: true });
+      while (unconfirmed > 0 && !left.signal.aborted && !hurry.aborted) await wake.promise;
+    },
     send: (channel, bytes) => (sending = sending.then(() => sendAll(channel, bytes))),
     input: {
       async *[Symbol.asyncIterator]() {

@@ -98,6 +98,7 @@ export async function holdSession(
     graceMs: GRACE_MS,
   });
   for (const output of masked) await output.end();
+  await line.settled(AbortSignal.any([over.signal, stop]));
   const why = [over.signal, stop].find(({ aborted }) => aborted)?.reason as string | undefined;
   const detail = why ?? (result.exitCode === KILLED && (await isSoonGone(place)) ? RUN_ENDED : result.detail);
   if (result.reason === "not-started") end({ op: "refused", detail: detail ?? "The command could not be started." });
