@@ -7,7 +7,7 @@ import type { PlatformBug } from "./platform/world.ts";
 import type { Outcome } from "./simulate.ts";
 
 /** Seeds that one process simulates. Then a fresh one goes on, because the edge remembers callers and places of jobs for as long as it lives. */
-const SEEDS_PER_PROCESS = 500;
+const SEEDS_PER_PROCESS = 200;
 
 /** What is simulated otherwise than it is: bugs that a test seeds. */
 export type Seeded = { changes?: readonly SourceChange[]; bug?: PlatformBug };
