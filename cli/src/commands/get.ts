@@ -95,7 +95,10 @@ export function jobLines(
     ],
     ["mode", job.mode === "queue" ? null : `${job.mode}, interrupt ${job.interrupt}`],
     ["priority", job.priority === "normal" ? null : job.priority],
-    ["by", inLine(job.actor)],
+    [
+      "by",
+      job.standalone === true ? `${inLine(job.actor)}, which gave it to itself without the broker` : inLine(job.actor),
+    ],
     ["submitted", `${job.createdAt}  ${paint.quiet(agoOf(job.createdAt, now))}`],
     ["took", tookText(job, now)],
     ["builds", job.progress === null ? null : progressText(job.progress)],
