@@ -1,10 +1,12 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import type { ContainerPlace } from "../../runner/src/container.ts";
+import { insideOf } from "../../runner/src/exec/inside.ts";
+import { inTerminal } from "../../runner/src/exec/terminal.ts";
 import { openRunGroup } from "../../runner/src/limits/group.ts";
 import { isByCgroup } from "../../runner/src/limits/limits.ts";
 import { probeLimits } from "../../runner/src/limits/probe.ts";
@@ -116,6 +118,26 @@ describe.skipIf("missing" in place)(`a container${"missing" in place ? ` (missin
     expect(await group.empty()).toMatchObject({ leftoverCount: 0 });
     group.remove();
   });
+
+  it.skipIf(spawnSync("script", ["--version"]).status !== 0)(
+    "can be entered with a terminal of the machine",
+    async () => {
+      const trackingId = `entered-${process.pid}`;
+      const [ready, stop] = [Promise.withResolvers<void>(), new AbortController()];
+      const running = run("echo ready; sleep 300", { trackingId, cancel: stop.signal, onText: () => ready.resolve() });
+      await ready.promise;
+      const look = ["sh", "-c", "test -t 0 && stty size; ls -d /root; exit 5"];
+      const argv = inTerminal([...(insideOf(trackingId)?.enter ?? []), ...look], {
+        columns: 91,
+        rows: 33,
+      });
+      const env = { PATH: process.env["PATH"] ?? "", TERM: "xterm" };
+      const entered = await run("", { argv, env, level: "process-group", trackingId: `${trackingId}-exec` });
+      expect(entered).toMatchObject({ exitCode: 5, output: expect.stringMatching(/^33 91\r\n.*\/root.*No such/) });
+      stop.abort();
+      expect(await running).toMatchObject({ reason: "cancelled" });
+    },
+  );
 
   it("is not offered with an image that the engine does not have, and the engine's words say so", async () => {
     const { report, container } = await probeLevels("localhost/no-such-image:1", { memory: none, tasks: none });

@@ -73,15 +73,15 @@ export async function holdSession(
   };
   if ("refused" in place) return end({ op: "refused", detail: place.refused });
   say(`somebody was let in (${place.workspace}): ${asked.join(" ") || "a shell"}`);
-  // What makes terminals is in no image.
-  const terminal = wanted !== null && place.isolation !== "container" && (await terminals()) ? wanted : null;
-  const command = asked.length === 0 ? ["sh", "-c", LOGIN] : asked;
+  // What makes terminals is in no image: into a container that runs it goes from here, and one that is made has none.
+  const terminal = wanted !== null && place.container === undefined && (await terminals()) ? wanted : null;
+  const command = [...place.prefix, ...(asked.length === 0 ? ["sh", "-c", LOGIN] : asked)];
   const masked = [EXEC_CHANNELS.output, EXEC_CHANNELS.error].map((channel) =>
     maskedOutput(place.mask?.() ?? null, (bytes) => line.send(channel, bytes)),
   );
   line.say({ op: "started", terminal: terminal !== null, isolation: place.isolation, workspace: place.workspace });
   const result = await runProcess({
-    argv: [...place.prefix, ...(terminal === null ? command : inTerminal(command, terminal))],
+    argv: terminal === null ? command : inTerminal(command, terminal),
     cwd: place.cwd,
     env: terminal === null ? place.env : { ...place.env, TERM: terminal.term },
     level: place.level,
