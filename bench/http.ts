@@ -1,11 +1,11 @@
 import { Agent, request as startRequest } from "node:http";
 
-/** What a request carries. A body is sent as JSON. */
+/** What a request carries. A body is sent as JSON, and bytes as they are. */
 export type Sending = { bearer?: string; headers?: Readonly<Record<string, string>>; body?: unknown };
 
 /** An HTTP client that keeps its connections. Answers are parsed as JSON; any status but 2xx throws, since a bench expects none. */
 export type Http = {
-  send<Answer = unknown>(method: "GET" | "POST", path: string, sending?: Sending): Promise<Answer>;
+  send<Answer = unknown>(method: "GET" | "POST" | "PUT", path: string, sending?: Sending): Promise<Answer>;
   close(): void;
 };
 
@@ -15,7 +15,8 @@ export function openHttp(url: string): Http {
   const { hostname, port } = new URL(url);
   return {
     send<Answer>(method: string, path: string, { bearer, headers = {}, body }: Sending = {}) {
-      const bytes = body === undefined ? null : Buffer.from(JSON.stringify(body));
+      const isOctets = body instanceof Uint8Array;
+      const bytes = body === undefined ? null : isOctets ? body : Buffer.from(JSON.stringify(body));
       return new Promise<Answer>((resolve, reject) => {
         const request = startRequest({
           agent,
@@ -26,7 +27,12 @@ export function openHttp(url: string): Http {
           headers: {
             ...headers,
             ...(bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }),
-            ...(bytes === null ? {} : { "content-type": "application/json", "content-length": bytes.length }),
+            ...(bytes === null
+              ? {}
+              : {
+                  "content-type": isOctets ? "application/octet-stream" : "application/json",
+                  "content-length": bytes.length,
+                }),
           },
         });
         request.on("error", reject);
