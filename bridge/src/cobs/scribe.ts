@@ -3,11 +3,13 @@ import { access, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
   type ClientDeps,
+  digestsOf,
   getJob,
   getNamespaceEvents,
   getStatements,
   getTrust,
   isFinalJobState,
+  type JobDetail,
   jobIdSchema,
   type JobView,
   LIMITS,
@@ -15,11 +17,13 @@ import {
   isRefusal,
   parseJson,
   type SignedClaims,
+  type Task,
   utf8,
   verifyStatement,
+  wholeState,
 } from "@plumule/protocol";
 import { type Ask, asker } from "../ask.ts";
-import { narrowPolicy, radicleSource, type Trust, wordFor } from "../core/cob.ts";
+import { narrowPolicy, radicleSource, stepsToHear, type Trust, wordFor } from "../core/cob.ts";
 import { writeDurably } from "../durable-file.ts";
 import { waitFor } from "../waiting.ts";
 import type { JobCobs } from "./rad-job.ts";
@@ -123,6 +127,8 @@ class Desk {
   readonly #failedCounts = new Map<string, number>();
   /** Jobs at work of which nothing is to be written now: most of their events change nothing. */
   readonly #settled = new Set<string>();
+  /** Jobs of which it stands there that they have started. */
+  readonly #begun = new Set<string>();
 
   constructor(options: ScribeOptions, deps: ScribeDeps, ask: Ask) {
     this.#options = options;
@@ -130,20 +136,26 @@ class Desk {
     this.#ask = ask;
   }
 
-  /** Notes a job, if it is about a commit that this node may write of. */
+  /** Notes a job, if it is about a commit that this node may write of, and with a step that has ended the job whose task file it is of. */
   async take(job: JobView): Promise<void> {
     const { state, radHome, repositories } = this.#options;
     const source = radicleSource(job);
-    if (source === null || job.run === null) return;
-    if (this.#settled.has(job.id) && !isFinalJobState(job.state)) return;
+    const isOver = isFinalJobState(job.state);
+    const news = [
+      ...(job.run === null || (this.#settled.has(job.id) && !isOver) ? [] : [job.id]),
+      ...(job.step !== undefined && isOver ? [job.step.parent] : []),
+    ];
+    if (source === null || news.length === 0) return;
     if (repositories.length > 0 && !repositories.includes(source.id)) return;
     const isHere = await access(join(radHome, "storage", source.id)).then(
       () => true,
       () => false,
     );
     if (!isHere) return;
-    await writeDurably(state, `${job.id}.json`, JSON.stringify({ job: job.id }));
-    this.work(job.id);
+    for (const id of news) {
+      await writeDurably(state, `${id}.json`, JSON.stringify({ job: id }));
+      this.work(id);
+    }
   }
 
   /** Puts a job that is on disk to the end of the line. */
@@ -191,11 +203,10 @@ class Desk {
       say(`job ${id}: given up, it is not in its job COB`);
       return rm(file, { force: true });
     }
-    const isOver = isFinalJobState(job.state);
-    const statements = isOver ? await this.#statements(job) : [];
-    const { word, why } = wordFor(read.value.body, statements, await this.#trust(isOver), now());
+    const { word, why, isOver } = await this.#wordFor(read.value.body);
     const log = `${url}/j/${id}`;
     if (word === "started") {
+      if (this.#begun.has(id)) return;
       const waitMs = Date.parse(job.startedAt ?? job.createdAt) + startedAfterMs(node, id) - now();
       this.#settled.add(id);
       if (waitMs > 0) return void this.#later(id, waitMs);
@@ -206,10 +217,37 @@ class Desk {
       await during("it is in its job COB, which nobody else has yet", cobs.announce());
       const because = why === undefined ? "" : `: ${why}`;
       say(`job ${id} ${word} in the job COB of ${source.commit.slice(0, 7)}, rad:${source.id}${because}`);
+      this.#begun.add(id);
     } else if (isOver) say(`job ${id} is not written: none of its runners is believed`);
     if (!isOver) return;
     await rm(file, { force: true });
     this.#settled.delete(id);
+    this.#begun.delete(id);
+  }
+
+  /** What is to be said of a job, which is over when all that its task file became is too: then each step's own runner has to have signed that it succeeded. */
+  async #wordFor(detail: JobDetail): Promise<ReturnType<typeof wordFor> & { isOver: boolean }> {
+    const { job, steps = [] } = detail;
+    const state = wholeState(job, steps);
+    const isOver = isFinalJobState(state);
+    const trust = await this.#trust(isOver);
+    const statements = isOver ? await this.#statements(job) : [];
+    const said = wordFor({ ...detail, job: { ...job, state } }, statements, trust, this.#deps.now());
+    if (said.word !== "succeeded") return { ...said, isOver };
+    for (const { name, task } of stepsToHear(detail, statements)) {
+      const id = steps.find((step) => step.name === name)?.id;
+      if (id === undefined || task === null || !(await this.#hasSucceeded(id, task, trust)))
+        return { word: "failed", why: `nobody whom it believes has signed that \`${name}\` succeeded`, isOver };
+    }
+    return { ...said, isOver };
+  }
+
+  async #hasSucceeded(id: string, task: Task, trust: Trust): Promise<boolean> {
+    const read = await this.#ask(getJob, { params: { ns: this.#options.namespace, job: id } });
+    if (!read.ok && read.code !== "gone") throw new Error(read.detail);
+    if (!read.ok) return false;
+    const statements = await this.#statements({ ...read.value.body.job, id }, (await digestsOf({ task })).taskSha256);
+    return wordFor(read.value.body, statements, trust, this.#deps.now()).word === "succeeded";
   }
 
   async #later(id: string, waitMs: number): Promise<void> {
@@ -229,11 +267,13 @@ class Desk {
   }
 
   /** What of the statements about a job verifies under a believed key. */
-  async #statements(job: JobView): Promise<SignedClaims[]> {
+  async #statements(job: JobView, taskSha256?: string): Promise<SignedClaims[]> {
     const { namespace, trust } = this.#options;
     const answer = await this.#ask(getStatements, { params: { ns: namespace, job: job.id } });
     if (!answer.ok) throw new Error(answer.detail);
-    const expected = { namespace, deployment: job.deployment, job: job.id, commit: job.source?.commit ?? null };
+    const { deployment, id, source } = job;
+    const about = { namespace, deployment, job: id, commit: source?.commit ?? null };
+    const expected = taskSha256 === undefined ? about : { ...about, taskSha256 };
     const found: SignedClaims[] = [];
     for (const line of (await answer.value.response.text()).split("\n").filter((text) => text !== "")) {
       const envelope = parseJson(utf8(line));

@@ -1,10 +1,13 @@
 import {
   decideForReader,
+  type ExpandedStep,
+  expandedSteps,
   isDefaultPolicy,
   isFinalJobState,
   type JobDetail,
   parseRadicleUrl,
   type SignedClaims,
+  type Task,
   type TrustPolicy,
 } from "@plumule/protocol";
 
@@ -56,4 +59,30 @@ export function wordFor(
   const ref = job.source?.ref ?? "";
   const { verdict, detail } = decideForReader(said, { keys, policy, quorum, ref }, nowMs);
   return verdict === "agreed" ? { word: "succeeded" } : { word: "failed", why: detail };
+}
+
+/** A step whose success has to be signed too, and the task that its runner was given; null for a file that nobody can have read so. */
+export type SilentStep = { name: string; task: Task | null };
+
+/**
+ * The steps that have to have succeeded before a commit whose task file became jobs has: all that the runner that read the file has signed, so that no broker can
+ * leave one out. Not those that a stranger's commit does not get, nor what needs them. None for a job that did the work itself.
+ */
+export function stepsToHear({ spec }: Pick<JobDetail, "spec">, statements: readonly SignedClaims[]): SilentStep[] {
+  const task = spec.task.kind === "repository" ? spec.task : ({ kind: "repository" } as const);
+  return statements.flatMap(({ claims: { expansion, untrusted } }): SilentStep[] => {
+    const steps = expansion === undefined ? [] : expandedSteps(expansion);
+    if ("fault" in steps) return [{ name: steps.fault, task: null }];
+    const left = untrusted ? notForStrangers(steps) : new Set();
+    return steps.filter(({ step }) => !left.has(step.job)).map(({ name, step }) => ({ name, task: { ...task, step } }));
+  });
+}
+
+/** The jobs of a file that ask for what no stranger gets, and those that need them, which stand behind. */
+function notForStrangers(steps: readonly ExpandedStep[]): Set<string> {
+  const left = new Set<string>();
+  for (const { step, secrets, locks, needs } of steps)
+    if (step.kind === "effect" || secrets.length > 0 || locks.length > 0 || needs.some((need) => left.has(need)))
+      left.add(step.job);
+  return left;
 }
