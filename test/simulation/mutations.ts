@@ -110,8 +110,8 @@ export const MUTATIONS: readonly Mutation[] = [
     changes: [
       {
         file: "durable-objects/deployment/runs.ts",
-        from: "    if (newBytes === 0) return { bytes: size };\n    bytes.append(epoch, size, sent.subarray(repeatedBytes),",
-        to: "    bytes.append(epoch, size, sent,",
+        from: "    if (newBytes === 0) return { bytes: size };\n    const fresh = sent.subarray(repeatedBytes);",
+        to: "    const fresh = sent;",
       },
     ],
   },
