@@ -219,11 +219,20 @@ function isWish(event: RunnerEvent): boolean {
 /** What the supervisor gets to know. */
 function orderOf({ config, folders, machine }: AttendDeps, assignment: Assignment): SupervisorOrder {
   const { leaseToken: _, ...withoutToken } = assignment;
-  const { isolation, limits, container, overlay, nix, variables, path } = machine;
+  const { isolation, limits, container, privacy, overlay, nix, variables, path } = machine;
   const runMs = Math.min(assignment.limits.runMs, config.runMs ?? Infinity);
   return {
     assignment: { ...withoutToken, limits: { ...assignment.limits, runMs } },
-    machine: { isolation, limits, overlay, nix, variables, path, ...(container === undefined ? {} : { container }) },
+    machine: {
+      isolation,
+      limits,
+      overlay,
+      nix,
+      variables,
+      path,
+      ...(container === undefined ? {} : { container }),
+      ...(privacy === undefined ? {} : { privacy }),
+    },
     unmet: weakerThanAsked(assignment.spec.requires?.isolation, isolation),
     runs: folders.runs,
     workspaces: folders.workspaces,

@@ -265,7 +265,7 @@ describe("a build of a real commit", () => {
   it("runs what the repository's own file says, in order, and tells what that has changed", async () => {
     const repository = await makeRepository(broker.folder, {
       ".radicle/plumule.yaml":
-        "jobs:\n  one: { shell: 'git rev-parse HEAD' }\n  two: { shell: 'echo two; test \"$PLUMULE_COMMIT\" = \"$(git rev-parse HEAD)\"; >new' }\n",
+        "jobs:\n  one: { shell: 'git rev-parse HEAD' }\n  two: { shell: 'echo two; test \"$PLUMULE_COMMIT\" = \"$(git rev-parse HEAD)\"; >new; [ -e ../../../key.pem ] && echo seen || echo hidden' }\n",
     });
     const job = await broker.submit("repository", {
       task: { kind: "repository" },
@@ -274,9 +274,11 @@ describe("a build of a real commit", () => {
     const { job: done, runs } = await broker.until(job.id);
     const counts = { addedCount: 1, modifiedCount: 0, deletedCount: 0 };
     expect(done).toMatchObject({ state: "succeeded", changes: counts });
+    // Of what its runner keeps a job sees its own, where its level has mounts of its own.
+    const key = ["bwrap", "userns", "container"].includes(runs[0]!.isolation ?? "") ? "hidden" : "seen";
     expect(runs[0]!.changes).toMatchObject({ ...counts, paths: [{ path: "new", change: "added" }] });
     expect(await broker.log(runs[0]!.id)).toBe(
-      `[plumule] .radicle/plumule.yaml: one, two\n[plumule] one\n${repository.commit}\n[plumule] one: succeeded\n[plumule] two\ntwo\n[plumule] two: succeeded\n[plumule] changed in the checkout: 1 added: new\n`,
+      `[plumule] .radicle/plumule.yaml: one, two\n[plumule] one\n${repository.commit}\n[plumule] one: succeeded\n[plumule] two\ntwo\n${key}\n[plumule] two: succeeded\n[plumule] changed in the checkout: 1 added: new\n`,
     );
   });
 
