@@ -162,11 +162,15 @@ export class Answers {
     return { bytes, offset, size, complete: log.state !== "open", sha256: log.sha256, state: log.state };
   }
 
-  #stepsOf({ steps }: Job): Pick<JobDetail, "steps"> {
-    if (steps === undefined) return {};
-    const kept = steps.flatMap((id) => this.#state().jobs.find((one) => one.id === id) ?? this.#store.job(id) ?? []);
+  /** The jobs that a job's task file became, in their order: of each step the newest, as far as they are kept. */
+  stepsOf({ steps = [] }: Pick<Job, "steps">): Job[] {
+    return steps.flatMap((id) => this.#state().jobs.find((one) => one.id === id) ?? this.#store.job(id) ?? []);
+  }
+
+  #stepsOf(job: Job): Pick<JobDetail, "steps"> {
+    if (job.steps === undefined) return {};
     return {
-      steps: kept.map(({ id, state, brief: { kind }, reason, step }) => ({
+      steps: this.stepsOf(job).map(({ id, state, brief: { kind }, reason, step }) => ({
         id,
         state,
         kind,

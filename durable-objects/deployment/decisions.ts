@@ -19,7 +19,8 @@ import type { DeploymentCalls } from "./calls.ts";
 import { approve, cancel, resolve } from "./core/cancel.ts";
 import type { Job, Lane, Moment, Schedule, State } from "./core/model.ts";
 import { fireSchedule, pauseSchedule } from "./core/firing.ts";
-import { remove, submit, type Submission, type Submitted } from "./core/submit.ts";
+import { comingBack } from "./core/rerun.ts";
+import { type Follower, remove, submit, type Submission, type Submitted } from "./core/submit.ts";
 import { deploymentView, jobView } from "./core/views.ts";
 import { type Decided, reason } from "./core/work.ts";
 import { BROKER } from "./ledger.ts";
@@ -27,6 +28,7 @@ import type { Parts } from "./parts.ts";
 import type { Request as Asked } from "./requests.ts";
 import type { StandaloneRuns } from "./standalone.ts";
 
+type Origin = Pick<Submission, "teardown" | "rerunOf" | "step" | "followers"> & { stranger: Stranger | null };
 type CallOf<Name extends keyof DeploymentCalls> = Parameters<DeploymentCalls[Name]>[0];
 
 /** What people, and triggers in their name, ask of a deployment. */
@@ -52,12 +54,34 @@ export class Decisions {
     const spec = this.#parts.store.spec(id);
     if (spec === null || job.teardown)
       return refuse("wrong-state", `Job ${id} is a teardown: delete the deployment again.`);
+    const asked: Asked = { actor, guard, operation: `rerun ${id}` };
+    const { ledger, requests } = this.#parts;
+    const part = requests.recall<SubmitAnswer>(asked, ledger.moment(actor).now) ?? this.#partOf(job);
+    if (isRefusal(part) || "cursor" in part) return part;
     return this.#enqueue(
-      { actor, guard, operation: `rerun ${id}` },
+      asked,
       rerunBody(spec),
-      { teardown: false, rerunOf: id, stranger: strangerIn(job) },
+      { teardown: false, rerunOf: id, stranger: strangerIn(job), ...part },
       false,
     );
+  }
+
+  /** What a job is of its task file, and what comes back with it. That of a stranger is looked at again, for itself. */
+  #partOf(job: Job): Pick<Submission, "step" | "followers"> | Refusal {
+    const { answers, store } = this.#parts;
+    const { step, brief } = job;
+    const parent = step === undefined ? null : store.job(step.parent);
+    const back = comingBack(job, parent === null ? [] : answers.stepsOf(parent));
+    if (isRefusal(back)) return back;
+    if (step === undefined || parent === null || brief.stranger !== undefined) return {};
+    const followers = back.flatMap((one): Follower[] => {
+      const body = store.spec(one.id);
+      if (body === null || one.step === undefined) return [];
+      const { taskSha256, configurationSha256 } = one;
+      const random = crypto.getRandomValues(new Uint8Array(8));
+      return [{ brief: briefOf(body), taskSha256, configurationSha256, step: one.step, rerunOf: one.id, body, random }];
+    });
+    return { step, followers };
   }
 
   async remove({ actor, body, guard }: CallOf<"remove">): Promise<SubmitAnswer | DeploymentView | Refusal> {
@@ -171,7 +195,7 @@ export class Decisions {
   async #enqueue(
     asked: Asked,
     spec: SubmitBody,
-    { stranger, ...origin }: Pick<Submission, "teardown" | "rerunOf"> & { stranger: Stranger | null },
+    { stranger, ...origin }: Origin,
     dryRun: boolean,
   ): Promise<SubmitAnswer | Refusal> {
     const { answers, ballots, dispatcher, ledger, pools, requests } = this.#parts;
@@ -241,11 +265,24 @@ export class Decisions {
   /** The answer is kept with the job, so that the same key gets it again; a job that was joined is not stored again. */
   #accept(asked: Asked, spec: SubmitBody, decided: Decided<Submitted>, moment: Moment): SubmitAnswer {
     const { ledger, requests } = this.#parts;
-    const { job, joined } = decided.answer;
+    const { job, joined, followers } = decided.answer;
     const answer = this.#submitAnswer(decided, moment, false);
-    const rows = (): void => requests.remember(asked, answer, moment.now);
-    ledger.commit(decided, moment, joined ? { rows } : { rows, bodies: [{ job, spec }] });
+    const rows = (): void => {
+      requests.remember(asked, answer, moment.now);
+      if (!joined) this.#replaceSteps(decided.jobs.filter(({ rerunOf }) => rerunOf !== null));
+    };
+    ledger.commit(decided, moment, joined ? { rows } : { rows, bodies: [{ job, spec }, ...followers] });
     return answer;
+  }
+
+  /** Steps that are done once more stand in the place of those before them. The job whose task file they are of has ended, and no event tells of it again. */
+  #replaceSteps(again: readonly Job[]): void {
+    const { answers, store } = this.#parts;
+    const ids = new Map(again.map(({ id, step }) => [step?.name, id]));
+    const of = again[0]?.step?.parent;
+    const parent = of === undefined ? null : store.job(of);
+    if (parent === null) return;
+    store.putJob({ ...parent, steps: answers.stepsOf(parent).map(({ id, step }) => ids.get(step?.name) ?? id) });
   }
 
   /** The cursor is the place after this submit's own events: the job in the answer tells them already. */
@@ -253,9 +290,17 @@ export class Decisions {
     const { log } = this.#parts;
     const job = jobs.find(({ id }) => id === answer.job) ?? state.jobs.find(({ id }) => id === answer.job);
     if (job === undefined) throw new Error(`job ${answer.job} is not part of its own submit`);
-    const { joined, position, superseded } = answer;
+    const { joined, position, superseded, followers } = answer;
     const cursor = cursorAt(log, log.head() + (dryRun ? 0 : events.length));
-    return { job: jobView(state, job, now), superseded, position, cursor, joined, dryRun };
+    return {
+      job: jobView(state, job, now),
+      superseded,
+      position,
+      cursor,
+      joined,
+      dryRun,
+      ...(followers.length === 0 ? {} : { followers: followers.map((one) => one.job) }),
+    };
   }
 
   /** Commits a decision with the answer that its idempotency key gets from now on. */

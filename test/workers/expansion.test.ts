@@ -94,6 +94,29 @@ describe("a task file that becomes jobs", () => {
     expect(await stepsOf(house, script.job)).toEqual([]);
   });
 
+  it("comes back from a step that is done once more, and is then as that ends", async () => {
+    const { house, runner, parent } = await read();
+    ok(await runner.finish(await runner.start()));
+    const broken = await runner.start();
+    ok(await runner.finish(broken, "failed"));
+    const guard = { idempotencyKey: "again", bodySha256: "0".repeat(64), ifMatch: null };
+    const call = { actor: "token:test", job: broken.job, guard };
+    const answer = ok(await house.deployment.rerun(call));
+    expect(answer.job).toMatchObject({ rerunOf: broken.job, step: { parent: parent.job, name: "test (node=22)" } });
+    expect(answer.followers).toHaveLength(2);
+    expect(ok(await house.deployment.rerun(call))).toEqual(answer);
+    await evictDurableObject(house.deployment);
+    const again = await runner.start();
+    expect(again).toMatchObject({ job: answer.job.id, spec: broken.spec });
+    ok(await runner.finish(again));
+    expect(await stepsOf(house, parent.job)).toEqual([
+      "test (node=20) succeeded",
+      "test (node=22) succeeded",
+      "deploy queued",
+      "after queued",
+    ]);
+  });
+
   it("is cancelled as a whole by its first job, which has ended", async () => {
     const { house, parent } = await read();
     const guard = { idempotencyKey: null, bodySha256: "0".repeat(64), ifMatch: null };

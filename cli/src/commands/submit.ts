@@ -182,7 +182,9 @@ async function sealSecrets(
 export function rerunCommand(): Command {
   const command = new Command("rerun")
     .summary("submit the same job again")
-    .description("Submits the same work once more, as a new job behind what is there.")
+    .description(
+      "Submits the same work once more, as a new job behind what is there. A step of a task file takes its place again, with those that were not run because of it.",
+    )
     .argument("[id]", "job, run, deployment or commit; by default the job of HEAD");
   return addWaitFlags(command).action(act(rerun));
 }
@@ -223,7 +225,7 @@ async function afterSubmit(
 }
 
 /** What a submit did, in one line. */
-export function submittedLine({ job, position, superseded, joined, dryRun }: SubmitAnswer): string {
+export function submittedLine({ job, position, superseded, joined, dryRun, followers = [] }: SubmitAnswer): string {
   const would = dryRun ? "would be " : joined ? "is already " : "";
   const isInLine = job.waiting?.reason === "position" && job.waiting.lock === undefined;
   const waits = job.waiting === null || isInLine ? "" : `: ${inLine(job.waiting.detail)}`;
@@ -232,5 +234,7 @@ export function submittedLine({ job, position, superseded, joined, dryRun }: Sub
       ? `, behind ${position} ${position === 1 ? "other" : "others"}`
       : "";
   const replaced = superseded.length === 0 ? "" : ` in place of ${superseded.map(shortId).join(", ")}`;
-  return `job ${paint.strong(shortId(job.id))} in ${inLine(job.deployment)} ${would}${paintState(job.state)}${replaced}${place}${waits}`;
+  const behind =
+    followers.length === 0 ? "" : `, with ${followers.length} ${followers.length === 1 ? "step" : "steps"} behind it`;
+  return `job ${paint.strong(shortId(job.id))} in ${inLine(job.deployment)} ${would}${paintState(job.state)}${replaced}${place}${behind}${waits}`;
 }

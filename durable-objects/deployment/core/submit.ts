@@ -9,6 +9,7 @@ import {
   type Mode,
   type Reason,
   type Refusal,
+  type SubmitBody,
   type TrustBasis,
 } from "@plumule/protocol";
 import type { Ticket as PoolTicket } from "../../pool/calls.ts";
@@ -24,6 +25,7 @@ import {
   type Moment,
   poolOf,
   type State,
+  type StepRecord,
   timeoutsOf,
 } from "./model.ts";
 import { newQuorum, quorumFault } from "./quorum.ts";
@@ -49,11 +51,21 @@ export type Submission = {
   lease: (LeaseOffer & { job: JobId }) | null;
   /** Whom the namespace trusts, for a job with a quorum. */
   basis?: TrustBasis | null;
+  /** The step of a task file that it does once more, and those behind it that were not run because of that step. */
+  step?: StepRecord;
+  followers?: readonly Follower[];
+};
+
+/** A step that is queued together with the one that it needs. `random` as of a submission. */
+export type Follower = Required<Pick<Submission, "brief" | "taskSha256" | "configurationSha256" | "step">> & {
+  rerunOf: JobId;
+  body: SubmitBody;
+  random: Uint8Array;
 };
 
 /**
  * What a submit came to. `joined`: an equal job was there already. `offer`: the job could start now, if the pool sets a runner aside for this
- * ticket and the submit is decided again with its lease. `granted`: it did.
+ * ticket and the submit is decided again with its lease. `granted`: it did. `followers`: what was queued with it, to be stored with these bodies.
  */
 export type Submitted = {
   job: JobId;
@@ -62,6 +74,7 @@ export type Submitted = {
   position: number;
   offer: { pool: string; ticket: PoolTicket } | null;
   granted: Leased | null;
+  followers: { job: JobId; spec: SubmitBody }[];
 };
 
 /** The id of the job that a submission makes in a lane. The time in it is its place, and later than that of any other. */
@@ -85,6 +98,8 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
       "busy",
       `Deployment ${lane.deployment} is being torn down${leaving === undefined ? "" : ` by job ${leaving.id}`}.`,
     );
+  const again = againFault(state, input.step);
+  if (again !== null) return again;
   const work = new Work(state, moment);
   const equal = work.jobs.find(
     (job) => brief.dedupeKey !== undefined && job.brief.dedupeKey === brief.dedupeKey && job.state !== "cancelling",
@@ -98,20 +113,12 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
   const createdAt = jobCreatedAt(id);
   const before = work.jobs;
   const superseded = mode === "replace" || mode === "latest" ? supersede(work, id, mode, brief) : [];
-  const strangersCount = work.jobs.filter((job) => job.brief.stranger !== undefined).length;
-  if (brief.stranger !== undefined && strangersCount >= LIMITS.strangersJobs)
-    return refuse(
-      "quota-exceeded",
-      `${LIMITS.strangersJobs} jobs of strangers wait in this deployment, which is the limit.`,
-    );
-  if (work.jobs.length >= LIMITS.pendingJobs)
-    return refuse(
-      "quota-exceeded",
-      `${LIMITS.pendingJobs} jobs of this deployment have not ended, which is the limit.`,
-    );
+  const { followers = [] } = input;
+  const full = roomFault(work, brief, 1 + followers.length);
+  if (full !== null) return full;
   work.lane = {
     ...work.lane,
-    lastJobAt: createdAt,
+    lastJobAt: createdAt + followers.length,
     createdAt: lane.createdAt ?? moment.now,
     sweepAt: lane.sweepAt ?? moment.now + LIMITS.idempotencyMs,
   };
@@ -122,6 +129,11 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
     "submitted",
     brief.hold === true ? "held" : "queued",
   );
+  const behind = followers.map((one, index): Submitted["followers"][number] => {
+    const at = createdAt + 1 + index;
+    const made = newJob({ ...one, teardown: false }, makeJobId(at, one.random), at, moment.actor, NO_BURST);
+    return { job: work.move(made, "submitted", "queued").id, spec: one.body };
+  });
   const head = offerable(work.jobs, moment.now)?.id === job.id ? job : null;
   const granted =
     head !== null && input.lease?.job === id && mayTake(head, work.lane, input.lease.runner)
@@ -138,7 +150,31 @@ export function submit(state: State, input: Submission, moment: Moment): Decided
     position: waitingOf(work.jobs, granted?.job ?? job, moment.now)?.position ?? 0,
     offer,
     granted,
+    followers: behind,
   });
+}
+
+const NO_BURST = { burstAt: null, ready: null };
+
+/** A step that is there already, and has not ended, is not done beside itself. */
+function againFault({ jobs }: State, step: StepRecord | undefined): Refusal | null {
+  if (step === undefined) return null;
+  const same = jobs.find((job) => job.step?.parent === step.parent && job.step.name === step.name);
+  return same === undefined
+    ? null
+    : refuse("wrong-state", `Step \`${step.name}\` has not ended: job ${same.id} is ${same.state}.`);
+}
+
+function roomFault({ jobs }: Work, { stranger }: Brief, count: number): Refusal | null {
+  const strangersCount = jobs.filter((job) => job.brief.stranger !== undefined).length;
+  if (stranger !== undefined && strangersCount >= LIMITS.strangersJobs)
+    return refuse(
+      "quota-exceeded",
+      `${LIMITS.strangersJobs} jobs of strangers wait in this deployment, which is the limit.`,
+    );
+  return jobs.length + count <= LIMITS.pendingJobs
+    ? null
+    : refuse("quota-exceeded", `${LIMITS.pendingJobs} jobs of this deployment have not ended, which is the limit.`);
 }
 
 function join(work: Work, job: Job): Decided<Submitted> {
@@ -146,7 +182,7 @@ function join(work: Work, job: Job): Decided<Submitted> {
   if (debounce !== undefined && job.ready?.reason === "debounce" && job.ready.at > work.now)
     work.put({ ...job, ready: settling(debounce, job.burstAt ?? job.createdAt, work.now) });
   const position = waitingOf(work.jobs, job, work.now)?.position ?? 0;
-  return work.done({ job: job.id, joined: true, superseded: [], position, offer: null, granted: null });
+  return work.done({ job: job.id, joined: true, superseded: [], position, offer: null, granted: null, followers: [] });
 }
 
 /** A burst that goes on is one burst: its quiet begins again, its longest wait does not. */
@@ -159,7 +195,7 @@ function settling(
 }
 
 function burstOf(brief: Brief, replaced: readonly Job[], { now }: Moment): Pick<Job, "burstAt" | "ready"> {
-  if (brief.debounce === undefined) return { burstAt: null, ready: null };
+  if (brief.debounce === undefined) return NO_BURST;
   const burstAt = Math.min(now, ...replaced.flatMap((job) => (job.burstAt === null ? [] : [job.burstAt])));
   return { burstAt, ready: settling(brief.debounce, burstAt, now) };
 }
@@ -190,7 +226,7 @@ function supersede(work: Work, by: JobId, mode: "replace" | "latest", { interrup
 export function newJob(
   input: Pick<
     Submission,
-    "brief" | "taskSha256" | "configurationSha256" | "teardown" | "rerunOf" | "basis" | "scheduledBy"
+    "brief" | "taskSha256" | "configurationSha256" | "teardown" | "rerunOf" | "basis" | "scheduledBy" | "step"
   >,
   id: JobId,
   createdAt: Millis,
@@ -221,6 +257,7 @@ export function newJob(
     supersededBy: null,
     rerunOf: input.rerunOf,
     ...(input.scheduledBy === undefined ? {} : { scheduledBy: input.scheduledBy }),
+    ...(input.step === undefined ? {} : { step: input.step }),
     ending: null,
     command: null,
     ...newQuorum(input.brief, input.basis ?? null, createdAt),

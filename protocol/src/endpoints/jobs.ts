@@ -44,6 +44,8 @@ export const submitAnswerSchema = z
     cursor: z.string(),
     joined: z.boolean(),
     dryRun: z.boolean(),
+    /** Of a rerun: steps of the task file that were not run because of this one, and were queued behind it. */
+    followers: z.array(jobIdSchema).optional(),
   })
   .meta({ id: "SubmitAnswer" });
 export type SubmitAnswer = z.output<typeof submitAnswerSchema>;
@@ -242,11 +244,11 @@ export const rerunJob = endpoint({
   name: "rerunJob",
   method: "post",
   path: "/v1/:ns/jobs/:job/rerun",
-  summary: "Submit the same job again",
+  summary: "Submit the same job again; of a step, with those that were not run because of it",
   access: "submit",
   params: job,
   answers: { 202: submitAnswerSchema, 200: submitAnswerSchema },
-  refusals: ["not-found", "gone", "busy", "quota-exceeded"],
+  refusals: ["not-found", "gone", "busy", "quota-exceeded", "wrong-state"],
   idempotent: true,
 });
 export const getDerivations = endpoint({
