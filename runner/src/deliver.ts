@@ -116,7 +116,7 @@ async function sendLog(
   if (bytes <= LIMITS.logTailBytes) return { offset: 0 };
   const file = await open(logPath, "r").catch(() => null);
   if (file === null) return "refused";
-  const buffer = new Uint8Array(LIMITS.logUnpackedBytes);
+  const buffer = new Uint8Array(Math.min(LIMITS.logUnpackedBytes, bytes));
   try {
     // How much the broker has is asked with the first bytes, which it has or takes.
     for (let offset = 0, probe = true; bytes - offset > LIMITS.logTailBytes; probe = false) {

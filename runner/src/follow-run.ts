@@ -70,14 +70,16 @@ export function followRun({
 /** A log that another process writes. What it reads is overwritten by its next read. */
 function logReader(path: string): Pick<LogFile, "size" | "read"> {
   let buffer = new Uint8Array(0);
+  const size = (): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
   return {
-    size: () => statSync(path, { throwIfNoEntry: false })?.size ?? 0,
+    size,
     async read(offset, maxBytes) {
       const file = await open(path, "r");
       try {
-        // One for all reads of a log: each of its own would be garbage for a while.
-        if (buffer.length < maxBytes) buffer = new Uint8Array(maxBytes);
-        const { bytesRead } = await file.read(buffer, 0, maxBytes, offset);
+        const bytes = Math.min(maxBytes, Math.max(0, size() - offset));
+        // One for all reads of a log, because each of its own would be garbage for a while, and small for a log that is.
+        if (buffer.length < bytes) buffer = new Uint8Array(Math.min(maxBytes, 2 * bytes));
+        const { bytesRead } = await file.read(buffer, 0, bytes, offset);
         return buffer.subarray(0, bytesRead);
       } finally {
         await file.close();

@@ -1,5 +1,14 @@
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { ContainerPlace } from "../../runner/src/container.ts";
@@ -16,19 +25,22 @@ const MACHINE = ["/bin", "/usr", "/lib", "/lib64", "/nix"].map((path) => ({ path
  * An image with which podman can start containers here, and settings with which it can, which are in the environment from then on: a test machine may
  * be a container itself, which has no right to raise a limit, or not the cgroups that crun wants. `missing` says why there is none.
  */
-export function containerImage(folder: string): { engine: string; image: string } | { missing: string } {
+export function containerImage(): { engine: string; image: string } | { missing: string } {
   const engine = engineIn(process.env["PATH"] ?? "", "podman");
   if ("unavailable" in engine) return { missing: engine.unavailable };
   const podman = (...args: string[]): number | null => spawnSync(engine.program, args).status;
   const fault = podman("image", "exists", IMAGE) === 0 ? null : makeImage();
   if (fault !== null) return { missing: fault };
-  const conf = join(folder, "containers.conf");
   for (const runtime of [null, "crun", "runc"]) {
     if (runtime !== null) {
+      // Files share a process, so that what one sets has to outlive its folder.
+      const conf = join(tmpdir(), `plumule-containers-${runtime}.conf`);
+      const draft = `${conf}.${process.pid}`;
       writeFileSync(
-        conf,
+        draft,
         `[containers]\nnetns = "host"\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nruntime = "${runtime}"\n`,
       );
+      renameSync(draft, conf);
       process.env["CONTAINERS_CONF"] = conf;
     }
     if (podman("run", "--rm", IMAGE, "sh", "-c", "exit 42") === 42) return { engine: engine.program, image: IMAGE };
@@ -38,7 +50,7 @@ export function containerImage(folder: string): { engine: string; image: string 
 
 /** A place for jobs in containers, with this machine's programs and a writable folder; or why there is none. */
 export function containerPlace(folder: string): ContainerPlace | { missing: string } {
-  const found = containerImage(folder);
+  const found = containerImage();
   return "missing" in found ? found : { ...found, mounts: [...MACHINE, { path: folder, writable: true }] };
 }
 

@@ -21,7 +21,7 @@ it("has room in its offer for all that it finds and all that it may be given, an
     capacity: 1,
   };
   expect(offerSchema.parse(offer).features).toEqual([
-    ..."nix effects untrusted exec memory-limit task-limit".split(" "),
+    ..."nix effects untrusted exec memory-limit task-limit expansion".split(" "),
     ...features,
   ]);
   expect(parse({ features: words(GIVEN_FEATURES + 1) }).error?.issues).toEqual([
@@ -32,5 +32,5 @@ it("has room in its offer for all that it finds and all that it may be given, an
 
 it("does not promise by name what it cannot do", () => {
   const none = { nix: false, effects: false, untrusted: false, exec: false, memoryLimit: false, taskLimit: false };
-  expect(offeredFeatures(none, ["gpu", "effects", "memory-limit", "gpu"])).toEqual(["gpu"]);
+  expect(offeredFeatures(none, ["gpu", "effects", "memory-limit", "gpu"])).toEqual(["expansion", "gpu"]);
 });

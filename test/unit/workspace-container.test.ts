@@ -9,7 +9,7 @@ import { containerImage } from "../support/container.ts";
 
 const state = realpathSync(mkdtempSync(join(tmpdir(), "plumule-container-")));
 const environment = { ...process.env };
-const found = containerImage(state);
+const found = containerImage();
 const missing = "missing" in found ? found.missing : null;
 const folder = join(state, "provider");
 const origin = join(state, "origin");
