@@ -22,6 +22,7 @@ import { assignmentOf } from "./bodies.ts";
 import type { LogSlice } from "./calls.ts";
 import type { Leased } from "./core/lease.ts";
 import type { Job, Lane, Run, State } from "./core/model.ts";
+import { comparedWith } from "./core/unchanged.ts";
 import { foldDerivations } from "./core/report.ts";
 import { deploymentView, isFinal, jobView, runView } from "./core/views.ts";
 import type { RunBytes } from "./run-bytes.ts";
@@ -91,12 +92,12 @@ export class Answers {
   }
 
   /**
-   * What is live in the deployment, when equal work made it. A stranger's success says nothing about a job of others, and that of a quorum has
+   * What is live in the deployment, or was built by the same step, when equal work made it. A stranger's success says nothing about a job of others, and that of a quorum has
    * outputs of several runners.
    */
   #lastSuccess(job: Job): Assignment["lastSuccess"] {
-    const { currentJob } = this.#state().lane;
-    const live = currentJob === null ? null : this.#store.job(currentJob);
+    const known = comparedWith(this.#state().lane, job);
+    const live = known === null ? null : this.#store.job(known);
     const run = live?.runs.find(({ state }) => state === "succeeded");
     if (live === null || run === undefined || live.brief.stranger !== undefined || live.quorum !== undefined)
       return undefined;

@@ -269,6 +269,8 @@ export const LIMITS = {
   expansionCharacters: 64 * 1024,
   /** Characters of the bodies of all jobs that a task file becomes, as JSON: they are written in one transaction, each with what was submitted. */
   expandedCharacters: 8 * 1024 * 1024,
+  /** Steps that build, by whose last success later ones can be skipped as unchanged: each stands in the record of its deployment, with every write of that. */
+  builtSteps: 64,
   /** Faults of one task file that are told; further ones come to light when these are mended. */
   taskFileFaults: 100,
   /** Lists of one matrix, values of one list, and characters of a value: it is a part of a step's name. */

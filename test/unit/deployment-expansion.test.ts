@@ -3,6 +3,8 @@ import { describe, expect, it } from "vitest";
 import { brokenRule } from "#durable-objects/deployment/core/invariants.ts";
 import type { Job, State } from "#durable-objects/deployment/core/model.ts";
 import { comingBack } from "#durable-objects/deployment/core/rerun.ts";
+import { planSweep } from "#durable-objects/deployment/core/retention.ts";
+import { comparedWith, withBuilt } from "#durable-objects/deployment/core/unchanged.ts";
 import { offerable } from "#durable-objects/deployment/core/tickets.ts";
 import { waitingOf } from "#durable-objects/deployment/core/views.ts";
 import type { Decided } from "#durable-objects/deployment/core/work.ts";
@@ -56,14 +58,16 @@ function ended(state: State, job: JobId, outcome: "succeeded" | "failed" | "skip
 type Expanded = { state: State; parent: JobId; steps: Job[]; named: (name: string) => Job };
 
 /** A lane whose job has read a file, and what it queued. */
-function expanded(jobs = JOBS, body: Partial<SubmitBody> = FILE, before: State = EMPTY): Expanded {
+function expanded(
+  jobs = JOBS,
+  body: Partial<SubmitBody> = FILE,
+  before: State = EMPTY,
+  digests: readonly string[] = [],
+): Expanded {
   const { state, job: parent } = submitted(before, body);
   const running = begun(state, parent);
-  const change = finish(
-    running,
-    resultOf(proofOf(running, parent), "succeeded", { steps: draftsOf(jobs, body) }),
-    at(START),
-  );
+  const drafts = draftsOf(jobs, body).map((one, index) => ({ ...one, taskSha256: digests[index] ?? one.taskSha256 }));
+  const change = finish(running, resultOf(proofOf(running, parent), "succeeded", { steps: drafts }), at(START));
   const { state: after, jobs: touched } = kept(running, decided(change));
   const steps = touched.filter(({ step }) => step?.parent === parent);
   const named = (name: string): Job => {
@@ -289,6 +293,52 @@ describe("a step that is done once more", () => {
       ({ state } = ended(begun(state, next.id, START + 3), next.id, "succeeded", START + 3));
     }
     expect(order).toEqual(["docs", "lint", "test (node=20)", "test (node=22)", "site", undefined]);
+  });
+});
+
+describe("a step that builds", () => {
+  const SKIPPING: Partial<SubmitBody> = { ...FILE, skipUnchanged: true };
+  const BUILDS: Expansion["jobs"] = {
+    site: { kind: "nix-build", matrix: { host: ["king", "queen"] } },
+    docs: { kind: "shell" },
+  };
+  const DIGESTS = ["1", "2", "3"].map((digit) => digit.repeat(64));
+  /** Reads the file once more and ends its steps one after the other so; the steps, and what each would be compared with before it began. */
+  function pushed(
+    before: State,
+    body: Partial<SubmitBody>,
+    outcomes: readonly Parameters<typeof ended>[2][],
+  ): { state: State; steps: Job[]; known: (JobId | null)[] } {
+    let { state, steps } = expanded(BUILDS, body, before, DIGESTS);
+    const known = steps.map((step) => comparedWith(state.lane, step));
+    for (const [index, { id }] of steps.entries())
+      ({ state } = ended(begun(state, id), id, outcomes[index] ?? "failed"));
+    return { state, steps, known };
+  }
+
+  it("is compared with the last success of the same step and combination, which a skipped one leaves as it is", () => {
+    const first = pushed(EMPTY, SKIPPING, ["succeeded", "succeeded", "succeeded"]);
+    const [king, queen] = first.steps.map(({ id }) => id) as [JobId, JobId];
+    expect(first.known).toEqual([null, null, null]);
+    const second = pushed(first.state, SKIPPING, ["skipped", "failed", "succeeded"]);
+    expect(second.known).toEqual([king, queen, null]);
+    // Also a push that does not ask to be skipped is the last success from then on.
+    const third = pushed(second.state, FILE, ["succeeded", "failed", "succeeded"]);
+    const fourth = pushed(third.state, SKIPPING, []);
+    expect(fourth.known).toEqual([third.steps[0]!.id, queen, null]);
+    expect(
+      planSweep(Array.from({ length: LIMITS.jobsKept }, () => first.steps[2]!).concat(first.steps), fourth.state.lane)
+        .jobs,
+    ).not.toContain(first.steps[1]);
+  });
+
+  it("is remembered for a bounded number of steps, and not where nothing asks for it or a stranger has built it", () => {
+    expect(pushed(EMPTY, FILE, ["succeeded", "succeeded"]).state.lane.builtSteps).toEqual([]);
+    const { steps } = expanded(BUILDS, SKIPPING);
+    const many = Array.from({ length: LIMITS.builtSteps }, (_, index) => ({ taskSha256: String(index), job: "x" }));
+    const after = withBuilt(many, steps[0]!);
+    expect([after.length, after[0]?.taskSha256, after.at(-1)?.job]).toEqual([LIMITS.builtSteps, "1", steps[0]!.id]);
+    expect(withBuilt(many, { ...steps[0]!, brief: { ...steps[0]!.brief, stranger: STRANGER } })).toBe(many);
   });
 });
 

@@ -55,6 +55,34 @@ describe("a job that need not be done again", () => {
     expect((await next(stage, LATER)).lastSuccess).toEqual({ job: stage.job, drvs });
   });
 
+  it("is compared with its own step, where a task file became jobs", async () => {
+    const house = await newHouse();
+    const runner = await Runner.in(house);
+    const matrix = { host: ["king", "queen"] };
+    const expansion = { jobs: { site: { kind: "nix-build" as const, matrix }, docs: { kind: "shell" as const } } };
+    const read = async (): Promise<void> => {
+      const reading = await next({ house, runner }, LATER);
+      ok(await runner.send(reading, await runner.resultOf(reading, "succeeded", { expansion })));
+    };
+    const known: Assignment["lastSuccess"][] = [];
+    const steps: string[] = [];
+    for (let round = 0; round < 2; round += 1) {
+      await read();
+      for (const name of ["king", "queen", "docs"]) {
+        const step = await runner.start();
+        steps.push(step.job);
+        known.push(step.lastSuccess);
+        const outputs = name === "docs" ? [] : [output(name)];
+        ok(await runner.send(step, await runner.resultOf(step, "succeeded", { outputs })));
+      }
+    }
+    expect(known.slice(3)).toEqual([
+      { job: steps[0], drvs: [output("king").drvPath] },
+      { job: steps[1], drvs: [output("queen").drvPath] },
+      undefined,
+    ]);
+  });
+
   it("gets it on the fast path too", async () => {
     const stage = await built(BUILD, ["a"]);
     const { answer } = await stage.runner.park();

@@ -69,7 +69,12 @@ export type Lane = {
   schedules: readonly Schedule[];
   /** What task files say of the clock whose steps are at work. */
   awaited: readonly AwaitedSchedules[];
+  /** The last successes of steps that build, oldest first, for those that may be skipped because nothing has changed. */
+  builtSteps: readonly BuiltStep[];
 };
+
+/** The last job of a step and combination of a task file that succeeded: the digest of its task names it. A persisted contract like `Lane`. */
+export type BuiltStep = { taskSha256: string; job: JobId };
 
 /** What is to be taken over when all steps of the file that `job` has read have ended well. A persisted contract like `Lane`. */
 export type AwaitedSchedules = { job: JobId; repository: string; ref: string; stated: readonly StatedSchedule[] };
@@ -281,6 +286,7 @@ export function emptyState(namespace: NamespaceId, deployment: DeploymentId): St
     stateKeeper: null,
     schedules: [],
     awaited: [],
+    builtSteps: [],
     standaloneCount: 0,
   };
   return { lane, jobs: [] };

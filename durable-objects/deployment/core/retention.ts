@@ -14,14 +14,14 @@ export type Sweep = { jobs: readonly Job[]; logs: readonly Job[]; more: boolean 
 
 /**
  * What is beyond the limits, oldest first. `final` are the ended jobs, newest first. A log is kept while it is among the newest
- * `logsKept` and within `logsKeptBytes`; a job while it is among the newest `jobsKept`. The job that is live is never removed, nor is one that a schedule repeats or that ended unseen and
+ * `logsKept` and within `logsKeptBytes`; a job while it is among the newest `jobsKept`. The job that is live is never removed, nor is one that a schedule repeats, that later ones are compared with, or that ended unseen and
  * keeps its locks until somebody says how, unless the whole deployment was.
  */
 export function planSweep(final: readonly Job[], lane: Lane): Sweep {
   const removed = lane.removedAt !== null;
-  const repeated = new Set([...lane.schedules, ...lane.awaited].map(({ job }) => job));
+  const needed = new Set([...lane.schedules, ...lane.awaited, ...lane.builtSteps].map(({ job }) => job));
   const jobs = (removed ? final : final.slice(LIMITS.jobsKept)).filter(
-    (job) => removed || (job.id !== lane.currentJob && !repeated.has(job.id) && job.locks === undefined),
+    (job) => removed || (job.id !== lane.currentJob && !needed.has(job.id) && job.locks === undefined),
   );
   const gone = new Set(jobs);
   let count = 0;

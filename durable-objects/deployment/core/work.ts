@@ -8,6 +8,7 @@ import { SWEEP_AFTER_COUNT } from "./retention.ts";
 import { settleSchedules } from "./schedules.ts";
 import { withUnsigned } from "./summaries.ts";
 import { settleTickets } from "./tickets.ts";
+import { withBuilt } from "./unchanged.ts";
 import { deploymentView, isFinal, jobView } from "./views.ts";
 
 /** What a decision changed: the state after it, the jobs to store (final ones too), and the events that tell it. */
@@ -131,12 +132,14 @@ export class Work {
 
   #ended(job: Job): Job {
     const succeeded = job.state === "succeeded";
+    const isLive = succeeded && makesLive(job);
     const { lane } = this;
     const unsweptCount = lane.unsweptCount + 1;
     this.lane = {
       ...lane,
       revision: lane.revision + 1,
-      currentJob: succeeded && makesLive(job) ? job.id : lane.currentJob,
+      currentJob: isLive ? job.id : lane.currentJob,
+      builtSteps: isLive ? withBuilt(lane.builtSteps, job) : lane.builtSteps,
       // A superseded job gave way before it had a result; it must not hide the last one.
       lastResult: job.state === "superseded" ? lane.lastResult : { job: job.id, state: job.state, at: this.now },
       unsweptCount,
@@ -167,6 +170,7 @@ export class Work {
       currentJob: null,
       schedules: [],
       awaited: [],
+      builtSteps: [],
       sweepAt: this.now,
     };
     const deployment = deploymentView(this.state);
