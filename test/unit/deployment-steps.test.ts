@@ -1,11 +1,13 @@
 import { type Expansion, type JobId, LIMITS, type SubmitBody } from "@plumule/protocol";
 import { describe, expect, it } from "vitest";
 import type { Job, State } from "#durable-objects/deployment/core/model.ts";
+import { noteWaiting } from "#durable-objects/deployment/core/pool-news.ts";
 import { comingBack } from "#durable-objects/deployment/core/rerun.ts";
 import { planSweep } from "#durable-objects/deployment/core/retention.ts";
 import { offerable } from "#durable-objects/deployment/core/tickets.ts";
 import { comparedWith, withBuilt } from "#durable-objects/deployment/core/unchanged.ts";
-import { at, decided, EMPTY, START, submission, submit, submitted } from "./deployment-builders.ts";
+import { waitingOf } from "#durable-objects/deployment/core/views.ts";
+import { at, decided, EMPTY, jobIn, START, submission, submit, submitted } from "./deployment-builders.ts";
 import { begun, ended, expanded, FILE, kept, STRANGER } from "./deployment-expanded.ts";
 
 describe("a step that is done once more", () => {
@@ -81,6 +83,21 @@ describe("a step that is done once more", () => {
     }
     expect(order).toEqual(["docs", "lint", "test (node=20)", "test (node=22)", "site", undefined]);
   });
+});
+
+it("says behind which step others wait that no runner takes, and why", () => {
+  const { state, named } = expanded();
+  const [lint, docs] = [named("lint"), named("docs")];
+  const waiting = { ...waitingOf(state.jobs, lint, START)!, detail: "No runner has the system riscv64-linux." };
+  const change = noteWaiting(state, [{ job: lint.id, waiting }], at(START));
+  expect(waitingOf(change.state.jobs, docs, START)).toMatchObject({
+    reason: "position",
+    position: 4,
+    detail: `4 jobs of this deployment come first. Next is job ${lint.id} (\`lint\`): No runner has the system riscv64-linux.`,
+  });
+  // While one runs, what comes after it is not what others wait for.
+  const running = begun(state, lint.id);
+  expect(waitingOf(running.jobs, jobIn(running, docs.id), START)?.detail).toBe("4 jobs of this deployment come first.");
 });
 
 describe("a step that builds", () => {

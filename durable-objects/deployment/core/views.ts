@@ -30,7 +30,7 @@ import {
   type State,
   type StepRecord,
 } from "./model.ts";
-import { isBefore, needAmong } from "./turns.ts";
+import { isBefore, needAmong, nextInLine } from "./turns.ts";
 import { openCount, quorumView } from "./replicas.ts";
 
 /** What is live and what is going on: a teardown outranks work, work outranks what is live. */
@@ -190,7 +190,7 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
       return { ...waiting, reason: "stopping-previous", detail: `Job ${first.id} is being stopped.` };
     const others =
       ahead.length === 1 ? "1 job of this deployment comes" : `${ahead.length} jobs of this deployment come`;
-    return { ...waiting, reason: "position", detail: `${others} first.` };
+    return { ...waiting, reason: "position", detail: `${others} first.${whyNext(jobs)}` };
   }
   const need = needAmong(held, job);
   if (need !== undefined)
@@ -211,6 +211,14 @@ export function waitingOf(jobs: readonly Job[], job: Job, now: Millis): Waiting 
     return { ...waiting, reason: "position", position: lock.ahead, lock, detail: describeLockWait(lock) };
   }
   return job.waiting ?? { ...waiting, reason: "no-runner", detail: "Being offered to the runners of its pool." };
+}
+
+/** Whose turn it is in a lane where nothing runs, and what its pool last said of why that waits: it is what all others wait for. */
+function whyNext(jobs: readonly Job[]): string {
+  const next = occupant(jobs) === null ? nextInLine(jobs) : null;
+  if (next?.waiting == null) return "";
+  const name = next.step === undefined ? "" : ` (\`${next.step.name}\`)`;
+  return ` Next is job ${next.id}${name}: ${next.waiting.detail}`;
 }
 
 function whyHeld({ id, plan, brief: { stranger, source } }: Job): string {
