@@ -3,7 +3,7 @@
 // One file for the command, one for the process of a run, one for the hook of a repository, each with every package that it needs.
 
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { build } from "esbuild";
 import { root } from "./child-process.mjs";
@@ -63,6 +63,8 @@ const manifest = {
   engines: { node: ">=22.12.0" },
   files: ["bin"],
 };
+// As npm leaves them when it installs the package.
+for (const file of Object.values(manifest.bin)) chmodSync(join(folder, file), 0o755);
 writeFileSync(join(folder, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);
 for (const name of ["LICENSE-APACHE", "LICENSE-MIT", "README.md"]) copyFileSync(join(root, name), join(folder, name));
 const packed = execFileSync("npm", ["pack", "--silent", "--pack-destination", to], { cwd: folder, encoding: "utf8" });

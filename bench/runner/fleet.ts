@@ -54,7 +54,7 @@ export async function startFleet(folder: string): Promise<Fleet> {
     XDG_CONFIG_HOME: join(folder, "config"),
   };
   const state = ["--state", join(folder, "runner"), "--nix-store", join(folder, "nix")];
-  const runner = spawn(process.execPath, [command, "runner", "start", ...state, "--registration", registration], {
+  const runner = spawn(command, ["runner", "start", ...state, "--registration", registration], {
     env,
     stdio: ["ignore", "ignore", "ignore"],
   });

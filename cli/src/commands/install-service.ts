@@ -57,7 +57,7 @@ async function installBridge(
 
 /** The very files that run now: a service has no PATH to find others by. */
 function commandHere(): string[] {
-  return [process.execPath, realpathSync(process.argv[1] ?? "")];
+  return [process.execPath, ...process.execArgv, realpathSync(process.argv[1] ?? "")];
 }
 
 async function printOrWrite(
