@@ -215,6 +215,11 @@ export function sizeOf(bytes: number): string {
   return `${(bytes / 1024 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
+/** What became of a job whose task file was read, in words. */
+export function becameText(stepCount: number): string {
+  return `became ${stepCount} ${stepCount === 1 ? "job" : "jobs"}`;
+}
+
 /** What a job may take in a few words, or null. */
 export function limitsText({ memoryBytes, taskCount, workspaceBytes, logBytes }: JobLimits = {}): string | null {
   const parts = [

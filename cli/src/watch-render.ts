@@ -9,7 +9,7 @@ import {
   wholeState,
   type WatchState,
 } from "@plumule/protocol";
-import { clockOf, fit, paint, paintState, shortId, shortKey, tableLines, width } from "./print.ts";
+import { becameText, clockOf, fit, paint, paintState, shortId, shortKey, tableLines, width } from "./print.ts";
 import { inLine } from "./terminal-text.ts";
 
 /** Names of runners by id, as far as they are known: people know machines by name. */
@@ -75,7 +75,7 @@ export function endLine(job: JobView): string {
   const by = job.supersededBy === null ? [] : [`by ${shortId(job.supersededBy)}`];
   const built = job.progress === null ? [] : [progressText(job.progress)];
   const why = job.supersededBy === null ? reasonText(job) : "";
-  const became = job.stepCount === undefined ? [] : [`became ${job.stepCount} jobs`];
+  const became = job.stepCount === undefined ? [] : [becameText(job.stepCount)];
   const rest = [...ran, ...by, ...built, ...became, why].filter((part) => part !== "");
   return `${paint.quiet(shortId(job.id))}  ${mark} ${paintState(job.state)}  ${named(job)}${rest.join("  ")}`.trimEnd();
 }

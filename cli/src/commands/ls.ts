@@ -21,7 +21,7 @@ import { act, type Context } from "../context.ts";
 import { EXIT, type ExitCode } from "../exit-codes.ts";
 import { type Failure, isFailure, misuse } from "../failure.ts";
 import { wholeNumber } from "../flags.ts";
-import { ageOf, fit, paint, paintState, shortId, shortKey, tableLines } from "../print.ts";
+import { ageOf, becameText, fit, paint, paintState, shortId, shortKey, tableLines } from "../print.ts";
 import { inLine } from "../terminal-text.ts";
 import { fleet } from "./runner-fleet.ts";
 
@@ -141,7 +141,7 @@ async function deployments(connection: Connection, { state, limit }: ListQuery):
 
 /** What a job is about, in a line; whose schedule made it comes first, because otherwise it says the same as the push that it repeats. */
 function aboutOf({ schedule, step, stepCount, summary, reason, waiting }: JobView): string {
-  const became = stepCount === undefined ? undefined : `became ${stepCount} jobs`;
+  const became = stepCount === undefined ? undefined : becameText(stepCount);
   const about = summary ?? reason?.detail ?? waiting?.detail ?? became;
   return [schedule?.name, step?.name, about].filter((part) => part !== undefined).join(": ");
 }
