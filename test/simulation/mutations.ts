@@ -77,7 +77,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "a sequence is taken from memory",
-    from: 18,
+    from: 28,
     caughtBy: ["I3"],
     changes: [
       {
@@ -94,7 +94,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "the state in memory runs ahead of what is stored",
-    from: 81,
+    from: 100,
     caughtBy: ["I1", "I2", "I3", "I5", "I6", "I8", "I10", "I16", "I17", "I22", "index"],
     changes: [
       {
@@ -106,6 +106,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "bytes of a log that come again are added again",
+    from: 80,
     caughtBy: ["I11", "RangeError"],
     changes: [
       {
@@ -129,7 +130,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "what could not be handed over is forgotten",
-    from: 50,
+    from: 60,
     caughtBy: ["I2", "I17"],
     changes: [
       {
@@ -163,7 +164,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "the work of a run goes on after its lease has ended",
-    from: 300,
+    from: 305,
     caughtBy: ["I1", "I20"],
     changes: [
       {
@@ -197,6 +198,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "a lock that is free in one of a job's lines is free in all",
+    from: 20,
     caughtBy: ["I24"],
     changes: [
       {
