@@ -27,8 +27,10 @@ export async function watchOwnPushes(
 ): Promise<void> {
   const storage = join(radHome, "storage");
   let known: ReadonlyMap<string, number> | null = null;
+  let node: string | null = null;
   while (!signal.aborted) {
-    const node = await readNodeId(radHome);
+    // Until the node has a key; after that it keeps it.
+    node ??= await readNodeId(radHome);
     const ids = node === null ? [] : await listRepositories(storage).catch(() => []);
     const now = new Map<string, number>();
     for (const id of ids) {
